@@ -1,0 +1,48 @@
+use crate::job::Payload;
+use crate::name::ScheduleName;
+use crate::time::Timestamp;
+
+/// A schedule as its store keeps it. What it does is in `body`, which a store never reads; when it is next
+/// due is outside, so that a store can look for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Schedule {
+    /// Its name.
+    pub name: ScheduleName,
+    /// Its rule, job and options, kept verbatim.
+    pub body: Payload,
+    /// When it next fires; none while it is paused or exhausted.
+    pub next: Option<Timestamp>,
+    /// Grows with each write; what a write is fenced by.
+    pub version: u64,
+}
+
+/// Asks for a schedule to be written.
+#[derive(Debug, Clone)]
+pub struct PutSchedule {
+    /// Its name.
+    pub name: ScheduleName,
+    /// Its rule, job and options.
+    pub body: Payload,
+    /// When it next fires.
+    pub next: Option<Timestamp>,
+    /// The version that it must have now; none if it must not exist.
+    pub expected: Option<u64>,
+}
+
+/// Asks for schedules, by name.
+#[derive(Debug, Clone)]
+pub struct Schedules {
+    /// Only those that are due.
+    pub due: bool,
+    /// Only names after this one.
+    pub after: Option<ScheduleName>,
+    /// At most this many.
+    pub limit: usize,
+}
+
+/// Asks for a schedule to be removed.
+#[derive(Debug, Clone)]
+pub struct DeleteSchedule {
+    /// Its name.
+    pub name: ScheduleName,
+}

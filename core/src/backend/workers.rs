@@ -1,0 +1,115 @@
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::WorkerId;
+use crate::name::{Kind, QueueName, Tag, WorkerName};
+use crate::time::Timestamp;
+
+/// What a worker says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct WorkerInfo {
+    /// What people call it.
+    pub name: WorkerName,
+    /// The host it runs on.
+    pub host: String,
+    /// Its process.
+    pub pid: u32,
+    /// Its queues.
+    pub queues: Vec<QueueName>,
+    /// Its kinds; none for any.
+    pub kinds: Vec<Kind>,
+    /// Its tags.
+    pub tags: Vec<Tag>,
+    /// How many jobs it runs at once.
+    pub concurrency: usize,
+    /// How many jobs it runs now.
+    pub running: usize,
+    /// How many attempts it has ended so far.
+    pub processed: u64,
+}
+
+impl WorkerInfo {
+    /// A worker that has done nothing yet.
+    pub fn new(name: WorkerName, host: impl Into<String>, pid: u32) -> Self {
+        Self {
+            name,
+            host: host.into(),
+            pid,
+            queues: Vec::new(),
+            kinds: Vec::new(),
+            tags: Vec::new(),
+            concurrency: 0,
+            running: 0,
+            processed: 0,
+        }
+    }
+}
+
+/// Says that a worker lives.
+#[derive(Debug, Clone)]
+pub struct CheckIn {
+    /// Which one.
+    pub worker: WorkerId,
+    /// What it says of itself.
+    pub info: WorkerInfo,
+    /// It is to be shown lost if it does not check in again for this long.
+    pub lost_after: Duration,
+    /// Whether it is going for good.
+    pub leaving: bool,
+}
+
+/// What a worker learns when it checks in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CheckedIn {
+    /// Whether somebody asked it to stop.
+    pub stop: bool,
+}
+
+/// Asks for workers.
+#[derive(Debug, Clone, Copy)]
+pub struct Workers {
+    /// Only those older than this one; none for the first page.
+    pub after: Option<WorkerId>,
+    /// At most this many.
+    pub limit: usize,
+}
+
+/// A worker as its store shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct WorkerRecord {
+    /// Which one.
+    pub worker: WorkerId,
+    /// What it last said of itself.
+    pub info: WorkerInfo,
+    /// When it first checked in.
+    pub started_at: Timestamp,
+    /// When it last checked in.
+    pub seen_at: Timestamp,
+    /// Whether it has not checked in for as long as it had said.
+    pub lost: bool,
+    /// Whether it said that it was going.
+    pub left: bool,
+    /// Whether somebody asked it to stop.
+    pub stop_requested: bool,
+}
+
+impl WorkerRecord {
+    /// A worker that checked in for the first time at `now`.
+    pub fn new(worker: WorkerId, info: WorkerInfo, now: Timestamp) -> Self {
+        Self { worker, info, started_at: now, seen_at: now, lost: false, left: false, stop_requested: false }
+    }
+}
+
+/// Asks workers to stop.
+#[derive(Debug, Clone)]
+pub enum StopWorkers {
+    /// This one.
+    One(WorkerId),
+    /// Those on this host.
+    Host(String),
+    /// All there are.
+    All,
+}

@@ -1,0 +1,13 @@
+//! What a job is: what its producer says of it, what its store keeps of it, and the states of its life.
+
+mod new_job;
+mod options;
+mod payload;
+mod record;
+mod state;
+
+pub use new_job::{Due, IntoJob, JobArgs, NewJob};
+pub use options::{JobOptions, Keep, Limit, Retention, Unique, UniqueScope};
+pub use payload::Payload;
+pub use record::{Failure, JobRecord, LeasedJob, Progress};
+pub use state::{Cause, Reason, State, TRANSITIONS};

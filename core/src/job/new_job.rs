@@ -1,0 +1,248 @@
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::options::{JobOptions, Keep, Limit, Retention, Unique, UniqueScope};
+use super::payload::Payload;
+use crate::error::Result;
+use crate::id::JobId;
+use crate::name::{Kind, LimitKey, QueueName, Tag, UniqueKey};
+use crate::policy::RetryPolicy;
+use crate::time::Timestamp;
+
+/// Arguments of a job that know their kind.
+///
+/// ```
+/// use leasehold_core::{JobArgs, NewJob};
+///
+/// #[derive(serde::Serialize, serde::Deserialize)]
+/// struct SendMail { to: String }
+///
+/// impl JobArgs for SendMail {
+///     const KIND: &'static str = "send_mail";
+/// }
+///
+/// let job = NewJob::of(&SendMail { to: "ann@example.org".into() })?.priority(5);
+/// assert_eq!(job.kind.as_str(), "send_mail");
+/// # Ok::<(), leasehold_core::Error>(())
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not say which kind of job it is",
+    note = "implement it: `impl JobArgs for {Self} {{ const KIND: &'static str = \"...\"; }}`"
+)]
+pub trait JobArgs: Serialize + DeserializeOwned + Send + 'static {
+    /// The kind that the handler is registered under; see [`Kind`] for what is allowed.
+    const KIND: &'static str;
+}
+
+/// When a job becomes due, by the store's clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Due {
+    /// At once.
+    #[default]
+    Now,
+    /// This long after the store took it in.
+    In(Duration),
+    /// At this moment; one that has passed counts as it stands, so it also orders (clause C6).
+    At(Timestamp),
+}
+
+impl Due {
+    /// The moment, given the store's present one.
+    pub fn by(self, now: Timestamp) -> Timestamp {
+        match self {
+            Self::Now => now,
+            Self::In(delay) => now.plus(delay),
+            Self::At(at) => at,
+        }
+    }
+}
+
+/// A job as its producer describes it.
+///
+/// Its id is made with it: enqueuing the same `NewJob` again leaves one job (clause P2).
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct NewJob {
+    /// Its id for ever.
+    pub id: JobId,
+    /// Where it waits. Defaults to `default`.
+    pub queue: QueueName,
+    /// Which handler runs it.
+    pub kind: Kind,
+    /// Its arguments.
+    pub payload: Payload,
+    /// When it may run. Defaults to now.
+    pub due: Due,
+    /// Everything else.
+    pub options: JobOptions,
+}
+
+impl NewJob {
+    /// A job of `kind` with these bytes as its payload.
+    pub fn new(kind: Kind, payload: Payload) -> Self {
+        Self {
+            id: JobId::generate(),
+            queue: QueueName::default(),
+            kind,
+            payload,
+            due: Due::Now,
+            options: JobOptions::default(),
+        }
+    }
+
+    /// A job of the kind and with the payload of `args`.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if [`JobArgs::KIND`] is no valid name or `args`
+    /// cannot be written as JSON.
+    pub fn of<A: JobArgs>(args: &A) -> Result<Self> {
+        Ok(Self::new(Kind::new(A::KIND)?, Payload::json(args)?))
+    }
+
+    /// A job of the kind named `kind` with `args` as JSON, for kinds that are known only at run time.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if `kind` is no valid name or `args` cannot be
+    /// written as JSON.
+    pub fn dynamic<A: Serialize + ?Sized>(kind: &str, args: &A) -> Result<Self> {
+        Ok(Self::new(Kind::new(kind)?, Payload::json(args)?))
+    }
+
+    /// Sets the id, for producers that derive it from their own data. Defaults to a fresh UUIDv7.
+    #[must_use]
+    pub fn id(mut self, id: JobId) -> Self {
+        self.id = id;
+        self
+    }
+
+    /// Sets the queue. Defaults to `default`, or to the queue of the handle that enqueues it.
+    #[must_use]
+    pub fn queue(mut self, queue: QueueName) -> Self {
+        self.queue = queue;
+        self
+    }
+
+    /// Makes it due this long after the store takes it in. Defaults to at once.
+    #[must_use]
+    pub fn delay(mut self, delay: Duration) -> Self {
+        self.due = Due::In(delay);
+        self
+    }
+
+    /// Makes it due at this moment. Defaults to at once.
+    #[must_use]
+    pub fn run_at(mut self, at: Timestamp) -> Self {
+        self.due = Due::At(at);
+        self
+    }
+
+    /// Sets the priority; higher runs first. Defaults to 0.
+    #[must_use]
+    pub fn priority(mut self, priority: i16) -> Self {
+        self.options.priority = priority;
+        self
+    }
+
+    /// Sets how often it may be attempted. Defaults to 20.
+    #[must_use]
+    pub fn max_attempts(mut self, attempts: u32) -> Self {
+        self.options.max_attempts = attempts;
+        self
+    }
+
+    /// Sets how many crashes it may cause. Defaults to 3.
+    #[must_use]
+    pub fn crash_budget(mut self, crashes: u32) -> Self {
+        self.options.crash_budget = crashes;
+        self
+    }
+
+    /// Adds a tag. Defaults to none.
+    #[must_use]
+    pub fn tag(mut self, tag: Tag) -> Self {
+        self.options.tags.insert(tag);
+        self
+    }
+
+    /// Lets in no second job with this key while this one holds it. Defaults to no key.
+    #[must_use]
+    pub fn unique(mut self, key: UniqueKey, scope: UniqueScope) -> Self {
+        self.options.unique = Some(Unique { key, scope });
+        self
+    }
+
+    /// Runs at most `max` jobs with this key at once. Defaults to no limit.
+    #[must_use]
+    pub fn limit(mut self, key: LimitKey, max: u32) -> Self {
+        self.options.limit = Some(Limit { key, max });
+        self
+    }
+
+    /// Sets the lease of each attempt. Defaults to the worker's.
+    #[must_use]
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.options.lease = Some(lease);
+        self
+    }
+
+    /// Sets how long one attempt may run. Defaults to the handler's.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.options.timeout = Some(timeout);
+        self
+    }
+
+    /// Sets when failed attempts are tried again. Defaults to the worker's policy.
+    #[must_use]
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.options.retry = Some(policy);
+        self
+    }
+
+    /// Sets how long the ended job is kept. Defaults to [`Retention::default`].
+    #[must_use]
+    pub fn retention(mut self, retention: Retention) -> Self {
+        self.options.retention = retention;
+        self
+    }
+
+    /// Keeps the ended job this long, however it ended. Defaults to [`Retention::default`].
+    #[must_use]
+    pub fn keep(self, keep: Keep) -> Self {
+        self.retention(Retention { succeeded: keep, failed: keep, cancelled: keep })
+    }
+
+    /// Adds a header that the handler can read, such as W3C `traceparent`. Defaults to none.
+    #[must_use]
+    pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.options.headers.insert(name.into(), value.into());
+        self
+    }
+}
+
+/// What can be enqueued: a [`NewJob`], or arguments that know their kind.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be enqueued",
+    note = "enqueue a `NewJob`, or implement `JobArgs` for `{Self}`"
+)]
+pub trait IntoJob {
+    /// The job.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the arguments make no valid job.
+    fn into_job(self) -> Result<NewJob>;
+}
+
+impl IntoJob for NewJob {
+    fn into_job(self) -> Result<NewJob> {
+        Ok(self)
+    }
+}
+
+impl<A: JobArgs> IntoJob for A {
+    fn into_job(self) -> Result<NewJob> {
+        NewJob::of(&self)
+    }
+}

@@ -1,0 +1,121 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::name::{LimitKey, Tag, UniqueKey};
+use crate::policy::RetryPolicy;
+
+/// Everything about a job that has a default.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct JobOptions {
+    /// Higher runs first (clause C6). Defaults to 0; see [`limits::PRIORITY`](crate::limits::PRIORITY).
+    pub priority: i16,
+    /// How often the job may be attempted (clause C4). Defaults to 20.
+    pub max_attempts: u32,
+    /// How many of its attempts may end with the worker gone; one more and it is poison (clause C5).
+    /// Defaults to 3.
+    pub crash_budget: u32,
+    /// Labels that a claim can ask for (clause C7). Defaults to none.
+    pub tags: BTreeSet<Tag>,
+    /// Lets one job in at a time (clause P4). Defaults to none.
+    pub unique: Option<Unique>,
+    /// Bounds how many such jobs run at once (clause C9). Defaults to none.
+    pub limit: Option<Limit>,
+    /// The lease of each attempt, in place of the worker's. Defaults to the worker's.
+    pub lease: Option<Duration>,
+    /// How long one attempt may run, in place of the handler's. Defaults to the handler's.
+    pub timeout: Option<Duration>,
+    /// When a failed attempt is tried again, in place of the worker's policy. Defaults to the worker's.
+    pub retry: Option<RetryPolicy>,
+    /// How long the ended job is kept (clause F5).
+    pub retention: Retention,
+    /// Trace context and the like, handed on to the handler. Defaults to none.
+    pub headers: BTreeMap<String, String>,
+}
+
+impl Default for JobOptions {
+    fn default() -> Self {
+        Self {
+            priority: 0,
+            max_attempts: 20,
+            crash_budget: 3,
+            tags: BTreeSet::new(),
+            unique: None,
+            limit: None,
+            lease: None,
+            timeout: None,
+            retry: None,
+            retention: Retention::default(),
+            headers: BTreeMap::new(),
+        }
+    }
+}
+
+/// A key that one job at a time may hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unique {
+    /// The key; one namespace for the whole store, so put the queue or kind into it where it should count.
+    pub key: UniqueKey,
+    /// How long the job holds it.
+    pub scope: UniqueScope,
+}
+
+/// How long a job holds its unique key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UniqueScope {
+    /// Until it is claimed for the first time.
+    UntilClaimed,
+    /// Until it has ended; an ended job that is requeued takes the key again.
+    UntilFinished,
+    /// For this long from its enqueue by the store's clock, ended or not, unless it is deleted.
+    For(Duration),
+}
+
+/// A key under which at most `max` jobs run at once, whatever their queue.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limit {
+    /// The key; one namespace for the whole store.
+    pub key: LimitKey,
+    /// How many may run at once, this one included. Each job brings its own number.
+    pub max: u32,
+}
+
+impl Limit {
+    /// At most one at once.
+    pub fn one(key: LimitKey) -> Self {
+        Self { key, max: 1 }
+    }
+}
+
+/// How long an ended job is kept, by how it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Retention {
+    /// After success. Defaults to 7 days.
+    pub succeeded: Keep,
+    /// After failure. Defaults to 180 days.
+    pub failed: Keep,
+    /// After cancellation. Defaults to 1 day.
+    pub cancelled: Keep,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        let days = |n: u64| Keep::For(Duration::from_hours(24 * n));
+        Self { succeeded: days(7), failed: days(180), cancelled: days(1) }
+    }
+}
+
+/// How long to keep something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Keep {
+    /// At least this long; then the next pruning removes it.
+    For(Duration),
+    /// Until somebody deletes it.
+    Forever,
+}

@@ -1,0 +1,27 @@
+//! The core of the Leasehold job queue: the contract, the policies, the client and the worker.
+//!
+//! It names no store. Users take the `leasehold` crate, which joins this one with the stores; authors of
+//! stores implement [`backend::Backend`] and let `leasehold-conformance` judge it.
+//!
+//! In reading order: [`job`] says what a job is, [`backend`] what a store promises, [`policy`] what is
+//! decided.
+
+pub mod backend;
+pub mod error;
+pub mod id;
+pub mod job;
+pub mod limits;
+pub mod name;
+pub mod policy;
+pub mod time;
+
+pub use backend::Backend;
+pub use error::{Error, ErrorKind, Result};
+pub use id::{ClaimId, JobId, LeaseToken, WorkerId};
+pub use job::{
+    Due, Failure, IntoJob, JobArgs, JobOptions, JobRecord, Keep, LeasedJob, Limit, NewJob, Payload, Progress,
+    Reason, Retention, State, Unique, UniqueScope,
+};
+pub use limits::Limits;
+pub use name::{Kind, LimitKey, QueueName, ScheduleName, Tag, UniqueKey, WorkerName};
+pub use time::{Clock, Deadline, ManualClock, SystemClock, Timestamp, TokioClock};

@@ -1,0 +1,13 @@
+//! Every decision about a job, as pure functions: no store, no clock, no randomness of their own.
+//!
+//! A random number that a function needs comes in as `roll`, from 0 up to but not including 1.
+
+mod backoff;
+mod lease;
+mod outcome;
+mod retry;
+
+pub use backoff::Backoff;
+pub use lease::LeaseTimes;
+pub use outcome::{Decision, JobFailure, Outcome};
+pub use retry::{ClassRule, RetryPolicy, after_attempt, after_expiry};
