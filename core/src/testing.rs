@@ -23,7 +23,8 @@ pub async fn enqueued(store: &Store, kind: &str) -> Result<Vec<JobRecord>> {
     let mut jobs = Vec::new();
     let mut after = None;
     loop {
-        let request = crate::backend::List { filter: filter.clone(), order: Order::OldestFirst, after, limit: 500 };
+        let request =
+            crate::backend::List { filter: filter.clone(), order: Order::OldestFirst, after, limit: 500 };
         let mut page = store.backend().list(store.deadline(), request).await?;
         jobs.append(&mut page.jobs);
         after = page.next;
