@@ -4,7 +4,17 @@ use leasehold_core::backend::Capabilities;
 
 /// A clause of the contract, by the number it has in `docs/contract.md`.
 #[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, strum::Display, strum::EnumIter, strum::VariantArray,
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    strum::Display,
+    strum::EnumIter,
+    strum::VariantArray,
 )]
 pub enum Clause {
     /// Durable.

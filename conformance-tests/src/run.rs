@@ -43,15 +43,13 @@ fn outcome(report: Report, strict: bool) -> Result<Completion, Failed> {
 
 /// The cases that will not run, because the backend does not support them or this machine lacks something.
 fn unfit(harness: &Arc<dyn Harness>) -> Vec<&'static str> {
-    let (able, needy): (Vec<_>, Vec<_>) = crate::cases().partition(|case| case.needs.is_empty());
-    let probe = Case { name: "probe", run: |_| Box::pin(async { Ok(()) }), ..*able[0] };
-    if matches!(probe.judge(Arc::clone(harness)), Report::CannotRun(_)) {
+    let probe =
+        |case: &Case| Case { run: |_| Box::pin(async { Ok(()) }), ..*case }.judge(Arc::clone(harness));
+    let (needy, able): (Vec<&'static Case>, Vec<_>) = crate::cases().partition(|case| !case.needs.is_empty());
+    if able.first().is_some_and(|case| matches!(probe(case), Report::CannotRun(_))) {
         return crate::cases().map(|case| case.name).collect();
     }
-    let unsupported = |case: &&Case| {
-        let probe = Case { run: |_| Box::pin(async { Ok(()) }), ..**case };
-        matches!(probe.judge(Arc::clone(harness)), Report::NotSupported(_))
-    };
+    let unsupported = |case: &&Case| matches!(probe(case), Report::NotSupported(_));
     needy.into_iter().filter(unsupported).map(|case| case.name).collect()
 }
 

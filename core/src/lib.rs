@@ -7,15 +7,19 @@
 //! decided.
 
 pub mod backend;
+pub mod client;
 pub mod error;
 pub mod id;
 pub mod job;
+pub mod layer;
 pub mod limits;
 pub mod name;
 pub mod policy;
 pub mod time;
+pub mod worker;
 
 pub use backend::Backend;
+pub use client::{Consumer, HeldJob, Queue, Store};
 pub use error::{Error, ErrorKind, Result};
 pub use id::{ClaimId, JobId, LeaseToken, WorkerId};
 pub use job::{
@@ -25,3 +29,4 @@ pub use job::{
 pub use limits::Limits;
 pub use name::{Kind, LimitKey, QueueName, ScheduleName, Tag, UniqueKey, WorkerName};
 pub use time::{Clock, Deadline, ManualClock, SystemClock, Timestamp, TokioClock};
+pub use worker::{Attempt, Worker};

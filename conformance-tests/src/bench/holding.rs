@@ -59,7 +59,9 @@ impl Bench {
         let name = verdict.name();
         match self.settle(lease, verdict).await? {
             Answer::Applied => Ok(()),
-            other => Err(Trouble::Unmet(format!("its holder wanted to {name} job {} : {other}", lease.job.id))),
+            other => {
+                Err(Trouble::Unmet(format!("its holder wanted to {name} job {} : {other}", lease.job.id)))
+            }
         }
     }
 

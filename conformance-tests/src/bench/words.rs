@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use leasehold_core::backend::{NewFailure, Verdict};
 use leasehold_core::{
-    Due, Kind, LimitKey, NewJob, Payload, QueueName, Reason, ScheduleName, Tag, UniqueKey, WorkerName,
+    Kind, LimitKey, NewJob, Payload, QueueName, Reason, ScheduleName, Tag, UniqueKey, WorkerName,
 };
 
 macro_rules! words {

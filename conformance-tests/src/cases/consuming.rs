@@ -170,7 +170,10 @@ async fn finds_a_lost_claim_by_its_id(t: Bench) -> Kept {
     let first = t.claim_as(claim.clone()).await?;
     let again = t.another().await?.claim_as(claim.clone()).await?;
     must_eq!(ids(&again), ids(&first));
-    must_eq!(again.iter().map(|l| l.token).collect::<Vec<_>>(), first.iter().map(|l| l.token).collect::<Vec<_>>());
+    must_eq!(
+        again.iter().map(|l| l.token).collect::<Vec<_>>(),
+        first.iter().map(|l| l.token).collect::<Vec<_>>()
+    );
     let partial = Claim { id: ClaimId::generate(), limit: 100, ..claim };
     let rest = t.claim_as(partial.clone()).await?;
     must_eq!(rest.len(), 6);

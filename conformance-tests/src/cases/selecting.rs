@@ -294,7 +294,8 @@ async fn lets_what_does_not_match_block_nothing(t: Bench) -> Kept {
     };
     let next = t.add(job().priority(-9)).await?;
     must_eq!(ids(&t.claim_as(offering).await?), [next]);
-    let low = Claim { queues: vec![QueueName::default()], min_priority: Some(9), lease: LEASE, ..t.asking(2) };
+    let low =
+        Claim { queues: vec![QueueName::default()], min_priority: Some(9), lease: LEASE, ..t.asking(2) };
     for lease in t.claim_as(low).await? {
         t.finish(&lease, SUCCEED).await?;
     }
