@@ -4,18 +4,24 @@
 //! stores implement [`backend::Backend`] and let `leasehold-conformance` judge it.
 //!
 //! In reading order: [`job`] says what a job is, [`backend`] what a store promises, [`policy`] what is
-//! decided.
+//! decided, [`client`] and [`worker`] are what programs hold, [`layer`] is what stands between both and the store.
 
 pub mod backend;
+pub mod client;
 pub mod error;
 pub mod id;
 pub mod job;
+pub mod layer;
 pub mod limits;
 pub mod name;
 pub mod policy;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod time;
+pub mod worker;
 
 pub use backend::Backend;
+pub use client::{Consumer, HeldJob, Queue, Store};
 pub use error::{Error, ErrorKind, Result};
 pub use id::{ClaimId, JobId, LeaseToken, WorkerId};
 pub use job::{
@@ -25,3 +31,4 @@ pub use job::{
 pub use limits::Limits;
 pub use name::{Kind, LimitKey, QueueName, ScheduleName, Tag, UniqueKey, WorkerName};
 pub use time::{Clock, Deadline, ManualClock, SystemClock, Timestamp, TokioClock};
+pub use worker::{Attempt, Worker};

@@ -21,6 +21,7 @@ pub struct Amend {
 
 /// Which jobs an amendment is for.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "made once per call and never kept in bulk")]
 pub enum Select {
     /// These.
     Ids(Vec<JobId>),

@@ -5,9 +5,11 @@
 mod backoff;
 mod lease;
 mod outcome;
+mod prefetch;
 mod retry;
 
 pub use backoff::Backoff;
 pub use lease::LeaseTimes;
-pub use outcome::{Decision, JobFailure, Outcome};
+pub use outcome::{BoxError, Control, Decision, HandlerError, JobFailure, Outcome};
+pub use prefetch::prefetch;
 pub use retry::{ClassRule, RetryPolicy, after_attempt, after_expiry};

@@ -1,3 +1,4 @@
+use std::fmt;
 use std::time::Duration;
 
 use crate::backend::{NewFailure, Verdict};
@@ -83,17 +84,92 @@ impl JobFailure {
     }
 }
 
-impl From<&str> for JobFailure {
-    fn from(message: &str) -> Self {
-        Self::error("error", message)
+impl fmt::Display for JobFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.class, self.message)
     }
 }
 
-impl From<String> for JobFailure {
-    fn from(message: String) -> Self {
-        Self::error("error", message)
+impl std::error::Error for JobFailure {}
+
+/// What a handler returns as an error to end its attempt in another way than by failure. It passes through
+/// `?` and through any boxed error, such as `anyhow`'s.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Control {
+    /// Run it again after this long, or by the retry policy; the attempt stays spent.
+    Retry(Option<Duration>),
+    /// Run it later; the attempt is given back.
+    Snooze(Duration),
+    /// A rate limit was reached: run it later; the attempt is given back.
+    RateLimited(Duration),
+    /// End it as cancelled, for this reason.
+    Abort(String),
+}
+
+impl fmt::Display for Control {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Retry(_) => f.write_str("the handler asked to be run again"),
+            Self::Snooze(_) => f.write_str("the handler asked to be run later"),
+            Self::RateLimited(_) => f.write_str("a rate limit was reached"),
+            Self::Abort(why) => write!(f, "the handler ended the job: {why}"),
+        }
     }
 }
+
+impl std::error::Error for Control {}
+
+impl From<Control> for Outcome {
+    fn from(control: Control) -> Self {
+        match control {
+            Control::Retry(after) => Self::RetryRequested { after, message: String::new() },
+            Control::Snooze(after) => Self::Snoozed { after },
+            Control::RateLimited(after) => Self::RateLimited { after },
+            Control::Abort(message) => Self::Aborted { message },
+        }
+    }
+}
+
+/// Any error that a handler may return: everything that `?` can box, text too.
+pub trait HandlerError {
+    /// The outcome of the attempt: what a [`JobFailure`] or a [`Control`] inside says, else a failure whose
+    /// class is the error's type and whose message is the error with its causes.
+    fn into_outcome(self) -> Outcome;
+}
+
+impl<E: Into<BoxError>> HandlerError for E {
+    fn into_outcome(self) -> Outcome {
+        let error = match self.into().downcast::<JobFailure>() {
+            Ok(failure) => return Outcome::Failure(*failure),
+            Err(error) => error,
+        };
+        let error = match error.downcast::<Control>() {
+            Ok(control) => return (*control).into(),
+            Err(error) => error,
+        };
+        let mut message = error.to_string();
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            // Errors that repeat their cause in their own text would say it twice.
+            let text = error.to_string();
+            if !message.contains(&text) {
+                message = format!("{message}: {text}");
+            }
+            cause = error.source();
+        }
+        Outcome::Failure(JobFailure::error(class_of::<E>(), message))
+    }
+}
+
+/// The type's name, or plain `error` where the type says nothing about what went wrong.
+fn class_of<E>() -> &'static str {
+    let name = std::any::type_name::<E>();
+    let says_nothing = name.contains("dyn ") || name.ends_with("str") || name.ends_with("::String");
+    if says_nothing { "error" } else { name }
+}
+
+/// An error of any type.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// What is to be settled.
 #[derive(Debug, Clone, PartialEq)]
@@ -102,4 +178,30 @@ pub struct Decision {
     pub verdict: Verdict,
     /// What joins its history.
     pub failure: Option<NewFailure>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn class_and_message(outcome: Outcome) -> (String, String) {
+        let Outcome::Failure(JobFailure { class, message, .. }) = outcome else { panic!("{outcome:?}") };
+        (class, message)
+    }
+
+    #[test]
+    fn an_error_tells_its_class_and_its_causes() {
+        let (class, message) = class_and_message(std::io::Error::other("no disk").into_outcome());
+        assert_eq!((class.as_str(), message.as_str()), ("std::io::error::Error", "no disk"));
+        let (class, message) = class_and_message("plain text".into_outcome());
+        assert_eq!((class.as_str(), message.as_str()), ("error", "plain text"));
+    }
+
+    #[test]
+    fn what_a_handler_wants_survives_boxing() {
+        let boxed: BoxError = Control::Snooze(Duration::from_secs(1)).into();
+        assert_eq!(boxed.into_outcome(), Outcome::Snoozed { after: Duration::from_secs(1) });
+        let boxed: BoxError = JobFailure::error("mine", "bad").permanent().into();
+        assert_eq!(boxed.into_outcome(), Outcome::Failure(JobFailure::error("mine", "bad").permanent()));
+    }
 }

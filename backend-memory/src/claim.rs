@@ -1,0 +1,155 @@
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap};
+
+use leasehold_core::backend::{Claim, Claimed};
+use leasehold_core::{JobId, Kind, LeasedJob, State, Timestamp};
+
+use crate::schema::{Demand, Head, Place, Tables};
+
+pub(crate) fn claim(tables: &mut Tables, now: Timestamp, request: &Claim) -> Claimed {
+    if let Some(jobs) = repeated(tables, now, request) {
+        return Claimed { jobs, ..Claimed::default() };
+    }
+    let queues = open_queues(tables, now, request);
+    let jobs = Taking { tables, now, request, queues: &queues, jobs: Vec::new() }.all();
+    tables.grant(request.id, jobs.iter().map(|leased| leased.job.id).collect());
+    let mut claimed = Claimed { jobs, ..Claimed::default() };
+    if claimed.jobs.len() < request.limit {
+        let due = queues.iter().filter_map(|&queue| tables.queues[queue].next_due()).min();
+        claimed.next_due = due.map(|due| due.since(now));
+    }
+    claimed
+}
+
+/// What this very claim was given before and still runs. The time that is left of each lease is told, not
+/// its length: whoever repeats a claim counts from now on.
+fn repeated(tables: &mut Tables, now: Timestamp, request: &Claim) -> Option<Vec<LeasedJob>> {
+    let jobs: Vec<JobId> = tables.claims.get(&request.id)?.jobs.clone();
+    let still_held = |id: JobId| {
+        let row = &tables.rows[tables.slot(id)?];
+        let token = request.id.token(id);
+        let left = row.job.lease_until.unwrap_or(now).since(now);
+        let lease = left.min(row.job.options.lease.unwrap_or(request.lease));
+        row.is_held_by(token).then(|| LeasedJob::new(row.job.clone(), token, lease))
+    };
+    Some(jobs.into_iter().filter_map(still_held).collect())
+}
+
+/// The asked queues that give out anything.
+fn open_queues(tables: &mut Tables, now: Timestamp, request: &Claim) -> BTreeSet<usize> {
+    let known = request.queues.iter().filter_map(|name| tables.queue_names.get(name).copied());
+    let open: BTreeSet<usize> = known.filter(|&q| tables.queues[q].settings.pause.is_none()).collect();
+    for &queue in &open {
+        tables.queues[queue].look(now);
+    }
+    open
+}
+
+/// A claim under way.
+struct Taking<'a> {
+    tables: &'a mut Tables,
+    now: Timestamp,
+    request: &'a Claim,
+    queues: &'a BTreeSet<usize>,
+    jobs: Vec<LeasedJob>,
+}
+
+/// A lane that a claim takes from.
+struct Source {
+    queue: usize,
+    kind: Kind,
+    /// The last head that was looked at. Limits only fill up while a claim goes on, so a group that was
+    /// passed over once would not fit later either.
+    passed: Option<Head>,
+}
+
+impl Taking<'_> {
+    /// Takes the best jobs, in order: by priority, and within a priority by merging the lanes.
+    fn all(mut self) -> Vec<LeasedJob> {
+        let mut last = None;
+        while self.left() > 0 {
+            last =
+                self.queues.iter().filter_map(|&queue| self.tables.queues[queue].next_priority(last)).max();
+            let wanted = last.filter(|&priority| self.request.min_priority.is_none_or(|min| priority >= min));
+            let Some(priority) = wanted else { break };
+            self.of_priority(priority);
+        }
+        self.jobs
+    }
+
+    fn of_priority(&mut self, priority: i16) {
+        let mut sources = Vec::new();
+        for &queue in self.queues {
+            let kinds = self.tables.queues[queue].kinds(priority, &self.request.kinds);
+            sources.extend(kinds.into_iter().map(|kind| Source { queue, kind, passed: None }));
+        }
+        // The best job of each source; the best of these is taken, and with it those of its group that stand
+        // before the next best.
+        let mut best: BinaryHeap<Reverse<(Place, usize)>> = BinaryHeap::new();
+        for (i, source) in sources.iter_mut().enumerate() {
+            best.extend(self.next(priority, source).map(|place| Reverse((place, i))));
+        }
+        while self.left() > 0
+            && let Some(Reverse((_, i))) = best.pop()
+        {
+            let end = best.peek().map(|Reverse((place, _))| *place);
+            self.take(priority, &sources[i], end);
+            best.extend(self.next(priority, &mut sources[i]).map(|place| Reverse((place, i))));
+        }
+        for source in &sources {
+            self.tables.queues[source.queue].tidy(priority, &source.kind);
+        }
+    }
+
+    /// Goes on to the next group of a source that this claim may take from.
+    fn next(&self, priority: i16, source: &mut Source) -> Option<Place> {
+        let lane = self.tables.queues[source.queue].lane(priority, &source.kind)?;
+        let fits = |demand: &Demand| self.request.tags.takes(&demand.tags) && self.room(demand) > 0;
+        source.passed = lane.next(source.passed.as_ref(), self.now, fits);
+        source.passed.as_ref().map(|(place, _)| *place)
+    }
+
+    /// Takes from the group that a source stands at, unless another one with its limit key has filled it up.
+    fn take(&mut self, priority: i16, source: &Source, end: Option<Place>) {
+        let Some(head) = &source.passed else { return };
+        let most = self.left().min(self.room(&head.1));
+        let lane = self.tables.queues[source.queue].lane_mut(priority, &source.kind);
+        let slots = lane.map(|lane| lane.take(head, end, most, self.now)).unwrap_or_default();
+        self.jobs.reserve(slots.len());
+        for slot in slots {
+            let job = self.lease(slot);
+            self.jobs.push(job);
+        }
+    }
+
+    /// Puts a job that was taken out of its lane under a lease.
+    fn lease(&mut self, slot: usize) -> LeasedJob {
+        let row = &mut self.tables.rows[slot];
+        self.tables.queues[row.queue].count_out(row.job.state);
+        let token = self.request.id.token(row.job.id);
+        let lease = row.job.options.lease.unwrap_or(self.request.lease);
+        row.token = Some(token);
+        row.logged = 0;
+        row.job.state = State::Running;
+        row.job.reason = None;
+        row.job.attempt += 1;
+        row.job.worker = Some(self.request.worker);
+        row.job.started_at = Some(self.now);
+        row.job.lease_until = Some(self.now.plus(lease));
+        let leased = LeasedJob::new(row.job.clone(), token, lease);
+        self.tables.enter(slot, self.now);
+        leased
+    }
+
+    fn left(&self) -> usize {
+        self.request.limit - self.jobs.len()
+    }
+
+    /// How many more jobs with this demand may run.
+    fn room(&self, demand: &Demand) -> usize {
+        match &demand.limit {
+            Some((key, max)) => max.saturating_sub(self.tables.running(key)) as usize,
+            None => usize::MAX,
+        }
+    }
+}

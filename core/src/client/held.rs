@@ -1,0 +1,193 @@
+use std::fmt;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::FutureExt;
+
+use super::store::Store;
+use crate::backend::{Answer, Renew, Renewal, Renewed, Settle, Settlement, Verdict};
+use crate::error::{Error, ErrorKind, Result};
+use crate::job::{JobRecord, LeasedJob, Payload, Progress, Reason};
+use crate::policy::{Decision, HandlerError, JobFailure, Outcome, RetryPolicy, after_attempt};
+
+/// Jobs that were dropped while held, to be given back at the next occasion.
+pub(super) type Abandoned = Arc<Mutex<Vec<Settlement>>>;
+
+/// A job held by hand, under a lease.
+///
+/// It must be ended, by one of the methods that take it, or [renewed](Self::renew) before its lease is over.
+/// Dropped unended, it is given back with its attempt when its [`Consumer`](super::Consumer) is next used,
+/// or taken back when its lease runs out.
+///
+/// Every method that ends it fails with [`Conflict`](ErrorKind::Conflict) if the lease was lost: somebody
+/// else may run the job by then, and nothing was changed (clause C2).
+#[must_use = "a held job that is dropped is given back"]
+pub struct HeldJob {
+    store: Store,
+    leased: LeasedJob,
+    policy: RetryPolicy,
+    abandoned: Abandoned,
+    ended: bool,
+}
+
+impl HeldJob {
+    pub(super) fn new(store: Store, leased: LeasedJob, policy: RetryPolicy, abandoned: Abandoned) -> Self {
+        Self { store, leased, policy, abandoned, ended: false }
+    }
+
+    /// The job.
+    pub fn job(&self) -> &JobRecord {
+        &self.leased.job
+    }
+
+    /// The job and its lease.
+    pub fn leased(&self) -> &LeasedJob {
+        &self.leased
+    }
+
+    /// Ends it as succeeded, with a result or without.
+    ///
+    /// # Errors
+    /// Those named at [`HeldJob`] and [`Store`].
+    pub async fn complete(self, result: Option<Payload>) -> Result<()> {
+        self.end(Outcome::Success(result)).await
+    }
+
+    /// Ends the attempt as failed: tried again by the retry policy, or ended if that says so.
+    ///
+    /// # Errors
+    /// Those named at [`HeldJob`] and [`Store`].
+    pub async fn fail(self, error: impl HandlerError) -> Result<()> {
+        self.end(error.into_outcome()).await
+    }
+
+    /// Has it tried again after `delay`; the attempt stays spent.
+    ///
+    /// # Errors
+    /// Those named at [`HeldJob`] and [`Store`].
+    pub async fn retry(self, delay: Duration) -> Result<()> {
+        self.end(Outcome::RetryRequested { after: Some(delay), message: String::new() }).await
+    }
+
+    /// Gives it back untouched, with its attempt, to its place in the queue.
+    ///
+    /// # Errors
+    /// Those named at [`HeldJob`] and [`Store`].
+    pub async fn release(self) -> Result<()> {
+        self.end(Outcome::Released).await
+    }
+
+    /// Renews the lease. Answers whether somebody asked to cancel the job.
+    ///
+    /// # Errors
+    /// Those named at [`HeldJob`] and [`Store`].
+    pub async fn renew(&mut self) -> Result<bool> {
+        self.extend(None).await
+    }
+
+    /// Records how far the job has come, and renews the lease. Answers whether somebody asked to cancel it.
+    ///
+    /// # Errors
+    /// Those named at [`HeldJob`] and [`Store`].
+    pub async fn progress(&mut self, progress: Progress) -> Result<bool> {
+        self.extend(Some(progress)).await
+    }
+
+    /// Ends it however `outcome` and the retry policy say.
+    ///
+    /// # Errors
+    /// Those named at [`HeldJob`] and [`Store`].
+    pub async fn end(mut self, outcome: Outcome) -> Result<()> {
+        let Decision { verdict, failure } =
+            after_attempt(outcome, &self.leased.job, &self.policy, fastrand::f64());
+        let settlement = Settlement { job: self.leased.job.id, token: self.leased.token, verdict, failure };
+        let request = Settle { settlements: vec![settlement] };
+        let answers = self.store.backend().settle(self.store.deadline(), request).await?;
+        // An error leaves it unended, and so given back; a lost lease leaves nothing to give back.
+        self.ended = true;
+        match answers.first() {
+            Some(Answer::Applied | Answer::AlreadyApplied) => Ok(()),
+            _ => Err(self.lost()),
+        }
+    }
+
+    /// Runs `work` on it while the lease is kept alive, and ends it: as succeeded with what `work` returns,
+    /// as failed with its error or its panic, which goes on after the job is settled.
+    ///
+    /// # Errors
+    /// Those named at [`HeldJob`] and [`Store`].
+    pub async fn run<F, E>(mut self, work: impl FnOnce(JobRecord) -> F) -> Result<()>
+    where
+        F: Future<Output = Result<Option<Payload>, E>>,
+        E: HandlerError,
+    {
+        let mut work = std::pin::pin!(AssertUnwindSafe(work(self.leased.job.clone())).catch_unwind());
+        let ended = loop {
+            let renewal = crate::policy::LeaseTimes::of(self.leased.lease).renew;
+            tokio::select! {
+                ended = &mut work => break ended,
+                () = tokio::time::sleep(renewal) => match self.renew().await {
+                    Ok(false) => {}
+                    Ok(true) => return self.end(Outcome::Cancelled).await,
+                    Err(error) if error.is_transient() => tracing::warn!(%error, "the lease could not be renewed yet"),
+                    Err(error) => {
+                        self.ended = error.kind() == ErrorKind::Conflict;
+                        return Err(error);
+                    }
+                },
+            }
+        };
+        match ended {
+            Ok(Ok(result)) => self.end(Outcome::Success(result)).await,
+            Ok(Err(error)) => self.end(error.into_outcome()).await,
+            Err(panic) => {
+                let failure = JobFailure { reason: Reason::Panic, ..JobFailure::error("panic", "panicked") };
+                let settled = self.end(Outcome::Failure(failure)).await;
+                if let Err(error) = settled {
+                    tracing::error!(%error, "a panicked job could not be settled");
+                }
+                std::panic::resume_unwind(panic)
+            }
+        }
+    }
+
+    async fn extend(&mut self, progress: Option<Progress>) -> Result<bool> {
+        let Self { leased: LeasedJob { job, token, lease, .. }, .. } = &*self;
+        let renewal = Renewal { job: job.id, token: *token, lease: *lease, progress };
+        let request = Renew { renewals: vec![renewal] };
+        match self.store.backend().renew(self.store.deadline(), request).await?.first() {
+            Some(Renewed::Held { until, cancel_requested }) => {
+                self.leased.job.lease_until = Some(*until);
+                Ok(*cancel_requested)
+            }
+            _ => Err(self.lost()),
+        }
+    }
+
+    fn lost(&self) -> Error {
+        let job = self.leased.job.id;
+        Error::new(
+            ErrorKind::Conflict,
+            format!("the lease on job {job} was lost; whoever holds it now will end it"),
+        )
+    }
+}
+
+impl Drop for HeldJob {
+    fn drop(&mut self) {
+        if !self.ended {
+            let verdict = Verdict::Release { reason: Reason::Released, delay: Duration::ZERO };
+            let settlement =
+                Settlement { job: self.leased.job.id, token: self.leased.token, verdict, failure: None };
+            self.abandoned.lock().unwrap_or_else(PoisonError::into_inner).push(settlement);
+        }
+    }
+}
+
+impl fmt::Debug for HeldJob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("HeldJob").field(&self.leased.job).finish()
+    }
+}

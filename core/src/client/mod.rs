@@ -1,0 +1,18 @@
+//! The handles that a program holds: [`Store`] for all jobs, [`Queue`] for those of one queue, and
+//! [`Consumer`] with its [`HeldJob`]s for working by hand. What runs handlers is [`Worker`](crate::Worker).
+
+mod consumer;
+mod control;
+mod held;
+mod logs;
+mod queue;
+mod store;
+mod wait;
+mod wake;
+
+pub use consumer::Consumer;
+pub use control::Bulk;
+pub use held::HeldJob;
+pub use queue::Queue;
+pub use store::Store;
+pub(crate) use wake::{Wake, jittered};

@@ -1,0 +1,86 @@
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::Operation;
+use crate::backend::Backend;
+use crate::error::{Error, ErrorKind, Result};
+use crate::time::Deadline;
+
+/// How often [`Chaos`] does what. Each is a probability from 0 to 1; all default to 0.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Faults {
+    /// The request is lost: nothing happens, and the caller is told that the store is unavailable.
+    pub refused: f64,
+    /// The request is lost, and the caller cannot know.
+    pub request_lost: f64,
+    /// The answer is lost: it happened, and the caller cannot know.
+    pub reply_lost: f64,
+    /// The request arrives twice; the caller gets the second answer.
+    pub repeated: f64,
+    /// Nothing happens, and no answer ever comes.
+    pub hung: f64,
+}
+
+/// A store that is reached over a bad line, for tests: loses and repeats requests and answers by chance,
+/// repeatably from a seed. `describe`, `setup`, `now` and `watch` are spared.
+#[derive(Debug)]
+pub struct Chaos {
+    inner: Arc<dyn Backend>,
+    state: Mutex<(Faults, fastrand::Rng)>,
+}
+
+impl Chaos {
+    /// Puts `faults` between the caller and `inner`.
+    pub fn new(inner: Arc<dyn Backend>, faults: Faults, seed: u64) -> Self {
+        Self { inner, state: Mutex::new((faults, fastrand::Rng::with_seed(seed))) }
+    }
+
+    /// Changes the faults from now on.
+    pub fn set(&self, faults: Faults) {
+        self.state().0 = faults;
+    }
+
+    fn state(&self) -> MutexGuard<'_, (Faults, fastrand::Rng)> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hits(&self, operation: Operation, fault: impl Fn(&Faults) -> f64) -> bool {
+        use Operation::{Describe, Now, Setup, Watch};
+        let spared = matches!(operation, Describe | Setup | Now | Watch);
+        let (faults, dice) = &mut *self.state();
+        // The die is cast in any case, so that a run differs from another only where its faults do.
+        dice.f64() < fault(faults) && !spared
+    }
+
+    async fn around<R: Clone, T, F>(
+        &self,
+        operation: Operation,
+        deadline: Deadline,
+        request: R,
+        call: impl Fn(R, Deadline) -> F,
+    ) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        let fault = |kind, message| Err(Error::new(kind, message).during(operation.name()).on("chaos"));
+        if self.hits(operation, |faults| faults.refused) {
+            return fault(ErrorKind::Unavailable, "the line was down");
+        }
+        if self.hits(operation, |faults| faults.hung) {
+            std::future::pending::<()>().await;
+        }
+        if self.hits(operation, |faults| faults.request_lost) {
+            return fault(ErrorKind::Unknown, "the request was lost");
+        }
+        if self.hits(operation, |faults| faults.repeated) {
+            let _ = call(request.clone(), deadline).await;
+        }
+        let answer = call(request, deadline).await;
+        if self.hits(operation, |faults| faults.reply_lost) {
+            return fault(ErrorKind::Unknown, "the answer was lost");
+        }
+        answer
+    }
+}
+
+super::around!(Chaos);

@@ -1,0 +1,352 @@
+use std::future::Future;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Operation;
+use crate::backend::{
+    Action, Amend, AppendLogs, Backend, CheckIn, Claim, Counts, DeleteSchedule, Enqueue, Expired, Find,
+    KindRule, List, Prune, PutSchedule, ReadLogs, Recover, Renew, Schedules, Select, SetQueue, Settle,
+    Settlement, StopWorkers, TagRule, Verdict, Watch, Workers,
+};
+use crate::error::{Error, Result};
+use crate::job::{Due, JobOptions, Keep, NewJob, Payload, Progress, UniqueScope};
+use crate::limits::{self, Limits, cut};
+use crate::policy::Backoff;
+use crate::time::{Deadline, Timestamp};
+
+/// Refuses what breaks a rule or a limit, before the store is touched (clauses B1, B2).
+#[derive(Debug)]
+pub struct Check {
+    inner: Arc<dyn Backend>,
+    limits: Limits,
+}
+
+impl Check {
+    /// Checks the calls to `inner` against `limits`.
+    pub fn new(inner: Arc<dyn Backend>, limits: Limits) -> Self {
+        Self { inner, limits }
+    }
+
+    async fn around<R: Checked, T, F>(
+        &self,
+        operation: Operation,
+        deadline: Deadline,
+        mut request: R,
+        call: impl FnOnce(R, Deadline) -> F,
+    ) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        request.check(&self.limits).map_err(|e| e.during(operation.name()))?;
+        call(request, deadline).await
+    }
+}
+
+super::around!(Check);
+
+impl Enqueue {
+    /// Checks the jobs against `limits`, for whoever reaches a store past [`Check`], such as an enqueue in
+    /// the caller's own transaction.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput), [`TooLarge`](crate::ErrorKind::TooLarge).
+    pub fn check(&mut self, limits: &Limits) -> Result<()> {
+        Checked::check(self, limits)
+    }
+}
+
+/// A request that knows its rules. Text that is only for people is cut rather than refused.
+trait Checked {
+    fn check(&mut self, limits: &Limits) -> Result<()>;
+}
+
+/// Requests that are valid by their types.
+macro_rules! always_valid {
+    ($($request:ty),*) => {$(
+        impl Checked for $request {
+            fn check(&mut self, _: &Limits) -> Result<()> {
+                Ok(())
+            }
+        }
+    )*};
+}
+
+always_valid!((), Counts, DeleteSchedule, SetQueue, StopWorkers, Watch);
+
+fn at_most(what: &str, size: usize, limit: usize, unit: &str) -> Result<()> {
+    if size > limit { Err(Error::too_large(what, size, limit, unit)) } else { Ok(()) }
+}
+
+fn batch(size: usize, limits: &Limits) -> Result<()> {
+    at_most("the batch", size, limits.batch, "items")
+}
+
+fn page(size: usize, limits: &Limits) -> Result<()> {
+    if size == 0 {
+        return Err(Error::invalid("a limit of 0 items asks for nothing; ask for at least 1"));
+    }
+    at_most("the page", size, limits.page, "items")
+}
+
+fn payload(what: &str, payload: &Payload, limits: &Limits) -> Result<()> {
+    at_most(what, payload.len(), limits.payload_bytes, "bytes")
+}
+
+fn span(what: &str, span: Duration, allowed: RangeInclusive<Duration>) -> Result<()> {
+    if allowed.contains(&span) {
+        return Ok(());
+    }
+    let (least, most) = (allowed.start(), allowed.end());
+    Err(Error::invalid(format!("{what} of {span:?} is out of range; it may be from {least:?} to {most:?}")))
+}
+
+fn delay(what: &str, delay: Duration) -> Result<()> {
+    span(what, delay, Duration::ZERO..=limits::SPAN)
+}
+
+fn moment(what: &str, at: Timestamp) -> Result<()> {
+    if (Timestamp::from_millis(0)..=Timestamp::MAX).contains(&at) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "{what} at {at:?} is out of range; it may be from 1970 to the end of the year 9999"
+    )))
+}
+
+fn due(due: Due) -> Result<()> {
+    match due {
+        Due::Now => Ok(()),
+        Due::In(wait) => delay("a delay", wait),
+        Due::At(at) => moment("a due time", at),
+    }
+}
+
+fn priority(priority: i16) -> Result<()> {
+    if limits::PRIORITY.contains(&priority) {
+        return Ok(());
+    }
+    let (least, most) = (limits::PRIORITY.start(), limits::PRIORITY.end());
+    Err(Error::invalid(format!("a priority of {priority} is out of range; it may be from {least} to {most}")))
+}
+
+fn backoff(backoff: &Backoff) -> Result<()> {
+    match backoff {
+        Backoff::Fixed { delay: wait } => delay("a retry's delay", *wait),
+        Backoff::Steps { delays } => {
+            at_most("a retry policy", delays.len(), 100, "delays")?;
+            delays.iter().try_for_each(|wait| delay("a retry's delay", *wait))
+        }
+        Backoff::Exponential { first, cap, factor, jitter } => {
+            delay("a retry's first delay", *first)?;
+            delay("a retry's longest delay", *cap)?;
+            if !factor.is_finite() || !(0.0..=1.0).contains(jitter) {
+                return Err(Error::invalid("a retry's factor must be finite, and its jitter from 0 to 1"));
+            }
+            Ok(())
+        }
+    }
+}
+
+impl Checked for Enqueue {
+    fn check(&mut self, limits: &Limits) -> Result<()> {
+        batch(self.jobs.len(), limits)?;
+        let bytes = self.jobs.iter().map(|job| job.payload.len()).sum();
+        at_most("the batch", bytes, limits.batch_bytes, "bytes of payload")?;
+        self.jobs.iter().try_for_each(|job| new_job(job, limits))
+    }
+}
+
+fn new_job(job: &NewJob, limits: &Limits) -> Result<()> {
+    payload("the payload", &job.payload, limits)?;
+    due(job.due)?;
+    options(&job.options, limits)
+}
+
+fn options(options: &JobOptions, limits: &Limits) -> Result<()> {
+    priority(options.priority)?;
+    if options.max_attempts == 0 || options.max_attempts > limits::ATTEMPTS {
+        let most = limits::ATTEMPTS;
+        return Err(Error::invalid(format!("{} attempts; it may be from 1 to {most}", options.max_attempts)));
+    }
+    at_most("the job", options.tags.len(), limits.tags, "tags")?;
+    at_most("the job", options.headers.len(), limits.headers, "headers")?;
+    let bytes = options.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+    at_most("the job", bytes, limits.headers_bytes, "bytes of headers")?;
+    if let Some(lease) = options.lease {
+        span("a lease", lease, limits::LEASE)?;
+    }
+    if let Some(timeout) = options.timeout {
+        span("a time-out", timeout, Duration::from_millis(1)..=limits::TIMEOUT)?;
+    }
+    if options.limit.as_ref().is_some_and(|limit| limit.max == 0) {
+        return Err(Error::invalid("a limit of 0 running jobs would never run; give it at least 1"));
+    }
+    if let Some(UniqueScope::For(period)) = options.unique.as_ref().map(|unique| unique.scope) {
+        span("a unique key's period", period, Duration::from_millis(1)..=limits::SPAN)?;
+    }
+    if let Some(policy) = &options.retry {
+        retry_policy(policy, limits)?;
+    }
+    let kept = options.retention;
+    for keep in [kept.succeeded, kept.failed, kept.cancelled] {
+        if let Keep::For(time) = keep {
+            delay("a retention", time)?;
+        }
+    }
+    Ok(())
+}
+
+fn retry_policy(policy: &crate::policy::RetryPolicy, limits: &Limits) -> Result<()> {
+    use crate::policy::ClassRule;
+    at_most("a retry policy", policy.classes.len(), 100, "classes")?;
+    let bytes = policy.classes.keys().map(String::len).sum();
+    at_most("a retry policy", bytes, limits.headers_bytes, "bytes of class names")?;
+    backoff(&policy.backoff)?;
+    policy.classes.values().try_for_each(|rule| match rule {
+        ClassRule::Backoff(own) => backoff(own),
+        ClassRule::Fail => Ok(()),
+    })
+}
+
+impl Checked for Claim {
+    fn check(&mut self, limits: &Limits) -> Result<()> {
+        batch(self.limit, limits)?;
+        at_most("the claim", self.queues.len(), limits.page, "queues")?;
+        if let KindRule::Only(kinds) | KindRule::Except(kinds) = &self.kinds {
+            at_most("the claim", kinds.len(), limits.page, "kinds")?;
+        }
+        if let TagRule::JobHasAll(tags) | TagRule::WorkerHasAll(tags) = &self.tags {
+            at_most("the claim", tags.len(), limits.page, "tags")?;
+        }
+        span("a lease", self.lease, limits::LEASE)
+    }
+}
+
+impl Checked for Renew {
+    fn check(&mut self, limits: &Limits) -> Result<()> {
+        batch(self.renewals.len(), limits)?;
+        for renewal in &self.renewals {
+            span("a lease", renewal.lease, limits::LEASE)?;
+            if let Some(Progress { message, .. }) = &renewal.progress {
+                at_most("the progress message", message.len(), limits.progress_bytes, "bytes")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn settlements(settlements: &mut [Settlement], limits: &Limits) -> Result<()> {
+    batch(settlements.len(), limits)?;
+    for settlement in settlements {
+        match &settlement.verdict {
+            Verdict::Succeed { result: Some(result) } => payload("the result", result, limits),
+            Verdict::Retry { delay: wait, .. } | Verdict::Release { delay: wait, .. } => {
+                delay("a delay", *wait)
+            }
+            Verdict::Succeed { result: None } | Verdict::Fail { .. } | Verdict::Cancel { .. } => Ok(()),
+        }?;
+        if let Some(failure) = &mut settlement.failure {
+            cut(&mut failure.message, limits.failure_bytes);
+            cut(&mut failure.class, limits::KEY_BYTES);
+        }
+    }
+    Ok(())
+}
+
+impl Checked for Settle {
+    fn check(&mut self, limits: &Limits) -> Result<()> {
+        settlements(&mut self.settlements, limits)
+    }
+}
+
+impl Checked for Recover {
+    fn check(&mut self, limits: &Limits) -> Result<()> {
+        let odd = |s: &Settlement| !matches!(s.verdict, Verdict::Retry { .. } | Verdict::Fail { .. });
+        if self.settlements.iter().any(odd) {
+            return Err(Error::invalid("a recovered job is tried again or fails; it cannot end otherwise"));
+        }
+        settlements(&mut self.settlements, limits)
+    }
+}
+
+impl Checked for Expired {
+    fn check(&mut self, limits: &Limits) -> Result<()> {
+        page(self.limit, limits)
+    }
+}
+
+impl Checked for AppendLogs {
+    fn check(&mut self, limits: &Limits) -> Result<()> {
+        batch(self.appends.iter().map(|append| append.lines.len()).sum(), limits)?;
+        for line in self.appends.iter_mut().flat_map(|append| &mut append.lines) {
+            cut(&mut line.message, limits.log_line_bytes);
+        }
+        Ok(())
+    }
+}
+
+impl Checked for ReadLogs {
+    fn check(&mut self, limits: &Limits) -> Result<()> {
+        page(self.limit, limits)
+    }
+}
+
+impl Checked for Find {
+    fn check(&mut self, limits: &Limits) -> Result<()> {
+        batch(self.ids.len(), limits)
+    }
+}
+
+impl Checked for List {
+    fn check(&mut self, limits: &Limits) -> Result<()> {
+        page(self.limit, limits)
+    }
+}
+
+impl Checked for Amend {
+    fn check(&mut self, limits: &Limits) -> Result<()> {
+        match &self.select {
+            Select::Ids(ids) => batch(ids.len(), limits)?,
+            Select::Matching { limit, .. } => page(*limit, limits)?,
+        }
+        match &self.action {
+            Action::Requeue { due: at } | Action::Postpone { due: at } => due(*at),
+            Action::Reprioritise { priority: new } => priority(*new),
+            Action::Cancel | Action::Delete | Action::Move { .. } => Ok(()),
+        }
+    }
+}
+
+impl Checked for Prune {
+    fn check(&mut self, limits: &Limits) -> Result<()> {
+        page(self.limit, limits)
+    }
+}
+
+impl Checked for CheckIn {
+    fn check(&mut self, limits: &Limits) -> Result<()> {
+        delay("a worker's check-in", self.lost_after)?;
+        let names = self.info.queues.len() + self.info.kinds.len() + self.info.tags.len();
+        at_most("the worker", names, 3 * limits.page, "queues, kinds and tags")
+    }
+}
+
+impl Checked for Workers {
+    fn check(&mut self, limits: &Limits) -> Result<()> {
+        page(self.limit, limits)
+    }
+}
+
+impl Checked for PutSchedule {
+    fn check(&mut self, limits: &Limits) -> Result<()> {
+        self.next.map_or(Ok(()), |at| moment("a next tick", at))?;
+        payload("the schedule", &self.body, limits)
+    }
+}
+
+impl Checked for Schedules {
+    fn check(&mut self, limits: &Limits) -> Result<()> {
+        page(self.limit, limits)
+    }
+}

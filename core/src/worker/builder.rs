@@ -1,0 +1,310 @@
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tower::util::BoxCloneSyncService;
+use tower::{Layer, Service, ServiceExt};
+
+use super::attempt::Attempt;
+use super::extract::States;
+use super::handler::{Handler, HandlerService};
+use super::held::Held;
+use super::run::Worker;
+use super::settle::WAITING;
+use super::shared::{Config, Load, Route, Shared, Stats};
+use crate::backend::{TagRule, WorkerInfo};
+use crate::client::Store;
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::WorkerId;
+use crate::limits;
+use crate::name::{Kind, QueueName, WorkerName};
+use crate::policy::{BoxError, Outcome, RetryPolicy};
+
+type Wrap = Box<dyn FnMut(Route) -> Route + Send>;
+
+/// Builds a [`Worker`]. What is wrong with it is told by [`build`](Self::build).
+#[must_use]
+pub struct WorkerBuilder {
+    store: Store,
+    name: Result<Option<WorkerName>>,
+    queues: Vec<Result<QueueName>>,
+    routes: Vec<(Result<Kind>, Route, HandlerOptions)>,
+    layers: Vec<Wrap>,
+    states: States,
+    config: Config,
+}
+
+impl WorkerBuilder {
+    pub(super) fn new(store: Store) -> Self {
+        let config = Config {
+            concurrency: 16,
+            prefetch: 1_000,
+            tags: TagRule::Any,
+            min_priority: None,
+            lease: Duration::from_secs(30),
+            timeout: Duration::from_hours(1),
+            poll: Duration::from_secs(1),
+            grace: Duration::from_secs(30),
+            cancel_grace: Duration::from_secs(5),
+            recovery: Duration::from_secs(5),
+            retry: RetryPolicy::default(),
+            until_idle: false,
+        };
+        Self {
+            store,
+            name: Ok(None),
+            queues: Vec::new(),
+            routes: Vec::new(),
+            layers: Vec::new(),
+            states: States::default(),
+            config,
+        }
+    }
+
+    /// Sets what people call it. Defaults to the host's name and the process's id.
+    pub fn name(mut self, name: &str) -> Self {
+        self.name = WorkerName::new(name).map(Some);
+        self
+    }
+
+    /// Takes jobs from this queue too. Defaults to the queue `default`.
+    pub fn queue<N>(mut self, queue: N) -> Self
+    where
+        N: TryInto<QueueName>,
+        Error: From<N::Error>,
+    {
+        self.queues.push(queue.try_into().map_err(Error::from));
+        self
+    }
+
+    /// Runs jobs of `kind` by `handler`. Only jobs whose kind has a handler are ever claimed.
+    pub fn handle<H: Handler<A>, A: 'static>(self, kind: &str, handler: H) -> Self {
+        self.handle_with(kind, HandlerOptions::default(), handler)
+    }
+
+    /// Runs jobs of `kind` by `handler`, with options of its own.
+    pub fn handle_with<H: Handler<A>, A: 'static>(
+        mut self,
+        kind: &str,
+        options: HandlerOptions,
+        handler: H,
+    ) -> Self {
+        let never = |never: std::convert::Infallible| match never {};
+        let route = BoxCloneSyncService::new(HandlerService::new(handler).map_err(never));
+        self.routes.push((Kind::new(kind), route, options));
+        self
+    }
+
+    /// Puts a `tower` layer around every handler; the last one added is the outermost.
+    pub fn layer<L, S>(mut self, layer: L) -> Self
+    where
+        L: Layer<Route, Service = S> + Send + 'static,
+        S: Service<Attempt, Response = Outcome> + Clone + Send + Sync + 'static,
+        S::Future: Send + 'static,
+        S::Error: Into<BoxError> + 'static,
+    {
+        self.layers
+            .push(Box::new(move |route| BoxCloneSyncService::new(layer.layer(route).map_err(Into::into))));
+        self
+    }
+
+    /// Shares `state` with all handlers, which take it as [`State<T>`](super::State).
+    pub fn state<T: Send + Sync + 'static>(mut self, state: T) -> Self {
+        self.states.add(state);
+        self
+    }
+
+    /// Sets how many jobs run at once. Defaults to 16.
+    pub fn concurrency(mut self, jobs: usize) -> Self {
+        self.config.concurrency = jobs;
+        self
+    }
+
+    /// Sets how many jobs may be held beyond those that run. As many are held as would begin within 100 ms
+    /// by the run times seen, and one that still waits after 1 s is given back. Defaults to 1,000; 0 for none.
+    pub fn prefetch(mut self, jobs: usize) -> Self {
+        self.config.prefetch = jobs;
+        self
+    }
+
+    /// Takes only jobs whose tags fit. Defaults to any.
+    pub fn tags(mut self, rule: TagRule) -> Self {
+        self.config.tags = rule;
+        self
+    }
+
+    /// Takes only jobs of at least this priority. Defaults to any.
+    pub fn min_priority(mut self, priority: i16) -> Self {
+        self.config.min_priority = Some(priority);
+        self
+    }
+
+    /// Sets the lease of jobs that have none of their own. It is renewed from a third on, so a longer one
+    /// costs fewer renewals, and a crash is noticed later. Defaults to 30 s.
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.config.lease = lease;
+        self
+    }
+
+    /// Sets how long an attempt may run where neither job nor handler says. Defaults to 1 h.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.config.timeout = timeout;
+        self
+    }
+
+    /// Sets how often to look for jobs where no event tells of them. Defaults to 1 s, give or take a fifth.
+    pub fn poll(mut self, poll: Duration) -> Self {
+        self.config.poll = poll;
+        self
+    }
+
+    /// Sets how long running jobs may go on once the worker is to stop; then they are given back with their
+    /// attempt. Defaults to 30 s.
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.config.grace = grace;
+        self
+    }
+
+    /// Sets how long a handler may go on once somebody cancelled its job; then it is dropped. Defaults to 5 s.
+    pub fn cancel_grace(mut self, grace: Duration) -> Self {
+        self.config.cancel_grace = grace;
+        self
+    }
+
+    /// Sets how often leases that ran out are looked for (clause C3). Defaults to 5 s, give or take a fifth.
+    pub fn recovery(mut self, interval: Duration) -> Self {
+        self.config.recovery = interval;
+        self
+    }
+
+    /// Sets when failed attempts are tried again where neither job nor handler says. Defaults to
+    /// [`RetryPolicy::default`].
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.config.retry = policy;
+        self
+    }
+
+    /// Stops by itself once nothing is due and nothing runs. Defaults to going on for ever.
+    pub fn until_idle(mut self) -> Self {
+        self.config.until_idle = true;
+        self
+    }
+
+    /// The worker.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](ErrorKind::InvalidInput) for a bad name, two handlers of one kind, none at all, or a
+    /// number out of range; [`Config`](ErrorKind::Config) outside of a tokio runtime is not one of them.
+    pub fn build(self) -> Result<Worker> {
+        let config = self.config;
+        if config.concurrency == 0 {
+            return Err(Error::invalid("a concurrency of 0 would run nothing; give it at least 1"));
+        }
+        if !limits::LEASE.contains(&config.lease) {
+            return Err(Error::invalid(format!(
+                "a lease of {:?} is not in {:?}",
+                config.lease,
+                limits::LEASE
+            )));
+        }
+        let mut queues = self.queues.into_iter().collect::<Result<Vec<_>>>()?;
+        if queues.is_empty() {
+            queues.push(QueueName::default());
+        }
+        let routes = routes(self.routes, self.layers)?;
+        let kinds: BTreeSet<Kind> = routes.keys().cloned().collect();
+        let (host, pid) = (host(), std::process::id());
+        let name = self.name?.map_or_else(|| WorkerName::new(format!("{host}:{pid}")), Ok)?;
+        let mut info = WorkerInfo::new(name, host, pid);
+        info.queues.clone_from(&queues);
+        info.kinds = kinds.iter().cloned().collect();
+        info.concurrency = config.concurrency;
+        if let TagRule::JobHasAll(tags) | TagRule::WorkerHasAll(tags) = &config.tags {
+            info.tags = tags.iter().cloned().collect();
+        }
+        let (settle, ended) = mpsc::channel(WAITING);
+        let (log, lines) = super::log::channel();
+        let shared = Shared {
+            store: self.store,
+            id: WorkerId::generate(),
+            info,
+            config,
+            queues,
+            kinds,
+            routes,
+            states: Arc::new(self.states),
+            held: Held::default(),
+            load: Load::default(),
+            stats: Stats::default(),
+            settle,
+            log,
+            stopping: CancellationToken::new(),
+            interrupt: CancellationToken::new(),
+        };
+        Ok(Worker::new(Arc::new(shared), ended, lines))
+    }
+}
+
+impl std::fmt::Debug for WorkerBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WorkerBuilder")
+            .field("queues", &self.queues)
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+type Routes = HashMap<Kind, (Route, HandlerOptions)>;
+
+fn routes(given: Vec<(Result<Kind>, Route, HandlerOptions)>, mut layers: Vec<Wrap>) -> Result<Routes> {
+    let mut routes = HashMap::new();
+    for (kind, route, options) in given {
+        let kind = kind?;
+        let route = layers.iter_mut().fold(route, |route, wrap| wrap(route));
+        if routes.insert(kind.clone(), (route, options)).is_some() {
+            return Err(Error::invalid(format!("two handlers for the kind {kind:?}; give each kind one")));
+        }
+    }
+    if routes.is_empty() {
+        return Err(Error::new(
+            ErrorKind::InvalidInput,
+            "a worker without handlers would run nothing; call `.handle`",
+        ));
+    }
+    Ok(routes)
+}
+
+/// The host's name, as the system tells it.
+fn host() -> String {
+    let told = |path| std::fs::read_to_string(path).ok().map(|name| name.trim().to_owned());
+    let name = told("/proc/sys/kernel/hostname").or_else(|| std::env::var("HOSTNAME").ok());
+    name.filter(|name| !name.is_empty()).unwrap_or_else(|| "unknown".into())
+}
+
+/// What holds for jobs of one kind, unless the job says otherwise.
+#[derive(Debug, Clone, PartialEq, Default)]
+#[non_exhaustive]
+pub struct HandlerOptions {
+    /// How long an attempt may run. Defaults to the worker's.
+    pub timeout: Option<Duration>,
+    /// When failed attempts are tried again. Defaults to the worker's.
+    pub retry: Option<RetryPolicy>,
+}
+
+impl HandlerOptions {
+    /// Sets how long an attempt may run. Defaults to the worker's.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Sets when failed attempts are tried again. Defaults to the worker's.
+    #[must_use]
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.retry = Some(policy);
+        self
+    }
+}

@@ -1,0 +1,163 @@
+use std::collections::VecDeque;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures::FutureExt;
+use metrics::{counter, histogram};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tower::ServiceExt;
+use tracing::Instrument;
+
+use super::attempt::Attempt;
+use super::held::{Cause, Entry};
+use super::panics;
+use super::shared::Shared;
+use crate::backend::Settlement;
+use crate::job::{JobRecord, LeasedJob, Reason};
+use crate::policy::{Decision, HandlerError, JobFailure, Outcome, after_attempt};
+
+/// How long a claimed job may wait for a free slot before it is given back for other workers.
+const STALE: Duration = Duration::from_secs(1);
+
+type Ready = (LeasedJob, Arc<Entry>);
+
+/// Runs claimed jobs, `concurrency` at once, until the fetch service has ended and all are done.
+pub(super) async fn execute(shared: Arc<Shared>, mut ready: mpsc::UnboundedReceiver<Ready>) {
+    let mut waiting: VecDeque<(Instant, Ready)> = VecDeque::new();
+    let mut running = JoinSet::new();
+    let mut open = true;
+    while open || !waiting.is_empty() || !running.is_empty() {
+        if shared.stopping.is_cancelled() {
+            for (_, (leased, entry)) in waiting.drain(..) {
+                shared.load.waiting.fetch_sub(1, Ordering::AcqRel);
+                shared.end(&leased.job, entry, Outcome::Interrupted).await;
+            }
+        }
+        while running.len() < shared.config.concurrency {
+            let Some((_, (leased, entry))) = waiting.pop_front() else { break };
+            shared.load.running.fetch_add(1, Ordering::AcqRel);
+            shared.load.waiting.fetch_sub(1, Ordering::AcqRel);
+            running.spawn(run(shared.clone(), leased, entry));
+        }
+        let stale_at = waiting.front().map(|(since, _)| *since + STALE);
+        tokio::select! {
+            Some(_) = running.join_next() => shared.made_room(),
+            next = ready.recv(), if open => match next {
+                Some(ready) => waiting.push_back((Instant::now(), ready)),
+                None => open = false,
+            },
+            () = shared.stopping.cancelled(), if !waiting.is_empty() => {}
+            () = tokio::time::sleep_until(stale_at.unwrap_or_else(Instant::now)), if stale_at.is_some() => {
+                if let Some((_, (leased, entry))) = waiting.pop_front() {
+                    shared.load.waiting.fetch_sub(1, Ordering::AcqRel);
+                    shared.load.runs_at_least(STALE);
+                    shared.end(&leased.job, entry, Outcome::Released).await;
+                    shared.load.room.notify_waiters();
+                }
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn made_room(&self) {
+        self.load.running.fetch_sub(1, Ordering::AcqRel);
+        self.load.room.notify_waiters();
+    }
+
+    /// Decides what becomes of the job, and hands it to the settle service.
+    async fn end(&self, job: &JobRecord, entry: Arc<Entry>, outcome: Outcome) {
+        if entry.cause() == Some(Cause::LeaseLost) {
+            self.held.remove(entry.token);
+            return;
+        }
+        let options = self.routes.get(&job.kind).map(|(_, options)| options);
+        let policy = options.and_then(|options| options.retry.as_ref()).unwrap_or(&self.config.retry);
+        let Decision { verdict, failure } = after_attempt(outcome, job, policy, fastrand::f64());
+        entry.settle();
+        let settlement = Settlement { job: entry.job, token: entry.token, verdict, failure };
+        // The settle service outlives this one.
+        let _ = self.settle.send((settlement, entry)).await;
+    }
+}
+
+/// Runs one attempt to its end.
+async fn run(shared: Arc<Shared>, leased: LeasedJob, entry: Arc<Entry>) {
+    let job = leased.job.clone();
+    let span = tracing::info_span!("leasehold.job", id = %job.id, kind = %job.kind, queue = %job.queue, attempt = job.attempt);
+    let begun = Instant::now();
+    let outcome = shared.attempt(leased, &entry).instrument(span).await;
+    shared.load.ran(begun.elapsed());
+    let labels = [("queue", job.queue.to_string()), ("kind", job.kind.to_string())];
+    histogram!("leasehold_job_seconds", &labels).record(begun.elapsed());
+    if entry.cause() == Some(Cause::LeaseLost) {
+        counter!("leasehold_leases_lost_total", &labels).increment(1);
+        shared.stats.lost.fetch_add(1, Ordering::Relaxed);
+        tracing::warn!(job = %job.id, "the lease was lost; what the handler did is not recorded");
+    }
+    shared.end(&job, entry, outcome).await;
+}
+
+impl Shared {
+    /// Runs the handler under its time-out, and ends it when it is told to end.
+    async fn attempt(&self, leased: LeasedJob, entry: &Arc<Entry>) -> Outcome {
+        let Some((route, options)) = self.routes.get(&leased.job.kind) else {
+            let failure = JobFailure::error("unknown_kind", format!("no handler for {}", leased.job.kind));
+            return Outcome::Failure(JobFailure { reason: Reason::UnknownKind, ..failure });
+        };
+        if let Some(cause) = entry.cause() {
+            return ended_by(cause);
+        }
+        let timeout = leased.job.options.timeout.or(options.timeout).unwrap_or(self.config.timeout);
+        let attempt =
+            Attempt::new(leased, entry.clone(), self.states.clone(), self.log.clone(), self.store.clone());
+        let handler = panics::noted(AssertUnwindSafe(route.clone().oneshot(attempt)).catch_unwind());
+        tokio::select! {
+            biased;
+            (ended, panic) = handler => match ended {
+                Ok(Ok(outcome)) => told(entry, outcome),
+                Ok(Err(error)) => told(entry, error.into_outcome()),
+                Err(payload) => Outcome::Failure(panics::failure(&*payload, panic)),
+            },
+            () = tokio::time::sleep(timeout) => Outcome::Failure(JobFailure {
+                reason: Reason::Timeout,
+                ..JobFailure::error("timeout", format!("ran longer than its time-out of {timeout:?}"))
+            }),
+            cause = self.cut_off(entry) => ended_by(cause),
+        }
+    }
+
+    /// Waits until the handler is to be dropped: at once when its lease is lost or the worker's grace is over,
+    /// a grace period after somebody cancelled the job.
+    async fn cut_off(&self, entry: &Entry) -> Cause {
+        entry.cancelled().cancelled().await;
+        if entry.cause() == Some(Cause::CancelRequested) {
+            tokio::select! {
+                () = tokio::time::sleep(self.config.cancel_grace) => {}
+                () = self.interrupt.cancelled() => {}
+            }
+        }
+        entry.cause().unwrap_or(Cause::Stopping)
+    }
+}
+
+/// How an attempt went whose handler was dropped, or never begun. A lost lease is not settled at all.
+fn ended_by(cause: Cause) -> Outcome {
+    match cause {
+        Cause::CancelRequested => Outcome::Cancelled,
+        Cause::Stopping | Cause::LeaseLost => Outcome::Interrupted,
+    }
+}
+
+/// What a handler's return means if it had been told to end: an error may then be the way it ended itself.
+fn told(entry: &Entry, outcome: Outcome) -> Outcome {
+    match (entry.cause(), &outcome) {
+        (Some(Cause::CancelRequested), Outcome::Failure(_) | Outcome::Released) => Outcome::Cancelled,
+        (Some(Cause::Stopping), Outcome::Failure(_)) => Outcome::Interrupted,
+        _ => outcome,
+    }
+}

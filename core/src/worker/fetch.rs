@@ -1,0 +1,123 @@
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use super::held::Entry;
+use super::shared::Shared;
+use crate::backend::{Claim, Claimed, Event, KindRule};
+use crate::client::{Wake, jittered};
+use crate::job::LeasedJob;
+use crate::policy::{Backoff, prefetch};
+
+/// The longest wait after a claim that the store did not answer.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// The shortest wait for a job that becomes due soon.
+const SHORTEST_WAIT: Duration = Duration::from_millis(1);
+
+/// Fills free slots by batched claims until the worker stops.
+pub(super) async fn fetch(shared: Arc<Shared>, ready: mpsc::UnboundedSender<(LeasedJob, Arc<Entry>)>) {
+    let mut wake = Wake::new(shared.store.backend().clone(), Some(shared.queues.clone()));
+    let mut failures = 0;
+    while let Some(free) = shared.room_or_stop().await {
+        wake.listen().await;
+        // Asked before the store is, so that nothing that goes in between is missed.
+        let gone = shared.held.gone.notified();
+        let idle = shared.held.len() == 0;
+        let asked_at = Instant::now();
+        // Not dropped when the worker stops: what the store has given out is to be given back at once.
+        let claimed = shared.claim(free).await;
+        let wait = match claimed {
+            Ok(claimed) => {
+                failures = 0;
+                if shared.config.until_idle && idle && claimed.jobs.is_empty() {
+                    shared.stopping.cancel();
+                    return;
+                }
+                let wait = shared.wait_after(&claimed, free);
+                shared.hold(claimed, asked_at, &ready);
+                wait
+            }
+            Err(error) => {
+                failures += 1;
+                let (first, cap) = (Duration::from_millis(100), LONGEST_PAUSE);
+                let wait = Backoff::Exponential { first, factor: 2.0, cap, jitter: 0.5 }
+                    .delay(failures, fastrand::f64());
+                tracing::warn!(%error, ?wait, "no jobs could be claimed; trying again");
+                Some(wait)
+            }
+        };
+        if let Some(wait) = wait {
+            tokio::select! {
+                () = shared.stopping.cancelled() => return,
+                // The last job to go may have been what an idle worker waits for.
+                () = gone, if shared.config.until_idle => {}
+                () = wake.wait(wait, |event| matches!(event, Event::Waiting { .. })) => {}
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// Waits until a claim is worth its round trip, and returns how many jobs it should ask for; none once
+    /// the worker stops.
+    async fn room_or_stop(&self) -> Option<usize> {
+        tokio::select! {
+            biased;
+            () = self.stopping.cancelled() => None,
+            free = self.room() => Some(free),
+        }
+    }
+
+    async fn room(&self) -> usize {
+        loop {
+            let changed = self.load.room.notified();
+            let running = self.load.running.load(Ordering::Acquire);
+            let waiting = self.load.waiting.load(Ordering::Acquire);
+            let concurrency = self.config.concurrency;
+            let ahead = prefetch(concurrency, self.load.mean_run(), self.config.prefetch);
+            let free = (concurrency + ahead).saturating_sub(running + waiting);
+            let slot_is_empty = waiting == 0 && running < concurrency;
+            if free > 0 && (slot_is_empty || free >= (concurrency + ahead) / 2) {
+                return free;
+            }
+            changed.await;
+        }
+    }
+
+    async fn claim(&self, limit: usize) -> crate::Result<Claimed> {
+        let mut claim = Claim::new(self.id, self.queues.clone(), limit, self.config.lease);
+        claim.kinds = KindRule::Only(self.kinds.clone());
+        claim.tags = self.config.tags.clone();
+        claim.min_priority = self.config.min_priority;
+        self.store.backend().claim(self.store.deadline(), claim).await
+    }
+
+    /// How long to wait before the next claim: not at all while there is more than was asked for.
+    fn wait_after(&self, claimed: &Claimed, asked: usize) -> Option<Duration> {
+        if claimed.jobs.len() >= asked {
+            return None;
+        }
+        let poll = jittered(self.config.poll);
+        Some(claimed.next_due.map_or(poll, |due| poll.min(due.max(SHORTEST_WAIT))))
+    }
+
+    fn hold(
+        &self,
+        claimed: Claimed,
+        asked_at: Instant,
+        ready: &mpsc::UnboundedSender<(LeasedJob, Arc<Entry>)>,
+    ) {
+        for aside in &claimed.set_aside {
+            tracing::error!(job = ?aside.job, why = aside.why, "a record cannot be read and was set aside");
+        }
+        for leased in claimed.jobs {
+            let entry = self.held.add(&leased, asked_at);
+            self.load.waiting.fetch_add(1, Ordering::AcqRel);
+            // The channel is bounded by the slots that were claimed for; it is closed only after this service.
+            let _ = ready.send((leased, entry));
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! The worker: runs handlers for jobs, keeps their leases, and settles them.
+//!
+//! It is made of small services with one life each. `fetch` fills free slots by one batched claim, `execute`
+//! runs handlers, `heartbeat` renews leases and stops handlers that lost theirs, `settle` records ends in
+//! batches, `log` carries lines to the capped logs, `maintain` takes back what other workers lost and checks
+//! in. No store's error ends any of them.
+
+mod attempt;
+mod builder;
+mod execute;
+mod extract;
+mod fetch;
+mod handler;
+mod heartbeat;
+mod held;
+mod log;
+mod maintain;
+mod panics;
+mod run;
+mod settle;
+mod shared;
+
+pub use attempt::Attempt;
+pub use builder::{HandlerOptions, WorkerBuilder};
+pub use extract::{Args, FromAttempt, State};
+pub use handler::{Handler, HandlerService, IntoOutcome, IntoResult, Json};
+pub use run::{RunningWorker, Stopper, Summary, Worker};

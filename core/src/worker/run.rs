@@ -1,0 +1,224 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::builder::WorkerBuilder;
+use super::execute::execute;
+use super::fetch::fetch;
+use super::heartbeat::heartbeat;
+use super::held::{Cause, Entry};
+use super::log::{LogReceiver, log};
+use super::maintain::maintain;
+use super::settle::settle;
+use super::shared::{Shared, Stats};
+use crate::backend::Settlement;
+use crate::client::Store;
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::WorkerId;
+
+/// How long the last settlements may take once all handlers have ended.
+const LAST_WORDS: Duration = Duration::from_secs(10);
+
+/// Runs handlers for jobs. Built by [`Worker::builder`], then [run](Self::run) or [started](Self::start).
+pub struct Worker {
+    shared: Arc<Shared>,
+    ended: mpsc::Receiver<(Settlement, Arc<Entry>)>,
+    lines: LogReceiver,
+}
+
+impl Worker {
+    /// Begins a worker on `store`.
+    pub fn builder(store: &Store) -> WorkerBuilder {
+        WorkerBuilder::new(store.clone())
+    }
+
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        ended: mpsc::Receiver<(Settlement, Arc<Entry>)>,
+        lines: LogReceiver,
+    ) -> Self {
+        Self { shared, ended, lines }
+    }
+
+    /// Its id, unique to this start.
+    pub fn id(&self) -> WorkerId {
+        self.shared.id
+    }
+
+    /// What stops it from elsewhere.
+    pub fn stopper(&self) -> Stopper {
+        Stopper { stopping: self.shared.stopping.clone(), interrupt: self.shared.interrupt.clone() }
+    }
+
+    /// Starts it in the background.
+    pub fn start(self) -> RunningWorker {
+        let (stopper, id) = (self.stopper(), self.id());
+        RunningWorker { id, stopper, task: tokio::spawn(self.run()) }
+    }
+
+    /// Runs until it is stopped, or idle if it was built [so](WorkerBuilder::until_idle). No store's error
+    /// ends it. Dropping the future abandons its jobs, which are recovered when their leases run out.
+    pub async fn run(self) -> Summary {
+        let Self { shared, ended, lines } = self;
+        super::panics::install();
+        let done = CancellationToken::new();
+        let (ready, claimed) = mpsc::unbounded_channel();
+        // Aborts its tasks when it is dropped, so that none is left behind.
+        let mut services = tokio::task::JoinSet::new();
+        services.spawn(heartbeat(shared.clone(), done.clone()));
+        services.spawn(maintain(shared.clone(), done.clone()));
+        services.spawn(log(shared.store.clone(), lines));
+        let mut work = tokio::task::JoinSet::new();
+        work.spawn(fetch(shared.clone(), ready));
+        work.spawn(execute(shared.clone(), claimed));
+        let mut settling = tokio::task::JoinSet::new();
+        settling.spawn(settle(shared.clone(), ended));
+
+        let interrupted = async {
+            shared.stopping.cancelled().await;
+            let _ = tokio::time::timeout(shared.config.grace, shared.interrupt.cancelled()).await;
+            shared.interrupt.cancel();
+            loop {
+                shared.held.all().iter().for_each(|entry| entry.cancel(Cause::Stopping));
+                // A job that was being claimed may come to be held a moment later.
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::select! {
+            () = interrupted => {}
+            () = async { while work.join_next().await.is_some() {} } => {}
+        }
+        let last_words = async {
+            while shared.held.len() > 0 {
+                let gone = shared.held.gone.notified();
+                let _ = tokio::time::timeout(Duration::from_millis(50), gone).await;
+            }
+        };
+        if tokio::time::timeout(LAST_WORDS, last_words).await.is_err() {
+            tracing::error!(
+                jobs = shared.held.len(),
+                "ended jobs could not be settled; their leases will run out"
+            );
+        }
+        done.cancel();
+        drop(settling);
+        let summary = Summary::of(&shared.stats);
+        // The log service ends when the last sender is gone; the others have been told.
+        drop(shared);
+        let all = async { while services.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(LAST_WORDS, all).await;
+        summary
+    }
+}
+
+impl std::fmt::Debug for Worker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Worker")
+            .field("id", &self.shared.id)
+            .field("queues", &self.shared.queues)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A worker at work. Dropping it stops it at once; its jobs are recovered when their leases run out.
+#[derive(Debug)]
+pub struct RunningWorker {
+    id: WorkerId,
+    stopper: Stopper,
+    task: JoinHandle<Summary>,
+}
+
+impl RunningWorker {
+    /// Its id, unique to this start.
+    pub fn id(&self) -> WorkerId {
+        self.id
+    }
+
+    /// What stops it from elsewhere.
+    pub fn stopper(&self) -> Stopper {
+        self.stopper.clone()
+    }
+
+    /// Stops it and waits for its end: it claims nothing more, finishes what runs within its grace, and gives
+    /// the rest back with its attempt.
+    ///
+    /// # Errors
+    /// [`Internal`](ErrorKind::Internal) if the worker itself panicked.
+    pub async fn stop(self) -> Result<Summary> {
+        self.stopper.stop();
+        self.join().await
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// [`Internal`](ErrorKind::Internal) if the worker itself panicked.
+    pub async fn join(mut self) -> Result<Summary> {
+        (&mut self.task).await.map_err(|error| {
+            Error::new(ErrorKind::Internal, "the worker ended abnormally; please report this")
+                .caused_by(error)
+        })
+    }
+}
+
+impl Drop for RunningWorker {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Stops a worker from elsewhere, such as a signal handler. Clones stop the same worker.
+#[derive(Debug, Clone)]
+pub struct Stopper {
+    stopping: CancellationToken,
+    interrupt: CancellationToken,
+}
+
+impl Stopper {
+    /// Claims nothing more, finishes what runs within the grace, then gives the rest back.
+    pub fn stop(&self) {
+        self.stopping.cancel();
+    }
+
+    /// Gives everything back now.
+    pub fn interrupt(&self) {
+        self.stopping.cancel();
+        self.interrupt.cancel();
+    }
+}
+
+/// What a worker did, by how its attempts ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Summary {
+    /// Ended well.
+    pub succeeded: u64,
+    /// Ended the job badly.
+    pub failed: u64,
+    /// Ended as cancelled.
+    pub cancelled: u64,
+    /// To be tried again.
+    pub retried: u64,
+    /// Given back.
+    pub released: u64,
+    /// Not recorded, for the lease was lost.
+    pub lost: u64,
+}
+
+impl Summary {
+    fn of(stats: &Stats) -> Self {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        Self {
+            succeeded: read(&stats.succeeded),
+            failed: read(&stats.failed),
+            cancelled: read(&stats.cancelled),
+            retried: read(&stats.retried),
+            released: read(&stats.released),
+            lost: read(&stats.lost),
+        }
+    }
+}

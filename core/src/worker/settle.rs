@@ -1,0 +1,92 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use metrics::counter;
+use tokio::sync::mpsc;
+
+use super::held::{Cause, Entry};
+use super::shared::Shared;
+use crate::backend::{Answer, Settle, Settlement, Verdict};
+use crate::policy::Backoff;
+
+/// How many settlements go to the store in one call.
+const BATCH: usize = 1_000;
+/// How many may wait for it before handlers wait too.
+pub(super) const WAITING: usize = 4 * BATCH;
+
+/// Records how attempts ended, in batches, until nobody can hand in another.
+pub(super) async fn settle(shared: Arc<Shared>, mut ended: mpsc::Receiver<(Settlement, Arc<Entry>)>) {
+    let mut batch = Vec::with_capacity(BATCH);
+    while ended.recv_many(&mut batch, BATCH).await > 0 {
+        shared.settle_all(&mut batch).await;
+        batch.clear();
+    }
+}
+
+impl Shared {
+    /// Settles the batch, however often the store must be asked, as long as any of its leases is held.
+    async fn settle_all(&self, batch: &mut Vec<(Settlement, Arc<Entry>)>) {
+        let (first, cap) = (Duration::from_millis(50), Duration::from_secs(2));
+        let backoff = Backoff::Exponential { first, factor: 2.0, cap, jitter: 0.5 };
+        for tries in 1.. {
+            let settlements = batch.iter().map(|(settlement, _)| settlement.clone()).collect();
+            let error = match self.store.backend().settle(self.store.deadline(), Settle { settlements }).await
+            {
+                Ok(answers) => {
+                    batch
+                        .iter()
+                        .zip(answers)
+                        .for_each(|((settlement, entry), answer)| self.ended(settlement, entry, answer));
+                    return;
+                }
+                Err(error) => error,
+            };
+            if !error.is_transient() && batch.len() > 1 {
+                // One bad item must not take the others with it.
+                for item in std::mem::take(batch) {
+                    Box::pin(self.settle_all(&mut vec![item])).await;
+                }
+                return;
+            }
+            batch.retain(|(_, entry)| !self.is_over(entry, &error));
+            if batch.is_empty() {
+                return;
+            }
+            tracing::warn!(%error, jobs = batch.len(), "ended jobs could not be settled; trying again");
+            tokio::time::sleep(backoff.delay(tries, fastrand::f64())).await;
+        }
+    }
+
+    /// Whether to stop trying: the lease is lost, or the store refuses this very settlement. The job is then
+    /// taken back when its lease runs out.
+    fn is_over(&self, entry: &Entry, error: &crate::Error) -> bool {
+        let over = entry.cause() == Some(Cause::LeaseLost) || !error.is_transient();
+        if over {
+            tracing::error!(job = %entry.job, %error, "an ended job could not be settled; its lease will run out");
+            self.stats.lost.fetch_add(1, Ordering::Relaxed);
+            self.held.remove(entry.token);
+        }
+        over
+    }
+
+    fn ended(&self, settlement: &Settlement, entry: &Entry, answer: Answer) {
+        self.held.remove(entry.token);
+        let add = |count: &AtomicU64| {
+            count.fetch_add(1, Ordering::Relaxed);
+        };
+        match (answer, &settlement.verdict) {
+            (Answer::Lost, _) => add(&self.stats.lost),
+            (_, Verdict::Succeed { .. }) => add(&self.stats.succeeded),
+            (_, Verdict::Fail { .. }) => add(&self.stats.failed),
+            (_, Verdict::Cancel { .. }) => add(&self.stats.cancelled),
+            (_, Verdict::Retry { .. }) => add(&self.stats.retried),
+            (_, Verdict::Release { .. }) => add(&self.stats.released),
+        }
+        let outcome = if answer == Answer::Lost { "lost" } else { settlement.verdict.name() };
+        counter!("leasehold_jobs_total", "outcome" => outcome).increment(1);
+        if answer == Answer::Lost {
+            tracing::warn!(job = %entry.job, "the lease was lost before the job's end was recorded");
+        }
+    }
+}

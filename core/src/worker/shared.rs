@@ -1,0 +1,102 @@
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+use tower::util::BoxCloneSyncService;
+
+use super::attempt::Attempt;
+use super::extract::States;
+use super::held::{Entry, Held};
+use super::log::LogSender;
+use crate::backend::{Settlement, TagRule, WorkerInfo};
+use crate::client::Store;
+use crate::id::WorkerId;
+use crate::name::{Kind, QueueName};
+use crate::policy::{BoxError, Outcome, RetryPolicy};
+
+/// A handler with everything that stands around it.
+pub(super) type Route = BoxCloneSyncService<Attempt, Outcome, BoxError>;
+
+/// What the services of one worker have in common.
+pub(super) struct Shared {
+    pub(super) store: Store,
+    pub(super) id: WorkerId,
+    pub(super) info: WorkerInfo,
+    pub(super) config: Config,
+    pub(super) queues: Vec<QueueName>,
+    pub(super) kinds: BTreeSet<Kind>,
+    pub(super) routes: HashMap<Kind, (Route, super::HandlerOptions)>,
+    pub(super) states: Arc<States>,
+    pub(super) held: Held,
+    pub(super) load: Load,
+    pub(super) stats: Stats,
+    pub(super) settle: mpsc::Sender<(Settlement, Arc<Entry>)>,
+    pub(super) log: LogSender,
+    /// Claim nothing more; finish what runs.
+    pub(super) stopping: CancellationToken,
+    /// The grace is over: give back what still runs.
+    pub(super) interrupt: CancellationToken,
+}
+
+/// How a worker behaves.
+#[derive(Debug, Clone)]
+pub(super) struct Config {
+    pub(super) concurrency: usize,
+    pub(super) prefetch: usize,
+    pub(super) tags: TagRule,
+    pub(super) min_priority: Option<i16>,
+    pub(super) lease: Duration,
+    pub(super) timeout: Duration,
+    pub(super) poll: Duration,
+    pub(super) grace: Duration,
+    pub(super) cancel_grace: Duration,
+    pub(super) recovery: Duration,
+    pub(super) retry: RetryPolicy,
+    pub(super) until_idle: bool,
+}
+
+/// How busy the worker is.
+#[derive(Default)]
+pub(super) struct Load {
+    pub(super) running: AtomicUsize,
+    pub(super) waiting: AtomicUsize,
+    /// Told when either shrinks.
+    pub(super) room: Notify,
+    mean_run_nanos: AtomicU64,
+}
+
+impl Load {
+    /// Notes how long a run took: a moving average in which each run counts for an eighth.
+    pub(super) fn ran(&self, time: Duration) {
+        let time = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX).max(1);
+        let mean = self.mean_run_nanos.load(Ordering::Relaxed);
+        let mean = if mean == 0 { time } else { mean - mean / 8 + time / 8 };
+        self.mean_run_nanos.store(mean.max(1), Ordering::Relaxed);
+    }
+
+    /// Notes that runs take at least this long, before any of them has ended: nothing is claimed ahead until
+    /// shorter ones are seen.
+    pub(super) fn runs_at_least(&self, time: Duration) {
+        let time = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.mean_run_nanos.fetch_max(time, Ordering::Relaxed);
+    }
+
+    pub(super) fn mean_run(&self) -> Option<Duration> {
+        let mean = self.mean_run_nanos.load(Ordering::Relaxed);
+        (mean > 0).then(|| Duration::from_nanos(mean))
+    }
+}
+
+/// What the worker has done so far.
+#[derive(Default)]
+pub(super) struct Stats {
+    pub(super) succeeded: AtomicU64,
+    pub(super) failed: AtomicU64,
+    pub(super) cancelled: AtomicU64,
+    pub(super) retried: AtomicU64,
+    pub(super) released: AtomicU64,
+    pub(super) lost: AtomicU64,
+}
