@@ -14,7 +14,15 @@ pub(crate) fn check() -> Result<(), Trouble> {
 
 /// Mends what can be mended by itself.
 pub(crate) fn fix() -> Result<(), Trouble> {
-    cargo(&["clippy", "--workspace", "--all-targets", "--all-features", "--fix", "--allow-dirty", "--allow-staged"])?;
+    cargo(&[
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--all-features",
+        "--fix",
+        "--allow-dirty",
+        "--allow-staged",
+    ])?;
     cargo(&["fmt", "--all"])
 }
 
@@ -34,8 +42,9 @@ const GUARDS: &[(&str, &str, &str)] = &[
 fn guards() -> Result<(), Trouble> {
     eprintln!("\n== dependency guards");
     for (package, forbidden, why) in GUARDS {
-        let tree = output(env!("CARGO"), &["tree", "--package", package, "--edges", "normal", "--prefix", "none"])
-            .ok_or_else(|| format!("`cargo tree --package {package}` failed"))?;
+        let tree =
+            output(env!("CARGO"), &["tree", "--package", package, "--edges", "normal", "--prefix", "none"])
+                .ok_or_else(|| format!("`cargo tree --package {package}` failed"))?;
         let found = tree.lines().skip(1).find(|line| line.starts_with(forbidden));
         if let Some(found) = found {
             return Err(format!("{package} depends on {found}: {why}").into());

@@ -22,11 +22,16 @@ pub(crate) fn cargo_with(arguments: &[&str], variables: &[(&str, &str)]) -> Resu
     let mut command = Command::new(env!("CARGO"));
     command.args(arguments).current_dir(root()).envs(variables.iter().copied());
     let status = command.status()?;
-    if status.success() { Ok(()) } else { Err(format!("`cargo {}` failed: {status}", arguments.join(" ")).into()) }
+    if status.success() {
+        Ok(())
+    } else {
+        Err(format!("`cargo {}` failed: {status}", arguments.join(" ")).into())
+    }
 }
 
 /// What a command prints, if it runs and succeeds.
 pub(crate) fn output(program: impl AsRef<OsStr>, arguments: &[&str]) -> Option<String> {
-    let output = Command::new(program).args(arguments).current_dir(root()).stderr(Stdio::null()).output().ok()?;
+    let output =
+        Command::new(program).args(arguments).current_dir(root()).stderr(Stdio::null()).output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }

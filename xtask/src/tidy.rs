@@ -6,8 +6,23 @@ use crate::run::{Trouble, root};
 const LINES: usize = 500;
 /// The files that every backend may have; another one needs its reason here.
 const BACKEND_FILES: &[&str] = &[
-    "lib", "config", "store", "schema", "record", "enqueue", "claim", "renew", "settle", "recover", "logs", "inspect",
-    "control", "schedules", "workers", "watch", "error",
+    "lib",
+    "config",
+    "store",
+    "schema",
+    "record",
+    "enqueue",
+    "claim",
+    "renew",
+    "settle",
+    "recover",
+    "logs",
+    "inspect",
+    "control",
+    "schedules",
+    "workers",
+    "watch",
+    "error",
 ];
 /// Files that one backend has alone, and why.
 const OWN_FILES: &[(&str, &str)] = &[("backend-sqlite", "writer")];
@@ -32,11 +47,17 @@ pub(crate) fn tidy() -> Result<(), Trouble> {
         }
         if shown.starts_with("core/src") || shown.starts_with("conformance-tests/src") {
             let lower = text.to_lowercase();
-            STORES.iter().filter(|store| lower.contains(**store)).for_each(|store| fault(format!("names {store}")));
+            STORES
+                .iter()
+                .filter(|store| lower.contains(**store))
+                .for_each(|store| fault(format!("names {store}")));
         }
         // This file names the words it looks for.
         if !shown.starts_with("xtask/") {
-            UNFINISHED.iter().filter(|word| text.contains(**word)).for_each(|word| fault(format!("has {word}")));
+            UNFINISHED
+                .iter()
+                .filter(|word| text.contains(**word))
+                .for_each(|word| fault(format!("has {word}")));
             if text.contains("SystemTime::now") && shown != "core/src/time.rs" {
                 fault("reads the host's clock; take a `Clock`".into());
             }
