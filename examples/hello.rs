@@ -1,3 +1,4 @@
+//! One job, one worker, one result.
 use leasehold::worker::{Args, Json};
 use leasehold::{JobArgs, Worker};
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,5 @@ async fn main() -> leasehold::Result<()> {
     let done = store.wait(job, Duration::from_secs(10)).await?;
     println!("{}: {:?}", done.state, done.result.map(|result| result.parse::<String>()));
 
-    worker.stop().await?;
-    Ok(())
+    worker.stop().await.map(drop)
 }

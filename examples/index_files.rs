@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
@@ -12,7 +11,7 @@ use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
 use leasehold::backend::Filter;
 use leasehold::policy::JobFailure;
 use leasehold::worker::{Args, Json};
-use leasehold::{Backend, JobArgs, JobId, Limits, NewJob, Result, State, Store, Worker};
+use leasehold::{JobArgs, JobId, NewJob, Result, State, Store, Worker};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -32,9 +31,6 @@ struct Options {
     /// How many files each worker reads at once
     #[arg(long, default_value_t = 8)]
     concurrency: usize,
-    /// Record every call to the store in this folder, for the history checker
-    #[arg(long)]
-    history: Option<PathBuf>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -71,7 +67,7 @@ async fn main() -> Result<()> {
     let folder = options.folder.canonicalize().map_err(|e| {
         leasehold::Error::invalid(format!("the folder {} cannot be opened: {e}", options.folder.display()))
     })?;
-    let store = connect(&options).await?;
+    let store = leasehold::connect(&options.url).await?;
     let queue = store.queue("files")?;
     let jobs = files(&folder).into_iter().map(|path| {
         // An id made from the path: enqueuing the same file again leaves one job.
@@ -98,15 +94,6 @@ async fn main() -> Result<()> {
         worker.stop().await?;
     }
     if finished { print_totals(&store, &folder).await } else { Ok(()) }
-}
-
-async fn connect(options: &Options) -> Result<Store> {
-    let Some(folder) = &options.history else { return leasehold::connect(&options.url).await };
-    let backend = leasehold::open(&options.url).await?;
-    let recorder = leasehold_conformance::history::Recorder::in_folder(backend, folder)?;
-    let store = Store::with_limits(Arc::new(recorder) as Arc<dyn Backend>, Limits::default());
-    store.setup().await?;
-    Ok(store)
 }
 
 /// All files below the folder but hidden and ignored ones.
@@ -172,7 +159,7 @@ async fn print_totals(store: &Store, folder: &Path) -> Result<()> {
     }
     let mut table = Table::new();
     table
-        .load_preset(comfy_table::presets::UTF8_HORIZONTAL_ONLY)
+        .load_style(comfy_table::presets::UTF8_FULL_CONDENSED)
         .set_header(["type", "files", "failed", "lines", "bytes"]);
     for (extension, (files, failed, sum)) in totals {
         let numbers = [files, failed, sum.lines].map(|n| HumanCount(n).to_string());

@@ -11,6 +11,7 @@ pub(crate) fn test() -> Result<(), Trouble> {
         eprintln!("cargo-nextest is not installed; `cargo test` does as well, only slower");
         cargo_with(&["test", "--workspace", "--all-features", "--tests", "--no-fail-fast"], STRICT)?;
     }
+    cargo(&["test", "--quiet", "--package", "leasehold", "--no-default-features", "--test", "facade"])?;
     cargo(&["test", "--workspace", "--all-features", "--doc"])?;
     examples()
 }
