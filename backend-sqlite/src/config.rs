@@ -39,14 +39,15 @@ pub enum Synchronous {
     Normal,
 }
 
-/// How much is kept of logs; at a cap the oldest lines go (clause L1).
+/// How much is kept of logs; at a cap the oldest lines go (clause L1). Of bytes, each line counts as its message
+/// and 64 more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogCaps {
     /// Lines of one job. Defaults to 1,000.
     pub job_lines: u64,
-    /// Bytes of the messages of one job. Defaults to 1 MiB.
+    /// Bytes of one job. Defaults to 1 MiB.
     pub job_bytes: u64,
-    /// Bytes of the messages of all jobs. Defaults to 256 MiB.
+    /// Bytes of all jobs. Defaults to 256 MiB.
     pub store_bytes: u64,
 }
 

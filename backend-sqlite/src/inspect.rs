@@ -73,42 +73,52 @@ pub(crate) async fn matching(
     now: Timestamp,
 ) -> Done<(Vec<Place>, Option<Cursor>)> {
     let after = after.map(|cursor| read_cursor(cursor, order)).transpose()?;
+    let after = after.as_ref();
     let mut query = QueryBuilder::new("SELECT seq, enqueued_at, id FROM leasehold_jobs AS j WHERE seq IN (");
-    push_next(&mut query, "seq", order, after.as_ref(), LOOK_AT);
-    query.push(")");
+    push_next(&mut query, "seq", filter, order, after);
+    query.push(format!(" LIMIT {LOOK_AT})"));
     push_filter(&mut query, filter, now)?;
-    query.push(format!(" ORDER BY {} LIMIT ", by(order))).push_bind(i64::try_from(limit).unwrap_or(i64::MAX));
-    let places: Vec<Place> = query.build().try_map(place).fetch_all(&mut *conn).await?;
-    let end = match places.last() {
-        Some(last) if places.len() >= limit => Some(last.clone()),
-        _ => {
-            let mut query = QueryBuilder::new("");
-            push_next(&mut query, "seq, enqueued_at, id", order, after.as_ref(), 1);
-            query.push(format!(" OFFSET {}", LOOK_AT - 1));
-            query.build().try_map(place).fetch_optional(conn).await?
-        }
+    // Only one more shows that there is a next page.
+    let one_more = i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1);
+    query.push(format!(" ORDER BY {} LIMIT ", by(order))).push_bind(one_more);
+    let rows = query.build().fetch_all(&mut *conn).await?;
+    let mut places = rows.iter().map(place).collect::<sqlx::Result<Vec<_>>>()?;
+    let last = if places.len() > limit {
+        places.truncate(limit);
+        places.last().cloned()
+    } else {
+        let mut query = QueryBuilder::new("");
+        push_next(&mut query, "seq, enqueued_at, id", filter, order, after);
+        query.push(format!(" LIMIT 2 OFFSET {}", LOOK_AT - 1));
+        // The last that was looked at, if there is another one behind it.
+        let rows = query.build().fetch_all(conn).await?;
+        if rows.len() == 2 { Some(place(&rows[0])?) } else { None }
     };
-    Ok((places, end.map(|place| write_cursor(&place, order))))
+    Ok((places, last.map(|place| write_cursor(&place, order))))
 }
 
-fn place(row: SqliteRow) -> sqlx::Result<Place> {
+fn place(row: &SqliteRow) -> sqlx::Result<Place> {
     Ok(Place { seq: row.try_get(0)?, enqueued_at: row.try_get(1)?, id: row.try_get(2)? })
 }
 
+/// Adds a query for the jobs after `after`, as far as their place alone tells that they match.
 fn push_next(
     query: &mut QueryBuilder<Sqlite>,
     columns: &str,
+    filter: &Filter,
     order: Order,
     after: Option<&(i64, Vec<u8>)>,
-    limit: i64,
 ) {
+    let from = filter.enqueued_from.map_or(i64::MIN, Timestamp::as_millis);
+    let until = filter.enqueued_until.map_or(i64::MAX, Timestamp::as_millis);
     query.push(format!("SELECT {columns} FROM leasehold_jobs INDEXED BY leasehold_jobs_listed "));
+    query.push("WHERE enqueued_at >= ").push_bind(from).push(" AND enqueued_at <= ").push_bind(until);
     if let Some((enqueued_at, id)) = after {
         let than = if order == Order::NewestFirst { "<" } else { ">" };
-        query.push(format!("WHERE (enqueued_at, id) {than} ("));
+        query.push(format!(" AND (enqueued_at, id) {than} ("));
         query.push_bind(*enqueued_at).push(", ").push_bind(id.clone()).push(")");
     }
-    query.push(format!(" ORDER BY {} LIMIT {limit}", by(order)));
+    query.push(format!(" ORDER BY {}", by(order)));
 }
 
 fn by(order: Order) -> &'static str {
@@ -165,12 +175,6 @@ fn push_filter(query: &mut QueryBuilder<Sqlite>, filter: &Filter, now: Timestamp
     if let Some(text) = filter.payload_contains.as_ref().filter(|text| !text.is_empty()) {
         query.push(" AND instr((SELECT payload FROM leasehold_payloads p WHERE p.seq = j.seq), ");
         query.push_bind(text.as_bytes().to_vec()).push(") > 0");
-    }
-    if let Some(from) = filter.enqueued_from {
-        query.push(" AND enqueued_at >= ").push_bind(from.as_millis());
-    }
-    if let Some(until) = filter.enqueued_until {
-        query.push(" AND enqueued_at <= ").push_bind(until.as_millis());
     }
     Ok(())
 }

@@ -187,6 +187,7 @@ brief! {
         seq: i64,
         id: Uuid,
         worker: Option<Uuid>,
+        max_attempts: i64,
         unique_scope: Option<i64>,
         options: String,
     }

@@ -63,6 +63,7 @@ fn options(config: &Config) -> SqliteConnectOptions {
         .filename(&config.path)
         .busy_timeout(config.busy_timeout)
         .statement_cache_capacity(512)
+        .row_buffer_size(1024)
         .pragma("synchronous", synchronous)
         .pragma("foreign_keys", "ON")
         .pragma("mmap_size", "0")

@@ -94,9 +94,6 @@ fn failed(job: &Brief, failure: &NewFailure, now: Timestamp) -> Failure {
 }
 
 fn become_what_it_says(job: &mut Brief, verdict: &Verdict, now: Timestamp) {
-    if let Verdict::Release { .. } = verdict {
-        job.attempt -= 1;
-    }
     match *verdict {
         Verdict::Succeed { .. } => job.end(State::Succeeded, None, now),
         Verdict::Fail { reason } => job.end(State::Failed, Some(reason), now),
@@ -105,10 +102,15 @@ fn become_what_it_says(job: &mut Brief, verdict: &Verdict, now: Timestamp) {
         Verdict::Retry { .. } | Verdict::Release { .. } if job.cancel_requested => {
             job.end(State::Cancelled, Some(Reason::Cancelled), now);
         }
-        Verdict::Retry { reason, delay } => job.wait(now.plus(delay), reason, now),
-        Verdict::Release { reason, delay } if delay.is_zero() => {
-            job.wait(Timestamp::from_millis(job.due), reason, now);
+        // A policy does not ask for this; if one does, the job must not wait for a claim that never comes (C4).
+        Verdict::Retry { .. } if job.attempt >= job.max_attempts => {
+            job.end(State::Failed, Some(Reason::MaxAttempts), now);
         }
-        Verdict::Release { reason, delay } => job.wait(now.plus(delay), reason, now),
+        Verdict::Retry { reason, delay } => job.wait(now.plus(delay), reason, now),
+        Verdict::Release { reason, delay } => {
+            job.attempt -= 1;
+            let due = if delay.is_zero() { Timestamp::from_millis(job.due) } else { now.plus(delay) };
+            job.wait(due, reason, now);
+        }
     }
 }

@@ -13,7 +13,7 @@ use leasehold_core::backend::{
     Prune, Pruned, PutSchedule, QueueCounts, QueueRecord, ReadLogs, Recover, Renew, Renewed, Schedule,
     Schedules, SetQueue, Settle, StopWorkers, Watch, WorkerRecord, Workers,
 };
-use leasehold_core::{Backend, Deadline, Error, JobRecord, NewJob, Result, Timestamp};
+use leasehold_core::{Backend, Deadline, Error, JobRecord, Limits, NewJob, Result, Timestamp};
 use sqlx::{SqliteConnection, SqlitePool};
 use tokio::time::timeout_at;
 
@@ -75,10 +75,14 @@ impl Sqlite {
     /// Workers of this process learn of the jobs within 50 ms of the commit if they watch.
     ///
     /// # Errors
-    /// [`Full`](leasehold_core::ErrorKind::Full), transient ones. After an error the transaction must be rolled back.
+    /// [`InvalidInput`](leasehold_core::ErrorKind::InvalidInput) and
+    /// [`TooLarge`](leasehold_core::ErrorKind::TooLarge) by the default limits;
+    /// [`Full`](leasehold_core::ErrorKind::Full); transient ones. After an error the transaction must be rolled back.
     pub async fn enqueue_in(&self, conn: &mut SqliteConnection, jobs: Vec<NewJob>) -> Result<Vec<Enqueued>> {
+        let mut request = Enqueue { jobs };
+        request.check(&Limits::default()).map_err(named("enqueue_in"))?;
         let now = self.0.config.clock.now();
-        enqueue::insert(conn, &jobs, now).await.map_err(|fault| named("enqueue_in")(fault.into()))
+        enqueue::insert(conn, &request.jobs, now).await.map_err(|fault| named("enqueue_in")(fault.into()))
     }
 
     /// Finishes what is under way and closes the file, also for all clones. Later calls fail as

@@ -1,6 +1,8 @@
 use std::path::Path;
 
+use leasehold_core::{Backend, Deadline};
 use leasehold_memory::Memory;
+use leasehold_sqlite::Sqlite;
 use tempfile::TempDir;
 
 use crate::Trouble;
@@ -13,6 +15,8 @@ use crate::target::Target;
 pub(crate) enum Kind {
     #[strum(to_string = "memory")]
     Memory,
+    #[strum(to_string = "sqlite")]
+    Sqlite,
     #[strum(to_string = "sqlx alone")]
     RawSqlite,
 }
@@ -20,7 +24,10 @@ pub(crate) enum Kind {
 impl Kind {
     /// What its numbers are compared with.
     pub(crate) fn limit(self) -> Option<Self> {
-        None
+        match self {
+            Self::Sqlite => Some(Self::RawSqlite),
+            Self::Memory | Self::RawSqlite => None,
+        }
     }
 
     /// A new store, empty, and the folder that holds it while it is measured.
@@ -29,6 +36,11 @@ impl Kind {
         let file = folder.path().join("jobs.db");
         let store = match self {
             Self::Memory => Store::Backend(Counted::new(Memory::new())),
+            Self::Sqlite => {
+                let store = Sqlite::open(&file).await?;
+                store.setup(Deadline::default()).await?;
+                Store::Backend(Counted::new(store))
+            }
             Self::RawSqlite => Store::Raw(RawSqlite::open(&file).await?),
         };
         Ok(Opened { store, _folder: folder })
