@@ -1,0 +1,170 @@
+//! Where a case works: a fresh store, a clock that it moves by hand, and a short verb for each thing to do.
+//!
+//! A verb calls the raw backend and expects no more of the answer than its doc says.
+
+mod holding;
+mod showing;
+mod words;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use leasehold_core::backend::{Claim, Enqueue, Enqueued};
+use leasehold_core::{Backend, Clock, Deadline, JobId, LeasedJob, NewJob, QueueName, Timestamp, WorkerId};
+
+pub(crate) use self::holding::{lines, settlement, token_of};
+pub(crate) use self::words::*;
+use crate::breach::{Done, Trouble};
+use crate::harness::{Harness, Place};
+
+/// A client of the store that a case judges. Clones are the same client.
+#[derive(Clone)]
+pub(crate) struct Bench {
+    harness: Arc<dyn Harness>,
+    place: Place,
+    backend: Arc<dyn Backend>,
+    /// The worker in whose name it claims.
+    pub(crate) worker: WorkerId,
+}
+
+impl Bench {
+    pub(crate) fn new(harness: Arc<dyn Harness>, place: Place, backend: Arc<dyn Backend>) -> Self {
+        Self { harness, place, backend, worker: WorkerId::generate() }
+    }
+
+    /// Another client of the same store, which claims as another worker.
+    pub(crate) async fn another(&self) -> Done<Self> {
+        let opened = self.harness.open(&self.place).await;
+        let backend = opened.map_err(|why| Trouble::Unmet(format!("no second handle: {why}")))?;
+        Ok(Self::new(Arc::clone(&self.harness), self.place.clone(), backend))
+    }
+
+    /// So many clients of the same store, this one among them.
+    pub(crate) async fn several(&self, count: usize) -> Done<Vec<Self>> {
+        let mut clients = vec![self.clone()];
+        while clients.len() < count {
+            clients.push(self.another().await?);
+        }
+        Ok(clients)
+    }
+
+    /// The same client on another backend, such as one that is recorded.
+    pub(crate) fn on(&self, backend: Arc<dyn Backend>) -> Self {
+        Self { backend, ..self.clone() }
+    }
+
+    pub(crate) fn backend(&self) -> &dyn Backend {
+        &*self.backend
+    }
+
+    pub(crate) fn shared_backend(&self) -> Arc<dyn Backend> {
+        Arc::clone(&self.backend)
+    }
+
+    /// What the manual clock shows.
+    pub(crate) fn hour(&self) -> Timestamp {
+        self.place.clock.now()
+    }
+
+    /// Moves the store's clock forward.
+    pub(crate) fn advance(&self, span: Duration) {
+        self.place.clock.advance(span);
+    }
+
+    /// The clock that the store reads.
+    pub(crate) fn clock(&self) -> &leasehold_core::ManualClock {
+        &self.place.clock
+    }
+
+    /// Enqueues in one call.
+    pub(crate) async fn enqueue(&self, jobs: impl IntoIterator<Item = NewJob>) -> Done<Vec<Enqueued>> {
+        let request = Enqueue { jobs: jobs.into_iter().collect() };
+        let asked = request.jobs.len();
+        let answers = self.backend.enqueue(Deadline::default(), request).await?;
+        if answers.len() != asked {
+            let answered = answers.len();
+            return Err(Trouble::Unmet(format!("{asked} jobs were enqueued and {answered} answers came")));
+        }
+        Ok(answers)
+    }
+
+    /// Enqueues jobs of which each has to get in, and answers their ids.
+    pub(crate) async fn add_all(&self, jobs: impl IntoIterator<Item = NewJob>) -> Done<Vec<JobId>> {
+        let answers = self.enqueue(jobs).await?;
+        match answers.iter().find(|answer| !answer.is_created()) {
+            Some(other) => Err(Trouble::Unmet(format!("a new job was not taken in: {other:?}"))),
+            None => Ok(answers.iter().map(|answer| answer.job).collect()),
+        }
+    }
+
+    /// Enqueues a job which has to get in.
+    pub(crate) async fn add(&self, job: NewJob) -> Done<JobId> {
+        let id = job.id;
+        self.add_all([job]).await?;
+        Ok(id)
+    }
+
+    /// The claim that this client makes where a case does not say otherwise.
+    pub(crate) fn asking(&self, limit: usize) -> Claim {
+        Claim::new(self.worker, [QueueName::default()], limit, LEASE)
+    }
+
+    /// Claims from the queue `default`.
+    pub(crate) async fn claim(&self, limit: usize) -> Done<Vec<LeasedJob>> {
+        self.claim_as(self.asking(limit)).await
+    }
+
+    /// Claims from this queue.
+    pub(crate) async fn claim_from(&self, queue: &QueueName, limit: usize) -> Done<Vec<LeasedJob>> {
+        self.claim_as(Claim { queues: vec![queue.clone()], ..self.asking(limit) }).await
+    }
+
+    /// Claims as told; what is given must be no more than asked, and all of it readable.
+    pub(crate) async fn claim_as(&self, claim: Claim) -> Done<Vec<LeasedJob>> {
+        let limit = claim.limit;
+        let claimed = self.backend.claim(Deadline::default(), claim).await?;
+        if let Some(bad) = claimed.set_aside.first() {
+            return Err(Trouble::Unmet(format!("a good record was set aside: {bad:?}")));
+        }
+        if claimed.jobs.len() > limit {
+            let count = claimed.jobs.len();
+            return Err(Trouble::Unmet(format!("{limit} jobs were asked for and {count} were given")));
+        }
+        Ok(claimed.jobs)
+    }
+
+    /// Claims one job, which has to be there.
+    pub(crate) async fn take(&self) -> Done<LeasedJob> {
+        let mut jobs = self.claim(1).await?;
+        jobs.pop().ok_or_else(|| Trouble::Unmet("a job was due and none was given".into()))
+    }
+
+    /// Enqueues a plain job and claims it.
+    pub(crate) async fn hold(&self) -> Done<LeasedJob> {
+        self.hold_this(job()).await
+    }
+
+    /// Enqueues this job and claims it.
+    pub(crate) async fn hold_this(&self, job: NewJob) -> Done<LeasedJob> {
+        let id = job.id;
+        let queue = job.queue.clone();
+        self.add(job).await?;
+        let mut jobs = self.claim_from(&queue, 1).await?;
+        match jobs.pop() {
+            Some(lease) if lease.job.id == id => Ok(lease),
+            other => Err(Trouble::Unmet(format!("job {id} was due and this was given: {other:?}"))),
+        }
+    }
+
+    /// Claims until nothing more is given, so many at a time.
+    pub(crate) async fn claim_all(&self, at_a_time: usize) -> Done<Vec<LeasedJob>> {
+        let mut all = Vec::new();
+        loop {
+            let jobs = self.claim(at_a_time).await?;
+            if jobs.is_empty() {
+                return Ok(all);
+            }
+            all.extend(jobs);
+        }
+    }
+}

@@ -1,0 +1,140 @@
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use leasehold_core::{Backend, Deadline};
+
+use crate::bench::Bench;
+use crate::breach::Kept;
+use crate::clause::{Clause, Need};
+use crate::harness::{CannotRun, Harness, Place};
+
+/// How long a case may take before it counts as hung.
+pub const CASE_BOUND: Duration = Duration::from_secs(60);
+
+/// One behaviour that the contract asks for.
+#[derive(Debug, Clone, Copy)]
+pub struct Case {
+    /// What it does, completing "a backend ...".
+    pub name: &'static str,
+    /// The promise in one sentence.
+    pub sentence: &'static str,
+    /// The clauses that it proves.
+    pub clauses: &'static [Clause],
+    /// What a store must be able to do for it.
+    pub needs: &'static [Need],
+    pub(crate) module: &'static str,
+    pub(crate) run: fn(Bench) -> BoxFuture<'static, Kept>,
+}
+
+/// How one case went.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Report {
+    /// The backend keeps the promise.
+    Kept,
+    /// The backend says that it cannot do this; here is why.
+    NotSupported(String),
+    /// This machine lacks something; here is what.
+    CannotRun(String),
+    /// The backend breaks the promise; here is how.
+    Broken(String),
+}
+
+impl Case {
+    /// The part of the contract that it belongs to.
+    pub fn area(&self) -> &'static str {
+        self.module.rsplit("::").next().unwrap_or(self.module)
+    }
+
+    /// Its name in a list of tests: `area::name[clauses]`.
+    pub fn full_name(&self) -> String {
+        let clauses: Vec<String> = self.clauses.iter().map(Clause::to_string).collect();
+        format!("{}::{}[{}]", self.area(), self.name, clauses.join(","))
+    }
+
+    /// Judges the backend of `harness`, on a thread and a runtime of its own, within [`CASE_BOUND`].
+    pub fn judge(&self, harness: Arc<dyn Harness>) -> Report {
+        let (answer, answered) = mpsc::channel();
+        let case = *self;
+        let work = move || answer.send(case.judge_here(harness));
+        let thread = match thread::Builder::new().name(self.name.into()).spawn(work) {
+            Ok(thread) => thread,
+            Err(error) => return Report::CannotRun(format!("no thread for the case: {error}")),
+        };
+        match answered.recv_timeout(CASE_BOUND) {
+            Ok(report) => report,
+            // The thread is left behind: whatever holds it up cannot be stopped from outside.
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                Report::Broken(format!("the case hangs: it has not ended within {CASE_BOUND:?}"))
+            }
+            Err(mpsc::RecvTimeoutError::Disconnected) => Report::Broken(panic_of(thread)),
+        }
+    }
+
+    fn judge_here(&self, harness: Arc<dyn Harness>) -> Report {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build();
+        let runtime = match runtime {
+            Ok(runtime) => runtime,
+            Err(error) => return Report::CannotRun(format!("no runtime for the case: {error}")),
+        };
+        let report = runtime.block_on(self.judge_at(harness, Place::of(self.name)));
+        // A blocking call that never comes back must not keep the case from being reported.
+        runtime.shutdown_background();
+        report
+    }
+
+    async fn judge_at(&self, harness: Arc<dyn Harness>, place: Place) -> Report {
+        let backend = match harness.open(&place).await {
+            Ok(backend) => backend,
+            Err(CannotRun::Missing(what)) => return Report::CannotRun(what),
+            Err(failed) => return Report::Broken(failed.to_string()),
+        };
+        match self.lacking(&*backend).await {
+            Ok(None) => {}
+            Ok(Some(reason)) => return Report::NotSupported(reason),
+            Err(error) => return Report::Broken(format!("it cannot be described: {error:?}")),
+        }
+        match (self.run)(Bench::new(harness, place, backend)).await {
+            Ok(()) => Report::Kept,
+            Err(breach) => Report::Broken(format!("{}\n  {breach}", self.sentence)),
+        }
+    }
+
+    /// Why this backend cannot run the case, if it cannot.
+    pub(crate) async fn lacking(&self, backend: &dyn Backend) -> leasehold_core::Result<Option<String>> {
+        if self.needs.is_empty() {
+            return Ok(None);
+        }
+        let capabilities = backend.describe(Deadline::default()).await?.capabilities;
+        let lacking = self.needs.iter().find_map(|need| need.lacking(&capabilities));
+        Ok(lacking.map(|why| format!("not supported: {why}")))
+    }
+}
+
+fn panic_of<T>(thread: thread::JoinHandle<T>) -> String {
+    let Err(panic) = thread.join() else { return "the case ended without a word".into() };
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("with no text");
+    format!("the case panicked: {text}")
+}
+
+/// The table of an area's cases: the promise, its clauses, the function that proves it, what it needs.
+///
+/// The functions are private to their module, so one that is missing in the table is dead code, which this
+/// crate forbids: it does not compile.
+macro_rules! cases {
+    ($($(#[doc = $line:literal])+ [$($clause:ident),+] $name:ident $(needs [$($need:ident),+])?;)+) => {
+        pub(crate) const CASES: &[$crate::case::Case] = &[$($crate::case::Case {
+            name: stringify!($name),
+            sentence: concat!($($line),+).trim_ascii(),
+            clauses: &[$($crate::clause::Clause::$clause),+],
+            needs: &[$($($crate::clause::Need::$need),+)?],
+            module: module_path!(),
+            run: |bench| Box::pin($name(bench)),
+        }),+];
+    };
+}
+
+pub(crate) use cases;

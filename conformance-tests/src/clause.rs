@@ -1,0 +1,142 @@
+//! The clauses of the contract, and what a store may lack.
+
+use leasehold_core::backend::Capabilities;
+
+/// A clause of the contract, by the number it has in `docs/contract.md`.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    strum::Display,
+    strum::EnumIter,
+    strum::VariantArray,
+)]
+pub enum Clause {
+    /// Durable.
+    P1,
+    /// Idempotent by id.
+    P2,
+    /// Batch of jobs.
+    P3,
+    /// Unique.
+    P4,
+    /// Transactional.
+    P5,
+    /// Verbatim.
+    P6,
+    /// Exclusive.
+    C1,
+    /// Fenced.
+    C2,
+    /// Self-healing.
+    C3,
+    /// Attempts bounded.
+    C4,
+    /// Poison.
+    C5,
+    /// Order.
+    C6,
+    /// Selection.
+    C7,
+    /// Time.
+    C8,
+    /// Mutex.
+    C9,
+    /// Paused.
+    C10,
+    /// Batch of claims and settlements.
+    C11,
+    /// One end.
+    S1,
+    /// Nothing lost, nothing twice.
+    S2,
+    /// Retry.
+    S3,
+    /// History.
+    S4,
+    /// Cancel.
+    S5,
+    /// Result and progress.
+    S6,
+    /// Capped.
+    L1,
+    /// Ordered.
+    L2,
+    /// Follow.
+    L3,
+    /// A log's failure is never the job's.
+    L4,
+    /// Registry.
+    F1,
+    /// Schedules.
+    F2,
+    /// Events are hints.
+    F3,
+    /// Bounded reads.
+    F4,
+    /// Retention.
+    F5,
+    /// Unknown is not failure.
+    E1,
+    /// Repeatable.
+    E2,
+    /// Deadline.
+    E3,
+    /// Cancel-safe.
+    E4,
+    /// Names are validated once.
+    B1,
+    /// Sizes are bounded.
+    B2,
+    /// Unreadable records are set aside.
+    B3,
+    /// Versions of the store.
+    B4,
+    /// No secret is shown.
+    B5,
+    /// The store is down.
+    B6,
+}
+
+/// The clauses that no case can judge through the contract alone, and who judges them.
+pub const ELSEWHERE: &[(Clause, &str)] = &[
+    (Clause::P5, "a transaction is the caller's own, of the concrete type: each such backend's own tests"),
+    (Clause::L4, "it is the worker that must not fail the job: the core's tests"),
+    (Clause::E1, "needs a lost answer: each backend's own tests with a cut connection"),
+    (Clause::B1, "names are parsed in the core before any store is asked: the core's tests"),
+    (Clause::B2, "sizes are checked in front of every store: the core's tests"),
+    (Clause::B3, "a corrupt record cannot be planted through the contract: each backend's own tests"),
+    (Clause::B5, "needs a URL with a password in it: each backend's own tests"),
+    (Clause::B6, "needs a store to be taken down: each backend's own tests"),
+];
+
+/// Something that a case needs and that a store may honestly lack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::Display)]
+#[strum(serialize_all = "snake_case")]
+pub enum Need {
+    /// Batches of enqueues that are all or nothing.
+    AtomicBatch,
+    /// Events.
+    Events,
+    /// Events of what other clients do.
+    SharedEvents,
+}
+
+impl Need {
+    /// Why a store of these capabilities cannot run the case; none if it can.
+    pub(crate) fn lacking(self, capabilities: &Capabilities) -> Option<&'static str> {
+        let (has, otherwise) = match self {
+            Self::AtomicBatch => (capabilities.atomic_batch, "its batches are not all or nothing"),
+            Self::Events => (capabilities.events, "it has no events"),
+            Self::SharedEvents => {
+                (capabilities.events && capabilities.shared_events, "it sees no events of other clients")
+            }
+        };
+        (!has).then_some(otherwise)
+    }
+}

@@ -1,0 +1,65 @@
+//! The law of the Leasehold job queue: what every backend has to do, and how it is found out.
+//!
+//! One behaviour of the [contract](leasehold_core::backend) is one [`Case`], with the clauses that it proves and
+//! a name that completes "a backend ...": `gives_each_job_to_one_worker`. To have a backend judged, ours or
+//! yours, write a [`Harness`], a method that opens it on a clock which the cases move, and call [`main`] from a
+//! test target with `harness = false`:
+//!
+//! ```toml
+//! [[test]]
+//! name = "conformance"
+//! harness = false
+//! ```
+//!
+//! ```no_run
+//! use std::collections::HashMap;
+//! use std::process::ExitCode;
+//! use std::sync::{Arc, Mutex};
+//!
+//! use leasehold_conformance::{CannotRun, Harness, Place};
+//! use leasehold_core::Backend;
+//! use leasehold_memory::Memory;
+//!
+//! /// Opening a store in memory again is cloning it, so the stores are kept by place.
+//! #[derive(Default)]
+//! struct InMemory(Mutex<HashMap<String, Memory>>);
+//!
+//! #[async_trait::async_trait]
+//! impl Harness for InMemory {
+//!     async fn open(&self, place: &Place) -> Result<Arc<dyn Backend>, CannotRun> {
+//!         let mut stores = self.0.lock().map_err(|_| CannotRun::missing("the map of stores"))?;
+//!         let make = || Memory::on_clock(place.clock.clone());
+//!         Ok(Arc::new(stores.entry(place.name.clone()).or_insert_with(make).clone()))
+//!     }
+//! }
+//!
+//! fn main() -> ExitCode {
+//!     leasehold_conformance::main(InMemory::default())
+//! }
+//! ```
+//!
+//! No case names a store, reads the host's clock or sleeps: time passes when a case moves the clock. A case that
+//! needs more than the store's [`Capabilities`](leasehold_core::backend::Capabilities) is reported as ignored,
+//! with the reason; what this machine lacks is reported in the same way, and fails in a [`STRICT`] run.
+//!
+//! In reading order: `cases` holds the tables and the cases, area by area; `bench` the verbs that they are
+//! written in.
+
+mod case;
+mod clause;
+mod harness;
+mod run;
+
+mod bench;
+mod breach;
+mod cases;
+
+pub use case::{CASE_BOUND, Case, Report};
+pub use clause::{Clause, ELSEWHERE, Need};
+pub use harness::{CannotRun, Harness, Place};
+pub use run::{STRICT, main};
+
+/// Every case, in the order of the contract.
+pub fn cases() -> impl Iterator<Item = &'static Case> {
+    cases::TABLES.iter().copied().flatten()
+}

@@ -1,0 +1,74 @@
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+
+use crate::case::{Case, Report};
+use crate::harness::Harness;
+
+/// The environment variable that, set to `1`, makes it a failure if this machine lacks what a case needs.
+pub const STRICT: &str = "CONFORMANCE_STRICT";
+
+/// Judges a backend: the `main` of a test target with `harness = false`.
+///
+/// It takes the arguments of a Rust test binary, so `cargo test` and `cargo nextest` can list, filter and run
+/// the cases by name, area or `[clause]`. A case that the backend does not support is reported as ignored,
+/// with the reason; so is one that cannot run on this machine, unless [`STRICT`] is set.
+pub fn main(harness: impl Harness) -> ExitCode {
+    let arguments = Arguments::from_args();
+    let strict = std::env::var(STRICT).is_ok_and(|value| value == "1");
+    let harness: Arc<dyn Harness> = Arc::new(harness);
+    // Only a list has to know beforehand what will not run: a run says it case by case.
+    let unfit = if arguments.list && !strict { unfit(&harness) } else { Vec::new() };
+    let trials = crate::cases().map(|case| {
+        let ignored = unfit.contains(&case.name);
+        trial(case, Arc::clone(&harness), strict).with_ignored_flag(ignored)
+    });
+    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+}
+
+fn trial(case: &'static Case, harness: Arc<dyn Harness>, strict: bool) -> Trial {
+    Trial::ignorable_test(case.full_name(), move || outcome(case.judge(harness), strict))
+}
+
+fn outcome(report: Report, strict: bool) -> Result<Completion, Failed> {
+    match report {
+        Report::Kept => Ok(Completion::Completed),
+        Report::NotSupported(why) => Ok(Completion::ignored_with(why)),
+        Report::CannotRun(why) if strict => Err(format!("{why}\n  ({STRICT} is set)").into()),
+        Report::CannotRun(why) => Ok(Completion::ignored_with(why)),
+        Report::Broken(how) => Err(how.into()),
+    }
+}
+
+/// The cases that will not run, because the backend does not support them or this machine lacks something.
+fn unfit(harness: &Arc<dyn Harness>) -> Vec<&'static str> {
+    let probe =
+        |case: &Case| Case { run: |_| Box::pin(async { Ok(()) }), ..*case }.judge(Arc::clone(harness));
+    let (needy, able): (Vec<&'static Case>, Vec<_>) = crate::cases().partition(|case| !case.needs.is_empty());
+    if able.first().is_some_and(|case| matches!(probe(case), Report::CannotRun(_))) {
+        return crate::cases().map(|case| case.name).collect();
+    }
+    let unsupported = |case: &&Case| matches!(probe(case), Report::NotSupported(_));
+    needy.into_iter().filter(unsupported).map(|case| case.name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_server_fails_only_a_strict_run() {
+        let missing = || Report::CannotRun("no server".into());
+        assert!(matches!(outcome(missing(), false), Ok(Completion::Ignored { reason: Some(_) })));
+        assert!(outcome(missing(), true).is_err());
+    }
+
+    #[test]
+    fn what_is_not_supported_never_passes_silently() {
+        for strict in [false, true] {
+            let outcome = outcome(Report::NotSupported("not supported: no events".into()), strict);
+            assert!(matches!(outcome, Ok(Completion::Ignored { reason: Some(_) })));
+        }
+    }
+}
