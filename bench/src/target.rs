@@ -10,7 +10,7 @@ use crate::counted::Counted;
 /// How many jobs one call takes.
 pub(crate) const BATCH: usize = 500;
 /// Longer than any call of a run takes, so that none is cut off.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A job that was claimed.
 pub(crate) type Held = (JobId, LeaseToken);
