@@ -87,7 +87,8 @@ async fn main() -> Result<()> {
         let worker = Worker::builder(&store).queue("files").handle(IndexFile::KIND, index_file);
         // A short lease: what a killed process held is taken up again a few seconds later.
         let short = Duration::from_secs(3);
-        workers.push(worker.concurrency(options.concurrency).lease(short).recovery(short / 3).build()?.start());
+        workers
+            .push(worker.concurrency(options.concurrency).lease(short).recovery(short / 3).build()?.start());
     }
     let finished = tokio::select! {
         done = watch(&queue) => { done?; true }
@@ -111,7 +112,10 @@ async fn connect(options: &Options) -> Result<Store> {
 /// All files below the folder but hidden and ignored ones.
 fn files(folder: &Path) -> Vec<PathBuf> {
     let entries = ignore::Walk::new(folder).filter_map(std::result::Result::ok);
-    entries.filter(|entry| entry.file_type().is_some_and(|kind| kind.is_file())).map(|e| e.into_path()).collect()
+    entries
+        .filter(|entry| entry.file_type().is_some_and(|kind| kind.is_file()))
+        .map(|e| e.into_path())
+        .collect()
 }
 
 /// Shows how far the queue has come, until it is empty.
@@ -120,7 +124,8 @@ async fn watch(queue: &leasehold::Queue) -> Result<()> {
     let bar = ProgressBar::new(0).with_style(ProgressStyle::with_template(style).expect("a valid template"));
     loop {
         let counts = queue.counts().await?;
-        let ended = [State::Succeeded, State::Failed, State::Cancelled].map(|state| counts.of(state)).iter().sum();
+        let ended =
+            [State::Succeeded, State::Failed, State::Cancelled].map(|state| counts.of(state)).iter().sum();
         bar.set_length(counts.total());
         bar.set_position(ended);
         bar.set_message(match counts.of(State::Failed) {
@@ -155,7 +160,9 @@ async fn print_totals(store: &Store, folder: &Path) -> Result<()> {
                 sum.bytes += facts.bytes;
             } else {
                 *failed += 1;
-                failures.push(job.last_failure().map_or(job.state.to_string(), |failure| failure.message.clone()));
+                failures.push(
+                    job.last_failure().map_or(job.state.to_string(), |failure| failure.message.clone()),
+                );
             }
         }
         next = page.next;
@@ -164,7 +171,9 @@ async fn print_totals(store: &Store, folder: &Path) -> Result<()> {
         }
     }
     let mut table = Table::new();
-    table.load_preset(comfy_table::presets::UTF8_HORIZONTAL_ONLY).set_header(["type", "files", "failed", "lines", "bytes"]);
+    table
+        .load_preset(comfy_table::presets::UTF8_HORIZONTAL_ONLY)
+        .set_header(["type", "files", "failed", "lines", "bytes"]);
     for (extension, (files, failed, sum)) in totals {
         let numbers = [files, failed, sum.lines].map(|n| HumanCount(n).to_string());
         table.add_row([vec![extension], numbers.to_vec(), vec![HumanBytes(sum.bytes).to_string()]].concat());

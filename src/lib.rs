@@ -102,6 +102,10 @@ async fn sqlite_store(_: &str) -> Result<Arc<dyn Backend>> {
 
 #[cfg(not(all(feature = "memory", feature = "sqlite")))]
 fn off(feature: &str) -> Error {
-    let how = format!("leasehold = {{ version = \"{}\", features = [\"{feature}\"] }}", env!("CARGO_PKG_VERSION"));
-    Error::new(ErrorKind::Config, format!("this program was built without `{feature}:` stores; in Cargo.toml say {how}"))
+    let how =
+        format!("leasehold = {{ version = \"{}\", features = [\"{feature}\"] }}", env!("CARGO_PKG_VERSION"));
+    Error::new(
+        ErrorKind::Config,
+        format!("this program was built without `{feature}:` stores; in Cargo.toml say {how}"),
+    )
 }

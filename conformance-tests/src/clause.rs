@@ -33,6 +33,8 @@ pub enum Clause {
     C1,
     /// Fenced.
     C2,
+    /// Self-fenced.
+    C2a,
     /// Self-healing.
     C3,
     /// Attempts bounded.
@@ -106,6 +108,7 @@ pub enum Clause {
 /// The clauses that no case can judge through the contract alone, and who judges them.
 pub const ELSEWHERE: &[(Clause, &str)] = &[
     (Clause::P5, "a transaction is the caller's own, of the concrete type: each such backend's own tests"),
+    (Clause::C2a, "it is the worker that stops its handlers: the core's tests"),
     (Clause::L4, "it is the worker that must not fail the job: the core's tests"),
     (Clause::E1, "needs a lost answer: each backend's own tests with a cut connection"),
     (Clause::B1, "names are parsed in the core before any store is asked: the core's tests"),

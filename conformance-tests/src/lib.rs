@@ -63,3 +63,45 @@ pub use run::{STRICT, main};
 pub fn cases() -> impl Iterator<Item = &'static Case> {
     cases::TABLES.iter().copied().flatten()
 }
+
+/// The case of this name, such as `gives_each_job_to_one_worker`.
+pub fn case(name: &str) -> Option<&'static Case> {
+    cases().find(|case| case.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use strum::VariantArray;
+
+    use super::*;
+
+    #[test]
+    fn every_clause_has_a_case_or_a_reason_to_have_none() {
+        for clause in Clause::VARIANTS {
+            let tested = cases().any(|case| case.clauses.contains(clause));
+            let elsewhere = ELSEWHERE.iter().any(|(other, _)| other == clause);
+            assert!(
+                tested != elsewhere,
+                "{clause} is tested here: {tested}; said to be elsewhere: {elsewhere}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_case_has_a_name_of_its_own_and_a_sentence() {
+        let names: BTreeSet<_> = cases().map(|case| case.name).collect();
+        assert_eq!(names.len(), cases().count());
+        for case in cases() {
+            assert!(case.sentence.ends_with('.'), "{}: {:?}", case.name, case.sentence);
+            assert!(!case.full_name().contains(char::is_whitespace), "{}", case.full_name());
+        }
+    }
+
+    #[test]
+    fn a_case_is_found_by_its_name() {
+        let found = case("gives_each_job_to_one_worker").map(Case::full_name);
+        assert_eq!(found.as_deref(), Some("consuming::gives_each_job_to_one_worker[C1]"));
+    }
+}

@@ -28,6 +28,8 @@ cases! {
     [C4] gives_out_no_job_without_attempts;
     /// At most as many jobs are given as were asked for, none for none, each under its own token.
     [C11] gives_at_most_as_many_as_asked_for;
+    /// A backlog of ten thousand jobs makes no claim come back less full than one of ten.
+    [C11, C7] fills_its_claims_from_a_large_backlog;
     /// The token is the one that the caller can work out from the claim's id.
     [C11, E2] gives_the_token_that_the_claim_named;
     /// A claim whose answer was lost finds its jobs again, and takes no other.
@@ -151,6 +153,18 @@ async fn gives_at_most_as_many_as_asked_for(t: Bench) -> Kept {
     must_eq!(tokens.len(), 3, "distinct tokens");
     must_eq!(t.claim(100).await?.len(), 7);
     must_eq!(t.claim(100).await?.len(), 0);
+    Ok(())
+}
+
+async fn fills_its_claims_from_a_large_backlog(t: Bench) -> Kept {
+    t.add_all(jobs(10_000)).await?;
+    for left in (0..10_000).step_by(250).rev() {
+        let leases = t.claim(250).await?;
+        must_eq!(leases.len(), 250, "jobs given of {}", left + 250);
+        let settled = leases.iter().map(|lease| crate::bench::settlement(lease, SUCCEED)).collect();
+        t.settle_all(settled).await?;
+    }
+    must_eq!(t.counts().await?.of(State::Succeeded), 10_000);
     Ok(())
 }
 

@@ -2,12 +2,26 @@
 
 #![deny(dead_code, reason = "a case that is missing in its table would never run")]
 
-mod consuming;
-mod fencing;
-mod limiting;
 mod producing;
-mod selecting;
 mod uniqueness;
+
+mod consuming;
+mod limiting;
+mod selecting;
+
+mod fencing;
+mod living;
+mod recovering;
+mod settling;
+
+mod logs;
+
+mod controlling;
+mod fleet;
+mod inspecting;
+
+mod calls;
+mod events;
 
 use crate::case::Case;
 
@@ -19,4 +33,13 @@ pub(crate) const TABLES: &[&[Case]] = &[
     selecting::CASES,
     limiting::CASES,
     fencing::CASES,
+    settling::CASES,
+    living::CASES,
+    recovering::CASES,
+    logs::CASES,
+    inspecting::CASES,
+    controlling::CASES,
+    fleet::CASES,
+    events::CASES,
+    calls::CASES,
 ];

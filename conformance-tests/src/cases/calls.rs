@@ -1,0 +1,252 @@
+//! E2, E3, E4 and B4: what holds for every call.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
+
+use futures::future::BoxFuture;
+use leasehold_core::backend::{
+    Action, Amend, Answer, AppendLogs, CheckIn, Counts, DeleteSchedule, Enqueue, Expired, Filter, Find, List,
+    LogAppend, LogSource, Order, Prune, PutSchedule, QueueSettings, ReadLogs, Recover, Renew, Renewal,
+    Schedules, Select, SetQueue, Settle, StopWorkers, WorkerInfo, Workers,
+};
+use leasehold_core::{Backend, Deadline, Due, ErrorKind, LeasedJob, QueueName, Result, State};
+
+use crate::bench::{
+    Bench, FAIL, LEASE, LOST_ATTEMPT, SUCCEED, job, jobs, lines, queue, schedule_name, secs, settlement,
+    text, verdicts, worker_name,
+};
+use crate::breach::{Done, Kept, must, must_eq};
+use crate::case::cases;
+
+cases! {
+    /// Any call that writes may be repeated, by another client as well, and has the effect of one.
+    [E2] gives_a_repeated_call_the_effect_of_one;
+    /// A call whose deadline has passed answers with a transient error, and has changed nothing.
+    [E3] answers_a_call_that_is_too_late_with_an_error;
+    /// Dropping a call at any of its awaits leaves a client that works, and no job lost or doubled.
+    [E4, S2] survives_dropped_calls;
+    /// A dropped call has happened or not, whole: a batch is never half there.
+    [E4, P3] leaves_no_half_of_a_dropped_batch needs [AtomicBatch];
+    /// After dropped calls every answer is that of its own question.
+    [E4] crosses_no_answers_after_dropped_calls;
+    /// Setting the store up again, by any number of clients at once and while it is used, changes nothing.
+    [B4] can_be_set_up_again_at_any_time;
+}
+
+async fn gives_a_repeated_call_the_effect_of_one(t: Bench) -> Kept {
+    let other = t.another().await?;
+    for verdict in verdicts() {
+        let jobs = jobs(3);
+        t.add_all(jobs.clone()).await?;
+        other.enqueue(jobs).await?;
+        let claim = t.asking(3);
+        let leases = t.claim_as(claim.clone()).await?;
+        must_eq!(other.claim_as(claim).await?.len(), 3);
+        for client in [&t, &other] {
+            for lease in &leases {
+                client.renew(lease, LEASE).await?;
+                client.log(lease, 0, lines(["once"])).await?;
+            }
+        }
+        let batch: Vec<_> = leases.iter().map(|lease| settlement(lease, verdict.clone())).collect();
+        must_eq!(t.settle_all(batch.clone()).await?, [Answer::Applied; 3]);
+        must_eq!(other.settle_all(batch).await?, [Answer::AlreadyApplied; 3]);
+        for lease in &leases {
+            must_eq!(t.said(lease.job.id).await?, ["once"]);
+            let action = if verdict.is_terminal() { Action::Delete } else { Action::Cancel };
+            t.amend(lease.job.id, action.clone()).await?;
+            other.amend(lease.job.id, action).await?;
+        }
+    }
+    let counts = t.counts().await?;
+    must_eq!((counts.enqueued, counts.deleted, counts.of(State::Cancelled)), (15, 9, 6));
+    Ok(())
+}
+
+/// Every method of the contract, called with this deadline on a store that has something for each to do.
+async fn call_all(
+    backend: &dyn Backend,
+    t: &Bench,
+    d: Deadline,
+    held: &LeasedJob,
+) -> Vec<(&'static str, Result<()>)> {
+    let (id, token) = (held.job.id, held.token);
+    let none = QueueSettings::default();
+    let amend = Amend { select: Select::Ids(vec![id]), action: Action::Cancel, preview: false };
+    let list = List { filter: Filter::default(), order: Order::NewestFirst, after: None, limit: 9 };
+    let info = WorkerInfo::new(worker_name("w"), "h", 1);
+    let check_in = CheckIn { worker: t.worker, info, lost_after: secs(9), leaving: false };
+    let put = PutSchedule { name: schedule_name("s"), body: text(""), next: None, expected: None };
+    let settlements = vec![settlement(held, SUCCEED)];
+    let renewals = vec![Renewal { job: id, token, lease: LEASE * 9, progress: None }];
+    let appends = vec![LogAppend { job: id, token, position: 0, lines: lines(["late"]) }];
+    macro_rules! calls {
+        ($($call:ident ( $($argument:expr)? )),+ $(,)?) => {
+            vec![$((stringify!($call), backend.$call(d $(, $argument)?).await.map(drop))),+]
+        };
+    }
+    calls![
+        describe(),
+        setup(),
+        now(),
+        enqueue(Enqueue { jobs: vec![job()] }),
+        claim(t.asking(5)),
+        renew(Renew { renewals }),
+        append_logs(AppendLogs { appends }),
+        settle(Settle { settlements: settlements.clone() }),
+        expired(Expired { limit: 9 }),
+        recover(Recover { settlements }),
+        read_logs(ReadLogs { source: LogSource::Job(id), after: 0, limit: 9 }),
+        find(Find { ids: vec![id] }),
+        list(list),
+        counts(Counts::default()),
+        amend(amend),
+        set_queue(SetQueue { queue: queue("new"), settings: none }),
+        queues(),
+        prune(Prune { limit: 9, workers_after: secs(0) }),
+        check_in(check_in),
+        workers(Workers { after: None, limit: 9 }),
+        stop_workers(StopWorkers::All),
+        put_schedule(put),
+        schedules(Schedules { due: false, after: None, limit: 9 }),
+        delete_schedule(DeleteSchedule { name: schedule_name("s") }),
+    ]
+}
+
+/// All that can be seen of the store.
+async fn all_seen(t: &Bench) -> Done<String> {
+    let d = Deadline::default;
+    let jobs = t.list(&Filter::default(), Order::OldestFirst, 100).await?;
+    let counts = t.all_counts().await?;
+    let queues = t.backend().queues(d()).await?;
+    let workers = t.backend().workers(d(), Workers { after: None, limit: 9 }).await?;
+    let schedules = t.backend().schedules(d(), Schedules { due: false, after: None, limit: 9 }).await?;
+    Ok(format!("{jobs:#?}\n{counts:#?}\n{queues:#?}\n{workers:#?}\n{schedules:#?}"))
+}
+
+async fn answers_a_call_that_is_too_late_with_an_error(t: Bench) -> Kept {
+    let held = t.hold().await?;
+    t.add(job()).await?;
+    let before = all_seen(&t).await?;
+    let late = Deadline::after(secs(0));
+    for (call, answer) in call_all(t.backend(), &t, late, &held).await {
+        let Err(error) = answer else {
+            must!(false, "{call} answered although its deadline had passed");
+            continue;
+        };
+        let kind = error.kind();
+        must!(
+            matches!(kind, ErrorKind::Unavailable | ErrorKind::Unknown),
+            "{call} answered {error:?}, and a call that is too late is unavailable or unknown"
+        );
+    }
+    must_eq!(all_seen(&t).await?, before);
+    must_eq!(t.said(held.job.id).await?.len(), 0);
+    t.finish(&held, SUCCEED).await?;
+    Ok(())
+}
+
+/// Polls a call up to so many times and then drops it; its answer, if it came by then.
+async fn drop_after<T>(polls: usize, call: impl Future<Output = T>) -> Option<T> {
+    let mut call = pin!(call);
+    let mut polled = 0;
+    poll_fn(|context| {
+        if polled == polls {
+            return Poll::Ready(None);
+        }
+        polled += 1;
+        match call.as_mut().poll(context) {
+            Poll::Ready(answer) => Poll::Ready(Some(answer)),
+            Poll::Pending if polled == polls => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
+}
+
+/// More polls than a call takes in any store that we know, so that also its last awaits are tried.
+const POLLS: usize = 12;
+
+async fn survives_dropped_calls(t: Bench) -> Kept {
+    let mut enqueued = Vec::new();
+    for polls in 0..POLLS {
+        let jobs = jobs(3);
+        let request = || Enqueue { jobs: jobs.clone() };
+        drop_after(polls, t.backend().enqueue(Deadline::default(), request())).await;
+        // Unknown: so it is repeated, and then it is there, once.
+        t.backend().enqueue(Deadline::default(), request()).await?;
+        enqueued.extend(jobs.into_iter().map(|job| job.id));
+        let claim = t.asking(3);
+        drop_after(polls, t.backend().claim(Deadline::default(), claim.clone())).await;
+        let leases = t.claim_as(claim).await?;
+        must_eq!(leases.len(), 3, "jobs found by a repeated claim after {polls} polls");
+        let settlements: Vec<_> = leases.iter().map(|lease| settlement(lease, SUCCEED)).collect();
+        let settle = Settle { settlements: settlements.clone() };
+        drop_after(polls, t.backend().settle(Deadline::default(), settle)).await;
+        let answers = t.settle_all(settlements).await?;
+        must!(
+            answers.iter().all(|answer| *answer != Answer::Lost),
+            "settled after {polls} polls: {answers:?}"
+        );
+    }
+    for job in t.find_all(&enqueued).await?.into_iter().flatten() {
+        must_eq!((job.state, job.attempt), (State::Succeeded, 1));
+    }
+    let counts = t.counts().await?;
+    must_eq!((counts.of(State::Succeeded), counts.total()), (3 * POLLS as u64, 3 * POLLS as u64));
+    Ok(())
+}
+
+async fn leaves_no_half_of_a_dropped_batch(t: Bench) -> Kept {
+    for polls in 0..POLLS {
+        let before = t.counts().await?.total();
+        let request = Enqueue { jobs: jobs(200) };
+        let ids: Vec<_> = request.jobs.iter().map(|job| job.id).collect();
+        drop_after(polls, t.backend().enqueue(Deadline::default(), request)).await;
+        let added = t.another().await?.counts().await?.total() - before;
+        must!(added == 0 || added == 200, "{added} of 200 jobs are there after {polls} polls");
+        let there = t.find_all(&ids).await?.into_iter().flatten().count();
+        must!(there == 0 || there == 200, "{there} of 200 jobs are found after {polls} polls");
+    }
+    Ok(())
+}
+
+async fn crosses_no_answers_after_dropped_calls(t: Bench) -> Kept {
+    let ids = t.add_all((0..20).map(|i| job().queue(queue(&format!("q{i}"))))).await?;
+    for (i, id) in ids.iter().enumerate() {
+        let other = ids[(i + 7) % ids.len()];
+        let find = Find { ids: vec![other] };
+        drop_after(i % POLLS, t.backend().find(Deadline::default(), find)).await;
+        must_eq!(t.find(*id).await?.id, *id);
+        drop_after(i % POLLS, t.backend().counts(Deadline::default(), Counts::default())).await;
+        must_eq!(t.counts_of(&queue(&format!("q{i}"))).await?.total(), 1);
+        let claim = t.asking(1);
+        drop_after(i % POLLS, t.backend().claim(Deadline::default(), claim)).await;
+        must_eq!(t.find(other).await?.id, other);
+    }
+    Ok(())
+}
+
+async fn can_be_set_up_again_at_any_time(t: Bench) -> Kept {
+    let held = t.hold().await?;
+    t.add(job().delay(secs(9))).await?;
+    let before = all_seen(&t).await?;
+    let clients = t.several(4).await?;
+    let set_up = |client: &Bench| -> BoxFuture<'static, Result<()>> {
+        let backend = client.shared_backend();
+        Box::pin(async move { backend.setup(Deadline::default()).await })
+    };
+    for answer in futures::future::join_all(clients.iter().chain(&clients).map(set_up)).await {
+        answer?;
+    }
+    must_eq!(all_seen(&t).await?, before);
+    t.finish(&held, FAIL).await?;
+    t.amend(held.job.id, Action::Requeue { due: Due::Now }).await?;
+    must_eq!(t.claim_from(&QueueName::default(), 5).await?.len(), 1);
+    t.advance(LEASE * 2);
+    for lost in t.expired(9).await? {
+        t.recover((lost.job, lost.token), LOST_ATTEMPT).await?;
+    }
+    Ok(())
+}

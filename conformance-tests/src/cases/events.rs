@@ -1,0 +1,156 @@
+//! F3: events make waiting short, and nothing rests on them.
+
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use leasehold_core::backend::{Action, Event, Watch};
+use leasehold_core::{Deadline, State};
+
+use crate::bench::{Bench, RETRY, SUCCEED, job, jobs, lines, queue, secs};
+use crate::breach::{Done, Kept, Trouble, must, must_eq};
+use crate::case::cases;
+
+cases! {
+    /// Whoever watches is told that jobs wait.
+    [F3] tells_that_jobs_wait needs [Events];
+    /// Whoever watches is told of a job's states, or that something is missing.
+    [F3] tells_how_a_job_goes_on needs [Events];
+    /// A holder that watches need not wait for its renewal to learn that its job was cancelled.
+    [F3, S5] tells_a_holder_of_a_cancellation needs [Events];
+    /// Whoever follows a log is told of new lines, and whoever watches queues of their settings.
+    [F3, L3] tells_of_new_lines_and_settings needs [Events];
+    /// Only events of the asked queues come.
+    [F3] tells_of_the_asked_queues_only needs [Events];
+    /// What another client does is told as well.
+    [F3] tells_what_other_clients_do needs [SharedEvents];
+    /// A reader that does not read holds up nobody, and is told that it missed something.
+    [F3] lets_a_slow_reader_hold_up_nobody needs [Events];
+    /// Losing every event loses no job.
+    [F3] loses_no_job_with_its_events;
+}
+
+async fn watch(t: &Bench, request: Watch) -> Done<BoxStream<'static, Event>> {
+    Ok(t.backend().watch(Deadline::default(), request).await?)
+}
+
+/// Reads until such an event comes, or one that says that it may have been missed.
+async fn await_event(
+    events: &mut BoxStream<'static, Event>,
+    what: &str,
+    wanted: impl Fn(&Event) -> bool,
+) -> Done<Event> {
+    let find = async {
+        while let Some(event) = events.next().await {
+            if event == Event::Gap || wanted(&event) {
+                return Some(event);
+            }
+        }
+        None
+    };
+    match tokio::time::timeout(secs(10), find).await {
+        Ok(Some(event)) => Ok(event),
+        Ok(None) => Err(Trouble::Unmet(format!("the events ended before it was told {what}"))),
+        Err(_) => Err(Trouble::Unmet(format!("within 10 s it was not told {what}"))),
+    }
+}
+
+fn waits(event: &Event) -> bool {
+    matches!(event, Event::Waiting { .. })
+}
+
+async fn tells_that_jobs_wait(t: Bench) -> Kept {
+    let mut events = watch(&t, Watch::default()).await?;
+    t.add(job()).await?;
+    await_event(&mut events, "that a job was enqueued", waits).await?;
+    let lease = t.take().await?;
+    t.finish(&lease, RETRY).await?;
+    await_event(&mut events, "that a job was retried", waits).await?;
+    Ok(())
+}
+
+async fn tells_how_a_job_goes_on(t: Bench) -> Kept {
+    let mut events = watch(&t, Watch::default()).await?;
+    let lease = t.hold().await?;
+    t.finish(&lease, SUCCEED).await?;
+    let id = lease.job.id;
+    for wanted in [State::Running, State::Succeeded] {
+        let changed = |event: &Event| match event {
+            Event::Changed { job, state, .. } => *job == id && *state == wanted,
+            _ => false,
+        };
+        if await_event(&mut events, &format!("that the job was {wanted}"), changed).await? == Event::Gap {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+async fn tells_a_holder_of_a_cancellation(t: Bench) -> Kept {
+    let lease = t.hold().await?;
+    let mut events = watch(&t, Watch::default()).await?;
+    t.amend(lease.job.id, Action::Cancel).await?;
+    let asked = |event: &Event| matches!(event, Event::CancelRequested { job, .. } if *job == lease.job.id);
+    await_event(&mut events, "that its job was cancelled", asked).await?;
+    Ok(())
+}
+
+async fn tells_of_new_lines_and_settings(t: Bench) -> Kept {
+    let lease = t.hold().await?;
+    let mut events = watch(&t, Watch::default()).await?;
+    t.log(&lease, 0, lines(["x"])).await?;
+    await_event(&mut events, "of a new line", |event| matches!(event, Event::Logged { .. })).await?;
+    t.pause(&queue("a"), true).await?;
+    await_event(&mut events, "of a paused queue", |event| matches!(event, Event::QueueSet { .. })).await?;
+    t.pause(&queue("a"), false).await?;
+    await_event(&mut events, "of a resumed queue", |event| matches!(event, Event::QueueSet { .. })).await?;
+    Ok(())
+}
+
+async fn tells_of_the_asked_queues_only(t: Bench) -> Kept {
+    let mut events = watch(&t, Watch { queues: Some(vec![queue("a")]) }).await?;
+    t.add(job().queue(queue("b"))).await?;
+    t.add(job().queue(queue("a"))).await?;
+    let first = await_event(&mut events, "of a job of the asked queue", |_| true).await?;
+    must!(first.queue().is_none_or(|name| *name == queue("a")), "it was told of another queue: {first:?}");
+    Ok(())
+}
+
+async fn tells_what_other_clients_do(t: Bench) -> Kept {
+    let other = t.another().await?;
+    let mut events = watch(&t, Watch::default()).await?;
+    other.add(job()).await?;
+    await_event(&mut events, "that another client enqueued a job", waits).await?;
+    Ok(())
+}
+
+async fn lets_a_slow_reader_hold_up_nobody(t: Bench) -> Kept {
+    const JOBS: usize = 20_000;
+    let mut events = watch(&t, Watch::default()).await?;
+    for _ in 0..JOBS / 500 {
+        t.add_all(jobs(500)).await?;
+        for lease in t.claim(5).await? {
+            t.finish(&lease, SUCCEED).await?;
+        }
+    }
+    // The reader wakes up: what it gets is bounded, and says where something is missing.
+    let (mut told, mut gap) = (0, false);
+    t.pause(&queue("the end"), true).await?;
+    loop {
+        let event = await_event(&mut events, "of what it had missed", |_| true).await?;
+        gap |= event == Event::Gap;
+        told += 1;
+        if gap || matches!(event, Event::QueueSet { .. }) {
+            break;
+        }
+    }
+    must!(gap || told >= JOBS / 500, "of {JOBS} jobs {told} events came, and no gap was told");
+    Ok(())
+}
+
+async fn loses_no_job_with_its_events(t: Bench) -> Kept {
+    // Nobody watches, and what would have been told is told to nobody.
+    t.add_all(jobs(5)).await?;
+    t.add(job().delay(secs(5))).await?;
+    t.advance(secs(5));
+    must_eq!(t.another().await?.claim(10).await?.len(), 6);
+    Ok(())
+}
