@@ -47,5 +47,5 @@ async fn one_round(mut backend: Counted, jobs: usize) -> Result<Sample, Trouble>
     let mut watch = Watch::default();
     let summary = watch.time(worker.run()).await;
     expect("run", summary.succeeded == jobs as u64)?;
-    Ok(Sample { jobs, elapsed: watch.elapsed(), calls: Some(backend.calls() - before) })
+    Ok(Sample::new(jobs, watch.elapsed(), Some(backend.calls() - before)))
 }
