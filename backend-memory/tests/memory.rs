@@ -1,5 +1,7 @@
 //! What is this store's alone; all else is judged by the conformance suite.
 
+#![allow(clippy::unwrap_used, reason = "in a test, helpers too may panic")]
+
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -79,14 +81,11 @@ async fn a_passed_deadline_changes_nothing() {
 #[tokio::test]
 async fn logs_keep_to_each_cap() {
     // Of six lines of 36 bytes, which count for 100 each, the last ones that fit.
-    let caps: [(fn(&mut Config), usize); 3] = [
-        (|config| config.log_lines_per_job = 4, 4),
-        (|config| config.log_bytes_per_job = 399, 3),
-        (|config| config.log_bytes = 200, 2),
-    ];
-    for (set, kept) in caps {
-        let mut config = Config::default();
-        set(&mut config);
+    let (mut lines, mut bytes, mut all) = (Config::default(), Config::default(), Config::default());
+    lines.log_lines_per_job = 4;
+    bytes.log_bytes_per_job = 399;
+    all.log_bytes = 200;
+    for (config, kept) in [(lines, 4), (bytes, 3), (all, 2)] {
         let store = Memory::with(config, ManualClock::default());
         enqueue(&store, vec![job()]).await.unwrap();
         let leased = claim(&store, 1).await.remove(0);

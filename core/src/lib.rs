@@ -4,7 +4,7 @@
 //! stores implement [`backend::Backend`] and let `leasehold-conformance` judge it.
 //!
 //! In reading order: [`job`] says what a job is, [`backend`] what a store promises, [`policy`] what is
-//! decided.
+//! decided, [`client`] and [`worker`] are what programs hold, [`layer`] is what stands between both and the store.
 
 pub mod backend;
 pub mod client;
@@ -15,6 +15,8 @@ pub mod layer;
 pub mod limits;
 pub mod name;
 pub mod policy;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod time;
 pub mod worker;
 

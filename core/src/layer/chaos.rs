@@ -1,5 +1,5 @@
 use std::future::Future;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Operation;
 use crate::backend::Backend;
@@ -17,6 +17,8 @@ pub struct Faults {
     pub reply_lost: f64,
     /// The request arrives twice; the caller gets the second answer.
     pub repeated: f64,
+    /// Nothing happens, and no answer ever comes.
+    pub hung: f64,
 }
 
 /// A store that is reached over a bad line, for tests: loses and repeats requests and answers by chance,
@@ -24,22 +26,30 @@ pub struct Faults {
 #[derive(Debug)]
 pub struct Chaos {
     inner: Arc<dyn Backend>,
-    faults: Faults,
-    dice: Mutex<fastrand::Rng>,
+    state: Mutex<(Faults, fastrand::Rng)>,
 }
 
 impl Chaos {
     /// Puts `faults` between the caller and `inner`.
     pub fn new(inner: Arc<dyn Backend>, faults: Faults, seed: u64) -> Self {
-        Self { inner, faults, dice: Mutex::new(fastrand::Rng::with_seed(seed)) }
+        Self { inner, state: Mutex::new((faults, fastrand::Rng::with_seed(seed))) }
     }
 
-    fn hits(&self, operation: Operation, probability: f64) -> bool {
+    /// Changes the faults from now on.
+    pub fn set(&self, faults: Faults) {
+        self.state().0 = faults;
+    }
+
+    fn state(&self) -> MutexGuard<'_, (Faults, fastrand::Rng)> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hits(&self, operation: Operation, fault: impl Fn(&Faults) -> f64) -> bool {
         use Operation::{Describe, Now, Setup, Watch};
         let spared = matches!(operation, Describe | Setup | Now | Watch);
-        let mut dice = self.dice.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let (faults, dice) = &mut *self.state();
         // The die is cast in any case, so that a run differs from another only where its faults do.
-        dice.f64() < probability && !spared
+        dice.f64() < fault(faults) && !spared
     }
 
     async fn around<R: Clone, T, F>(
@@ -53,17 +63,20 @@ impl Chaos {
         F: Future<Output = Result<T>>,
     {
         let fault = |kind, message| Err(Error::new(kind, message).during(operation.name()).on("chaos"));
-        if self.hits(operation, self.faults.refused) {
+        if self.hits(operation, |faults| faults.refused) {
             return fault(ErrorKind::Unavailable, "the line was down");
         }
-        if self.hits(operation, self.faults.request_lost) {
+        if self.hits(operation, |faults| faults.hung) {
+            std::future::pending::<()>().await;
+        }
+        if self.hits(operation, |faults| faults.request_lost) {
             return fault(ErrorKind::Unknown, "the request was lost");
         }
-        if self.hits(operation, self.faults.repeated) {
+        if self.hits(operation, |faults| faults.repeated) {
             let _ = call(request.clone(), deadline).await;
         }
         let answer = call(request, deadline).await;
-        if self.hits(operation, self.faults.reply_lost) {
+        if self.hits(operation, |faults| faults.reply_lost) {
             return fault(ErrorKind::Unknown, "the answer was lost");
         }
         answer

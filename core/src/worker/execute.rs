@@ -54,6 +54,7 @@ pub(super) async fn execute(shared: Arc<Shared>, mut ready: mpsc::UnboundedRecei
             () = tokio::time::sleep_until(stale_at.unwrap_or_else(Instant::now)), if stale_at.is_some() => {
                 if let Some((_, (leased, entry))) = waiting.pop_front() {
                     shared.load.waiting.fetch_sub(1, Ordering::AcqRel);
+                    shared.load.runs_at_least(STALE);
                     shared.end(&leased.job, entry, Outcome::Released).await;
                     shared.load.room.notify_waiters();
                 }

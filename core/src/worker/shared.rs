@@ -77,6 +77,13 @@ impl Load {
         self.mean_run_nanos.store(mean.max(1), Ordering::Relaxed);
     }
 
+    /// Notes that runs take at least this long, before any of them has ended: nothing is claimed ahead until
+    /// shorter ones are seen.
+    pub(super) fn runs_at_least(&self, time: Duration) {
+        let time = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.mean_run_nanos.fetch_max(time, Ordering::Relaxed);
+    }
+
     pub(super) fn mean_run(&self) -> Option<Duration> {
         let mean = self.mean_run_nanos.load(Ordering::Relaxed);
         (mean > 0).then(|| Duration::from_nanos(mean))

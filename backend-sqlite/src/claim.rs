@@ -1,0 +1,235 @@
+//! Gives jobs out under leases: see `Backend::claim`.
+//!
+//! A claim visits *lanes*: the jobs of one queue, kind and priority, which stand in one range of an index in the
+//! order they are due. Which lanes have jobs is known from the kept counts. So whatever does not match the claim
+//! is never looked at, however much of it there is.
+
+use std::collections::HashMap;
+
+use leasehold_core::backend::{Claim, Claimed, SetAside, TagRule};
+use leasehold_core::{JobRecord, Kind, LeasedJob, Retention, State, Timestamp};
+use serde::Serialize;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{AssertSqlSafe, Row, SqliteConnection};
+
+use crate::error::Done;
+use crate::record::{self, COLUMNS, UNIQUE_UNTIL_CLAIMED};
+use crate::writer::Session;
+
+pub(crate) async fn claim(session: &mut Session, request: Claim) -> Done<Claimed> {
+    let mut claimed = Claimed::default();
+    held(session, &request, &mut claimed).await?;
+    if !claimed.jobs.is_empty() || request.limit == 0 {
+        return Ok(claimed);
+    }
+    let lanes = lanes(&mut session.conn, &request).await?;
+    for level in lanes.chunk_by(|a, b| a.priority == b.priority) {
+        take(session, &request, level, &mut claimed).await?;
+        if claimed.jobs.len() >= request.limit {
+            return Ok(claimed);
+        }
+    }
+    let next = next_due(&mut session.conn, &lanes, session.now).await?;
+    claimed.next_due = next.map(|due| due.since(session.now));
+    Ok(claimed)
+}
+
+/// Finds what this very claim got before its answer was lost (clause E2).
+async fn held(session: &mut Session, request: &Claim, claimed: &mut Claimed) -> Done<()> {
+    let sql = format!("SELECT {COLUMNS} FROM leasehold_jobs WHERE state = 3 AND claim = ?");
+    let rows =
+        sqlx::query(AssertSqlSafe(sql)).bind(*request.id.as_uuid()).fetch_all(&mut session.conn).await?;
+    let mut jobs: Vec<_> = rows.iter().filter_map(|row| record::read(row, session.now).ok()).collect();
+    jobs.sort_by_key(|job| (std::cmp::Reverse(job.options.priority), job.due, job.id));
+    claimed.jobs.extend(jobs.into_iter().map(|job| leased(request, job)));
+    Ok(())
+}
+
+fn leased(request: &Claim, job: JobRecord) -> LeasedJob {
+    let (token, lease) = (request.id.token(job.id), job.options.lease.unwrap_or(request.lease));
+    LeasedJob::new(job, token, lease)
+}
+
+/// The jobs of one queue, kind and priority.
+#[derive(Debug, Serialize)]
+struct Lane {
+    queue: String,
+    kind: String,
+    priority: i64,
+}
+
+/// The lanes that have waiting jobs for this claim, highest priority first.
+async fn lanes(conn: &mut SqliteConnection, request: &Claim) -> Done<Vec<Lane>> {
+    let rows: Vec<(String, String, i64)> = sqlx::query_as(
+        "SELECT DISTINCT queue, kind, priority FROM leasehold_counts
+         WHERE queue IN (SELECT value FROM json_each(?)) AND state IN (1, 2) AND n > 0 AND priority >= ?
+             AND queue NOT IN (SELECT queue FROM leasehold_queues WHERE paused)
+         ORDER BY priority DESC",
+    )
+    .bind(record::list(&request.queues)?)
+    .bind(request.min_priority.unwrap_or(i16::MIN))
+    .fetch_all(conn)
+    .await?;
+    let lanes = rows.into_iter().map(|(queue, kind, priority)| Lane { queue, kind, priority });
+    Ok(lanes.filter(|lane| Kind::new(&lane.kind).is_ok_and(|kind| request.kinds.takes(&kind))).collect())
+}
+
+/// Takes from the lanes of one priority until the claim is full or they have no more.
+async fn take(session: &mut Session, request: &Claim, lanes: &[Lane], claimed: &mut Claimed) -> Done<()> {
+    loop {
+        let wanted = request.limit - claimed.jobs.len();
+        let candidates = candidates(session, request, lanes, wanted).await?;
+        let chosen = within_limits(&candidates);
+        let complete = candidates.len() < wanted || chosen.is_empty();
+        lease(session, request, &chosen, claimed).await?;
+        if complete || claimed.jobs.len() >= request.limit {
+            return Ok(());
+        }
+    }
+}
+
+/// A due job that may be taken, as far as the store knows before the claim takes others.
+struct Candidate {
+    seq: i64,
+    /// Its limit key, how many jobs of it may run, and how many run.
+    limit: Option<(String, i64, i64)>,
+}
+
+/// The first due jobs of these lanes, in order.
+async fn candidates(
+    session: &mut Session,
+    request: &Claim,
+    lanes: &[Lane],
+    wanted: usize,
+) -> Done<Vec<Candidate>> {
+    let (rule, tags) = match &request.tags {
+        TagRule::Any => ("", None),
+        TagRule::JobHasAll(tags) => (HAS_ALL, Some(tags)),
+        TagRule::WorkerHasAll(tags) => (NONE_BUT, Some(tags)),
+    };
+    let sql = format!(
+        "SELECT j.seq, j.limit_key, j.limit_max, l.running
+         FROM json_each(?1) AS lane CROSS JOIN leasehold_jobs AS j
+             LEFT JOIN leasehold_limits AS l ON l.key = j.limit_key
+         WHERE j.seq IN (
+             SELECT seq FROM leasehold_jobs INDEXED BY leasehold_jobs_waiting
+             WHERE queue = lane.value ->> 'queue' AND kind = lane.value ->> 'kind' AND priority = ?2
+                 AND state <= 2 AND due <= ?3 AND attempt < max_attempts
+                 AND (limit_key IS NULL OR NOT EXISTS
+                     (SELECT 1 FROM leasehold_limits WHERE key = limit_key AND running >= limit_max))
+                 {rule}
+             ORDER BY due, id LIMIT ?4)
+         ORDER BY j.due, j.id LIMIT ?4"
+    );
+    let rows = sqlx::query(AssertSqlSafe(sql))
+        .bind(record::list(lanes)?)
+        .bind(lanes.first().map(|lane| lane.priority))
+        .bind(session.now.as_millis())
+        .bind(i64::try_from(wanted).unwrap_or(i64::MAX))
+        .bind(tags.map(serde_json::to_string).transpose()?)
+        .fetch_all(&mut session.conn)
+        .await?;
+    rows.iter().map(candidate).collect()
+}
+
+/// Tags that cannot be read pass, so that the job is taken and set aside.
+const HAS_ALL: &str = "AND (tags IS NOT NULL OR ?5 = '[]') AND (NOT json_valid(tags) OR NOT EXISTS \
+    (SELECT value FROM json_each(?5) EXCEPT SELECT value FROM json_each(tags)))";
+const NONE_BUT: &str = "AND (tags IS NULL OR NOT json_valid(tags) OR NOT EXISTS \
+    (SELECT value FROM json_each(tags) EXCEPT SELECT value FROM json_each(?5)))";
+
+fn candidate(row: &SqliteRow) -> Done<Candidate> {
+    let limit = match row.try_get(1)? {
+        Some(key) => Some((key, row.try_get(2)?, row.try_get::<Option<i64>, _>(3)?.unwrap_or(0))),
+        None => None,
+    };
+    Ok(Candidate { seq: row.try_get(0)?, limit })
+}
+
+/// Leaves out candidates that would break a limit together with those before them (clause C9).
+fn within_limits(candidates: &[Candidate]) -> Vec<i64> {
+    let mut taken: HashMap<&str, i64> = HashMap::new();
+    let mut chosen = Vec::with_capacity(candidates.len());
+    for candidate in candidates {
+        if let Some((key, max, running)) = &candidate.limit {
+            let taken = taken.entry(key).or_default();
+            if running + *taken >= *max {
+                continue;
+            }
+            *taken += 1;
+        }
+        chosen.push(candidate.seq);
+    }
+    chosen
+}
+
+/// Leases jobs to the claim; those that cannot be read are set aside (clause B3).
+async fn lease(session: &mut Session, request: &Claim, seqs: &[i64], claimed: &mut Claimed) -> Done<()> {
+    if seqs.is_empty() {
+        return Ok(());
+    }
+    let sql = format!(
+        "UPDATE leasehold_jobs SET state = 3, reason = NULL, attempt = attempt + 1, started_at = ?1, claim = ?2,
+             worker = ?3, lease_until = ?1 + coalesce(lease, ?4),
+             unique_key = CASE unique_scope WHEN {UNIQUE_UNTIL_CLAIMED} THEN NULL ELSE unique_key END
+         WHERE seq IN (SELECT value FROM json_each(?5)) RETURNING {COLUMNS}"
+    );
+    let rows = sqlx::query(AssertSqlSafe(sql))
+        .bind(session.now.as_millis())
+        .bind(*request.id.as_uuid())
+        .bind(*request.worker.as_uuid())
+        .bind(record::millis(request.lease))
+        .bind(record::list(seqs)?)
+        .fetch_all(&mut session.conn)
+        .await?;
+    let first = claimed.jobs.len();
+    for row in &rows {
+        match record::read(row, session.now) {
+            Ok(job) => claimed.jobs.push(leased(request, job)),
+            Err(bad) => {
+                set_aside(session, row.try_get("seq")?, &bad).await?;
+                claimed.set_aside.push(bad);
+            }
+        }
+    }
+    claimed.jobs[first..].sort_by_key(|leased| (leased.job.due, leased.job.id));
+    for leased in &claimed.jobs[first..] {
+        session.tell_state(leased.job.id, &leased.job.queue, State::Running);
+    }
+    Ok(())
+}
+
+/// Takes a record that cannot be read out of the way, as failed (clause B3).
+pub(crate) async fn set_aside(session: &mut Session, seq: i64, bad: &SetAside) -> Done<()> {
+    tracing::warn!(job = ?bad.job, why = bad.why, "a record was set aside");
+    let expires_at = match Retention::default().failed {
+        leasehold_core::Keep::For(span) => Some(session.now.plus(span).as_millis()),
+        leasehold_core::Keep::Forever => None,
+    };
+    sqlx::query(
+        "UPDATE leasehold_jobs SET state = 5, reason = 'unreadable', finished_at = ?2, expires_at = ?3,
+             claim = NULL, lease_until = NULL, unique_key = NULL WHERE seq = ?1",
+    )
+    .bind(seq)
+    .bind(session.now.as_millis())
+    .bind(expires_at)
+    .execute(&mut session.conn)
+    .await?;
+    Ok(())
+}
+
+/// When the next job of these lanes becomes due.
+async fn next_due(conn: &mut SqliteConnection, lanes: &[Lane], now: Timestamp) -> Done<Option<Timestamp>> {
+    let due: Option<i64> = sqlx::query_scalar(
+        "SELECT min((
+             SELECT due FROM leasehold_jobs INDEXED BY leasehold_jobs_waiting
+             WHERE queue = lane.value ->> 'queue' AND kind = lane.value ->> 'kind'
+                 AND priority = lane.value ->> 'priority' AND state <= 2 AND due > ?2
+             ORDER BY due LIMIT 1)) FROM json_each(?1) AS lane",
+    )
+    .bind(record::list(lanes)?)
+    .bind(now.as_millis())
+    .fetch_one(conn)
+    .await?;
+    Ok(due.map(Timestamp::from_millis))
+}

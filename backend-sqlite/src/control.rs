@@ -1,0 +1,208 @@
+//! Changes jobs and queues on an operator's behalf, and removes what is over: see `Backend::amend`, `set_queue`,
+//! `queues` and `prune`.
+
+use std::collections::HashMap;
+
+use leasehold_core::backend::{
+    Action, Amend, AmendAnswer, Amended, Cursor, Event, Order, Prune, Pruned, QueueRecord, Select, SetQueue,
+};
+use leasehold_core::{JobId, QueueName, Reason, State, Timestamp, UniqueKey, UniqueScope};
+use sqlx::SqliteConnection;
+use uuid::Uuid;
+
+use crate::enqueue::{free_keys, holders};
+use crate::error::Done;
+use crate::inspect;
+use crate::record::{self, Brief};
+use crate::writer::Session;
+
+pub(crate) async fn amend(session: &mut Session, request: Amend) -> Done<Amended> {
+    let (ids, next) = select(session, request.select).await?;
+    let mut jobs = record::load(&mut session.conn, &ids).await?;
+    let mut keys = match request.action {
+        Action::Requeue { .. } => wanted_keys(session, &jobs).await?,
+        _ => HashMap::new(),
+    };
+    let mut amended = Amended { jobs: Vec::with_capacity(ids.len()), next };
+    let mut changed = Vec::new();
+    for id in ids {
+        let answer = match jobs.get_mut(&id) {
+            Some(job) => act(job, &request.action, &mut keys, session.now),
+            None => AmendAnswer::NotFound,
+        };
+        if matches!(answer, AmendAnswer::Applied | AmendAnswer::Requested) {
+            changed.push(id);
+        }
+        amended.jobs.push((id, answer));
+    }
+    if !request.preview {
+        let changed: Vec<_> = changed.iter().map(|id| &jobs[id]).collect();
+        write(session, &changed, &request.action).await?;
+    }
+    Ok(amended)
+}
+
+async fn select(session: &mut Session, select: Select) -> Done<(Vec<JobId>, Option<Cursor>)> {
+    match select {
+        Select::Ids(ids) => Ok((ids, None)),
+        Select::Matching { mut filter, as_of, after, limit } => {
+            filter.enqueued_until = Some(filter.enqueued_until.unwrap_or(as_of).min(as_of));
+            let (order, now) = (Order::OldestFirst, session.now);
+            let (places, next) =
+                inspect::matching(&mut session.conn, &filter, order, after.as_ref(), limit, now).await?;
+            let id = |place: &inspect::Place| Uuid::from_slice(&place.id).map(JobId::from_uuid).ok();
+            Ok((places.iter().filter_map(id).collect(), next))
+        }
+    }
+}
+
+/// Which unique keys the jobs would take again if they were requeued, and who holds them now (clause P4).
+async fn wanted_keys(session: &mut Session, jobs: &HashMap<JobId, Brief>) -> Done<HashMap<UniqueKey, JobId>> {
+    let keys: Vec<_> = jobs.values().filter_map(key_until_finished).collect();
+    let keys: Vec<_> = keys.iter().collect();
+    free_keys(&mut session.conn, &keys, session.now).await?;
+    holders(&mut session.conn, &keys).await
+}
+
+fn key_until_finished(job: &Brief) -> Option<UniqueKey> {
+    let unique = record::options(&job.options).ok()?.unique?;
+    (unique.scope == UniqueScope::UntilFinished).then_some(unique.key)
+}
+
+/// Changes the job if its state allows it.
+fn act(
+    job: &mut Brief,
+    action: &Action,
+    keys: &mut HashMap<UniqueKey, JobId>,
+    now: Timestamp,
+) -> AmendAnswer {
+    let state = job.state_at(now);
+    match action {
+        Action::Cancel if state == State::Cancelled => return AmendAnswer::AlreadyApplied,
+        Action::Cancel if state == State::Running => {
+            job.cancel_requested = true;
+            return AmendAnswer::Requested;
+        }
+        Action::Cancel if state.is_waiting() => job.end(State::Cancelled, Some(Reason::Cancelled), now),
+        Action::Requeue { due } if state.is_terminal() => return requeue(job, due.by(now), keys, now),
+        Action::Delete if state != State::Running => {}
+        Action::Move { queue } if job.queue == queue.as_str() => return AmendAnswer::AlreadyApplied,
+        Action::Move { queue } if state != State::Running => queue.as_str().clone_into(&mut job.queue),
+        Action::Reprioritise { priority } if job.priority == i64::from(*priority) => {
+            return AmendAnswer::AlreadyApplied;
+        }
+        Action::Reprioritise { priority } => job.priority = i64::from(*priority),
+        Action::Postpone { due } if state.is_waiting() && job.due == due.by(now).as_millis() => {
+            return AmendAnswer::AlreadyApplied;
+        }
+        Action::Postpone { due } if state.is_waiting() => job.wait(due.by(now), Reason::Postponed, now),
+        _ => return AmendAnswer::Refused(state),
+    }
+    AmendAnswer::Applied
+}
+
+/// Sends an ended job round again (clause S1).
+fn requeue(
+    job: &mut Brief,
+    due: Timestamp,
+    keys: &mut HashMap<UniqueKey, JobId>,
+    now: Timestamp,
+) -> AmendAnswer {
+    let id = JobId::from_uuid(job.id);
+    if let Some(key) = key_until_finished(job) {
+        let holder = *keys.entry(key.clone()).or_insert(id);
+        if holder != id {
+            return AmendAnswer::Held(holder);
+        }
+        job.unique_key = Some(key.into());
+    }
+    job.wait(due, Reason::Requeued, now);
+    (job.attempt, job.crashes, job.generation) = (0, 0, job.generation + 1);
+    (job.finished_at, job.expires_at, job.progress) = (None, None, None);
+    AmendAnswer::Applied
+}
+
+async fn write(session: &mut Session, jobs: &[&Brief], action: &Action) -> Done<()> {
+    let seqs = record::list(&jobs.iter().map(|job| job.seq).collect::<Vec<_>>())?;
+    match action {
+        Action::Delete => run(&mut session.conn, "DELETE FROM leasehold_jobs WHERE", seqs).await?,
+        Action::Requeue { .. } => {
+            record::save(&mut session.conn, jobs).await?;
+            run(&mut session.conn, "DELETE FROM leasehold_results WHERE", seqs).await?;
+        }
+        _ => record::save(&mut session.conn, jobs).await?,
+    }
+    for job in jobs {
+        match (action, QueueName::new(&job.queue)) {
+            (Action::Delete, _) | (_, Err(_)) => {}
+            (_, Ok(queue)) if job.cancel_requested => {
+                session.tell(|| Event::CancelRequested { job: JobId::from_uuid(job.id), queue });
+            }
+            _ => job.tell(session),
+        }
+    }
+    Ok(())
+}
+
+async fn run(conn: &mut SqliteConnection, sql: &str, seqs: String) -> Done<()> {
+    let sql = format!("{sql} seq IN (SELECT value FROM json_each(?))");
+    sqlx::query(sqlx::AssertSqlSafe(sql)).bind(seqs).execute(conn).await?;
+    Ok(())
+}
+
+pub(crate) async fn set_queue(session: &mut Session, request: SetQueue) -> Done<()> {
+    sqlx::query(
+        "INSERT INTO leasehold_queues (queue, settings, paused, changed_at) VALUES (?1, ?2, ?3, ?4)
+         ON CONFLICT DO UPDATE SET settings = ?2, paused = ?3, changed_at = ?4",
+    )
+    .bind(request.queue.as_str())
+    .bind(serde_json::to_string(&request.settings)?)
+    .bind(request.settings.pause.is_some())
+    .bind(session.now.as_millis())
+    .execute(&mut session.conn)
+    .await?;
+    session.tell(|| Event::QueueSet { queue: request.queue.clone() });
+    session.tell(|| Event::Waiting { queue: request.queue });
+    Ok(())
+}
+
+pub(crate) async fn queues(conn: &mut SqliteConnection) -> Done<Vec<QueueRecord>> {
+    let rows: Vec<(String, Option<String>, Option<i64>)> = sqlx::query_as(
+        "SELECT queue, max(settings), max(changed_at) FROM (
+             SELECT queue, settings, changed_at FROM leasehold_queues
+             UNION ALL SELECT DISTINCT queue, NULL, NULL FROM leasehold_counts
+         ) GROUP BY queue ORDER BY queue",
+    )
+    .fetch_all(conn)
+    .await?;
+    let record = |(queue, settings, changed_at): (String, Option<String>, Option<i64>)| {
+        let settings = settings.as_deref().map(serde_json::from_str).and_then(Result::ok).unwrap_or_default();
+        Some(QueueRecord::new(QueueName::new(queue).ok()?, settings, changed_at.map(Timestamp::from_millis)))
+    };
+    Ok(rows.into_iter().filter_map(record).collect())
+}
+
+pub(crate) async fn prune(session: &mut Session, request: Prune) -> Done<Pruned> {
+    let (conn, now) = (&mut session.conn, session.now);
+    let jobs = sqlx::query(
+        "DELETE FROM leasehold_jobs WHERE seq IN (
+             SELECT seq FROM leasehold_jobs WHERE expires_at < ? AND state > 3 ORDER BY expires_at LIMIT ?)",
+    )
+    .bind(now.as_millis())
+    .bind(i64::try_from(request.limit).unwrap_or(i64::MAX))
+    .execute(&mut *conn)
+    .await?
+    .rows_affected();
+    let workers = sqlx::query("DELETE FROM leasehold_workers WHERE seen_at < ?")
+        .bind(now.minus(request.workers_after).as_millis())
+        .execute(&mut *conn)
+        .await?
+        .rows_affected();
+    sqlx::query("DELETE FROM leasehold_counts WHERE n = 0").execute(&mut *conn).await?;
+    let more =
+        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM leasehold_jobs WHERE expires_at < ? AND state > 3)")
+            .bind(now.as_millis())
+            .fetch_one(conn)
+            .await?;
+    Ok(Pruned { jobs, workers, more })
+}

@@ -1,0 +1,91 @@
+//! From SQLite's errors to ours: one mapping for the whole crate.
+
+use leasehold_core::{Error, ErrorKind};
+
+/// The name under which this backend shows itself.
+pub(crate) const BACKEND: &str = "sqlite";
+
+/// What goes wrong inside an operation, before it is told to the caller.
+#[derive(Debug)]
+pub(crate) enum Fault {
+    /// SQLite's, not yet mapped.
+    Sql(sqlx::Error),
+    /// Ours.
+    Ours(Error),
+}
+
+/// The result of a part of an operation.
+pub(crate) type Done<T> = Result<T, Fault>;
+
+impl From<sqlx::Error> for Fault {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Sql(error)
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Self::Ours(error)
+    }
+}
+
+impl From<serde_json::Error> for Fault {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Ours(Error::new(ErrorKind::Internal, "a value cannot be written as JSON").caused_by(error))
+    }
+}
+
+impl From<Fault> for Error {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Sql(error) => map(error),
+            Fault::Ours(error) => error,
+        }
+        .on(BACKEND)
+    }
+}
+
+/// What an error of SQLite's means to the caller. It is for calls that certainly had no effect; a commit that
+/// failed is the writer's to judge.
+pub(crate) fn map(error: sqlx::Error) -> Error {
+    let (kind, message) = match &error {
+        sqlx::Error::Database(inner) => {
+            let code = inner.code().and_then(|code| code.parse::<u32>().ok()).unwrap_or(1);
+            by_code(code, inner.message())
+        }
+        sqlx::Error::PoolTimedOut => (ErrorKind::Unavailable, "all readers are busy; repeat the call".into()),
+        sqlx::Error::PoolClosed => (ErrorKind::Closed, "the store was closed".into()),
+        sqlx::Error::Io(_) | sqlx::Error::WorkerCrashed => {
+            (ErrorKind::Unavailable, format!("the connection broke ({error}); repeat the call"))
+        }
+        sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => {
+            (ErrorKind::Corrupt, format!("a record cannot be read: {error}"))
+        }
+        sqlx::Error::Configuration(_) => (ErrorKind::Config, error.to_string()),
+        _ => (ErrorKind::Internal, error.to_string()),
+    };
+    Error::new(kind, message).caused_by(error)
+}
+
+fn by_code(code: u32, what: &str) -> (ErrorKind, String) {
+    use ErrorKind::{Config, Corrupt, Denied, Full, Incompatible, Internal, Unavailable};
+    let (kind, advice) = match code & 0xff {
+        5 | 6 => (Unavailable, "another process holds the file locked for too long; repeat the call"),
+        7 => (Unavailable, "there is no memory left; repeat the call when there is"),
+        9 | 15 | 17 => (Unavailable, "it was interrupted; repeat the call"),
+        10 => (Unavailable, "the disk or file system failed; see to it and repeat the call"),
+        13 => (Full, "make room on the disk and repeat the call"),
+        3 | 8 | 23 => (Denied, "give this process the right to write to the file and to its folder"),
+        14 => (Config, "check that the path names a file in a folder that exists and may be written to"),
+        11 => (Corrupt, "the file is damaged: check it with PRAGMA integrity_check and restore a backup"),
+        26 => (Incompatible, "the file is no SQLite database; give the path of one, or of a new file"),
+        1 if what.contains("no such table: leasehold_") => {
+            (Incompatible, "the tables are missing: call `setup` on this store first")
+        }
+        1 if what.contains("no such column") && what.contains("leasehold_") => {
+            (Incompatible, "the tables are of another version: call `setup` on this store first")
+        }
+        _ => (Internal, "please report this"),
+    };
+    (kind, format!("{what} (SQLite code {code}): {advice}"))
+}

@@ -1,0 +1,323 @@
+//! Jobs as rows: their columns, states and JSON, and how rows become records (clause B3).
+
+use std::collections::HashMap;
+use std::fmt::Write;
+use std::ops::Range;
+use std::time::Duration;
+
+use leasehold_core::backend::SetAside;
+use leasehold_core::limits::HISTORY;
+use leasehold_core::{
+    Failure, JobId, JobOptions, JobRecord, Keep, Kind, Payload, QueueName, Reason, State, Timestamp, WorkerId,
+};
+use serde::de::DeserializeOwned;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{AssertSqlSafe, Row, SqliteConnection};
+use uuid::Uuid;
+
+use crate::error::Done;
+use crate::writer::Session;
+
+/// What [`read`] reads, in its order, from `leasehold_jobs`.
+pub(crate) const COLUMNS: &str = "seq, id, queue, kind, options, priority, state, reason, due, attempt, crashes, \
+    generation, enqueued_at, started_at, finished_at, expires_at, worker, lease_until, cancel_requested, \
+    progress, history, \
+    (SELECT payload FROM leasehold_payloads p WHERE p.seq = leasehold_jobs.seq) AS payload, \
+    CASE state WHEN 4 THEN (SELECT result FROM leasehold_results r WHERE r.seq = leasehold_jobs.seq) END AS result";
+
+/// The rows of one statement at most. Statements have a power of two of rows, so that few are prepared.
+const ROWS: usize = 128;
+
+/// How a state is written.
+pub(crate) const fn code(state: State) -> i64 {
+    match state {
+        State::Scheduled => 1,
+        State::Queued => 2,
+        State::Running => 3,
+        State::Succeeded => 4,
+        State::Failed => 5,
+        State::Cancelled => 6,
+    }
+}
+
+/// What a written state is at `now`: a waiting job's due time tells which of the two waiting states it is in.
+pub(crate) fn state(code: i64, due: i64, now: Timestamp) -> Option<State> {
+    Some(match code {
+        1 | 2 if due > now.as_millis() => State::Scheduled,
+        1 | 2 => State::Queued,
+        3 => State::Running,
+        4 => State::Succeeded,
+        5 => State::Failed,
+        6 => State::Cancelled,
+        _ => return None,
+    })
+}
+
+/// The state in which a job that is due then waits.
+pub(crate) fn waiting(due: Timestamp, now: Timestamp) -> State {
+    if due > now { State::Scheduled } else { State::Queued }
+}
+
+/// Ids as a list that SQL reads by `SELECT unhex(value) FROM json_each(?)`.
+pub(crate) fn id_list<'a>(ids: impl IntoIterator<Item = &'a JobId>) -> String {
+    let mut list = String::from("[");
+    for id in ids {
+        let comma = if list.len() > 1 { "," } else { "" };
+        // Writing to a string does not fail.
+        let _ = write!(list, "{comma}\"{}\"", id.as_uuid().simple());
+    }
+    list + "]"
+}
+
+/// Strings or numbers as a list that SQL reads by `SELECT value FROM json_each(?)`.
+pub(crate) fn list<T: serde::Serialize>(items: &[T]) -> Done<String> {
+    Ok(serde_json::to_string(items)?)
+}
+
+/// A span in whole milliseconds; parts round up, so that nothing is early.
+pub(crate) fn millis(span: Duration) -> i64 {
+    i64::try_from(span.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX)
+}
+
+/// Cuts `0..n` into ranges of powers of two, largest first.
+pub(crate) fn chunks(n: usize) -> impl Iterator<Item = Range<usize>> {
+    let mut start = 0;
+    std::iter::from_fn(move || {
+        let left = n - start;
+        let size = if left >= ROWS { ROWS } else { 1 << left.checked_ilog2()? };
+        start += size;
+        Some(start - size..start)
+    })
+}
+
+/// `(?, ?), (?, ?)`: the places of so many rows of so many values.
+pub(crate) fn places(rows: usize, values: usize) -> String {
+    let row = format!("({})", vec!["?"; values].join(", "));
+    vec![row; rows].join(", ")
+}
+
+/// The options as they are written: nothing much for those of most jobs.
+pub(crate) fn options_text(options: &JobOptions) -> Done<String> {
+    // The priority has a column of its own, which counts.
+    let mut usual = JobOptions::default();
+    usual.priority = options.priority;
+    Ok(if *options == usual { "{}".into() } else { serde_json::to_string(options)? })
+}
+
+pub(crate) fn options(text: &str) -> serde_json::Result<JobOptions> {
+    if text == "{}" { Ok(JobOptions::default()) } else { serde_json::from_str(text) }
+}
+
+/// The job in a row of [`COLUMNS`], or what is wrong with it.
+pub(crate) fn read(row: &SqliteRow, now: Timestamp) -> Result<JobRecord, SetAside> {
+    try_read(row, now).map_err(|error| SetAside {
+        job: row.try_get("id").ok().map(JobId::from_uuid),
+        why: format!("the record cannot be read: {error}"),
+    })
+}
+
+type Unreadable = Box<dyn std::error::Error + Send + Sync>;
+
+fn try_read(row: &SqliteRow, now: Timestamp) -> Result<JobRecord, Unreadable> {
+    let id = JobId::from_uuid(row.try_get(1)?);
+    let (queue, kind) = (QueueName::new(row.try_get::<&str, _>(2)?)?, Kind::new(row.try_get::<&str, _>(3)?)?);
+    let (due, enqueued_at) = (row.try_get(8)?, Timestamp::from_millis(row.try_get(12)?));
+    let payload = Payload::from(row.try_get::<Vec<u8>, _>(21)?);
+    let mut options = options(row.try_get(4)?)?;
+    options.priority = row.try_get(5)?;
+    let mut job = JobRecord::new(id, queue, kind, payload, options, Timestamp::from_millis(due), enqueued_at);
+    let written: i64 = row.try_get(6)?;
+    job.state = state(written, due, now).ok_or_else(|| format!("there is no state {written}"))?;
+    job.reason = row.try_get::<Option<&str>, _>(7)?.map(str::parse).transpose()?;
+    job.attempt = row.try_get(9)?;
+    job.crashes = row.try_get(10)?;
+    job.generation = row.try_get(11)?;
+    job.started_at = moment(row, 13)?;
+    job.finished_at = moment(row, 14)?;
+    job.expires_at = moment(row, 15)?;
+    job.worker = row.try_get::<Option<Uuid>, _>(16)?.map(WorkerId::from_uuid);
+    job.lease_until = moment(row, 17)?;
+    job.cancel_requested = row.try_get(18)?;
+    job.progress = json(row, 19)?;
+    job.history = json(row, 20)?.unwrap_or_default();
+    job.result = row.try_get::<Option<Vec<u8>>, _>(22)?.map(Payload::from);
+    Ok(job)
+}
+
+fn moment(row: &SqliteRow, column: usize) -> sqlx::Result<Option<Timestamp>> {
+    Ok(row.try_get::<Option<i64>, _>(column)?.map(Timestamp::from_millis))
+}
+
+fn json<T: DeserializeOwned>(row: &SqliteRow, column: usize) -> Result<Option<T>, Unreadable> {
+    let text: Option<&str> = row.try_get(column)?;
+    Ok(text.map(serde_json::from_str).transpose()?)
+}
+
+/// Declares [`Brief`] from its columns, so that struct, reading and writing cannot disagree.
+macro_rules! brief {
+    (kept { $($kept:ident: $kept_type:ty,)* } changed { $($changed:ident: $changed_type:ty,)* }) => {
+        /// What of a job a transition looks at and changes: read by [`load`], written back by [`save`].
+        #[derive(Debug, Clone)]
+        pub(crate) struct Brief {
+            $(pub(crate) $kept: $kept_type,)*
+            $(pub(crate) $changed: $changed_type,)*
+        }
+
+        impl Brief {
+            const CHANGED: &[&str] = &[$(stringify!($changed)),*];
+            const COLUMNS: &[&str] = &[$(stringify!($kept),)* $(stringify!($changed)),*];
+
+            fn read(row: &SqliteRow) -> sqlx::Result<Self> {
+                let mut column = 0..;
+                let mut next = || column.next().unwrap_or_default();
+                Ok(Self { $($kept: row.try_get(next())?,)* $($changed: row.try_get(next())?,)* })
+            }
+
+            fn bind<'q>(&self, query: Statement<'q>) -> Statement<'q> {
+                query.bind(self.seq)$(.bind(self.$changed.clone()))*
+            }
+        }
+    };
+}
+
+type Statement<'q> = sqlx::query::Query<'q, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;
+
+brief! {
+    kept {
+        seq: i64,
+        id: Uuid,
+        worker: Option<Uuid>,
+        max_attempts: i64,
+        unique_scope: Option<i64>,
+        options: String,
+    }
+    changed {
+        queue: String,
+        priority: i64,
+        state: i64,
+        reason: Option<String>,
+        due: i64,
+        attempt: i64,
+        crashes: i64,
+        generation: i64,
+        finished_at: Option<i64>,
+        expires_at: Option<i64>,
+        claim: Option<Uuid>,
+        lease_until: Option<i64>,
+        cancel_requested: bool,
+        unique_key: Option<String>,
+        progress: Option<String>,
+        history: Option<String>,
+        error_class: Option<String>,
+        settled_token: Option<Uuid>,
+        settled_as: Option<String>,
+    }
+}
+
+/// The jobs of these ids that there are. A record of which not even this much can be read is left out.
+pub(crate) async fn load(
+    conn: &mut SqliteConnection,
+    ids: impl IntoIterator<Item = &JobId>,
+) -> Done<HashMap<JobId, Brief>> {
+    let columns = Brief::COLUMNS.join(", ");
+    let sql =
+        format!("SELECT {columns} FROM leasehold_jobs WHERE id IN (SELECT unhex(value) FROM json_each(?))");
+    let rows = sqlx::query(AssertSqlSafe(sql)).bind(id_list(ids)).fetch_all(conn).await?;
+    let jobs = rows.iter().filter_map(|row| Brief::read(row).ok());
+    Ok(jobs.map(|job| (JobId::from_uuid(job.id), job)).collect())
+}
+
+/// Writes changed jobs back.
+pub(crate) async fn save(conn: &mut SqliteConnection, jobs: &[&Brief]) -> Done<()> {
+    let set: Vec<_> =
+        Brief::CHANGED.iter().zip(2..).map(|(name, column)| format!("{name} = v.column{column}")).collect();
+    for chunk in chunks(jobs.len()) {
+        let sql = format!(
+            "UPDATE leasehold_jobs SET {} FROM (VALUES {}) AS v WHERE seq = v.column1",
+            set.join(", "),
+            places(chunk.len(), 1 + Brief::CHANGED.len())
+        );
+        let query = jobs[chunk].iter().fold(sqlx::query(AssertSqlSafe(sql)), |query, job| job.bind(query));
+        query.execute(&mut *conn).await?;
+    }
+    Ok(())
+}
+
+impl Brief {
+    pub(crate) fn state_at(&self, now: Timestamp) -> State {
+        // A state that does not exist cannot be changed either, like one that has ended.
+        state(self.state, self.due, now).unwrap_or(State::Failed)
+    }
+
+    /// Lets it wait until it is due.
+    pub(crate) fn wait(&mut self, due: Timestamp, reason: Reason, now: Timestamp) {
+        self.leave(waiting(due, now), reason.into());
+        self.due = due.as_millis();
+    }
+
+    /// Ends it, and sets when it may be removed (clauses S1, F5).
+    pub(crate) fn end(&mut self, state: State, reason: Option<Reason>, now: Timestamp) {
+        self.leave(state, reason);
+        let retention = options(&self.options).unwrap_or_default().retention;
+        let keep = match state {
+            State::Succeeded => retention.succeeded,
+            State::Cancelled => retention.cancelled,
+            _ => retention.failed,
+        };
+        self.finished_at = Some(now.as_millis());
+        self.expires_at = match keep {
+            Keep::For(span) => Some(now.plus(span).as_millis()),
+            Keep::Forever => None,
+        };
+        if self.unique_scope != Some(UNIQUE_FOR) {
+            self.unique_key = None;
+        }
+    }
+
+    fn leave(&mut self, state: State, reason: Option<Reason>) {
+        self.state = code(state);
+        self.reason = reason.map(|reason| reason.to_string());
+        (self.claim, self.lease_until, self.cancel_requested) = (None, None, false);
+    }
+
+    /// Adds to the history, which keeps the first failure and the latest (clause S4).
+    pub(crate) fn remember(&mut self, failure: Failure) -> Done<()> {
+        let known = self.history.as_deref().map(serde_json::from_str::<Vec<Failure>>);
+        let mut history = known.and_then(Result::ok).unwrap_or_default();
+        if history.len() >= HISTORY {
+            history.remove(1);
+        }
+        self.error_class = Some(failure.class.clone());
+        history.push(failure);
+        self.history = Some(serde_json::to_string(&history)?);
+        Ok(())
+    }
+
+    /// Tells watchers of its new state.
+    pub(crate) fn tell(&self, session: &mut Session) {
+        let Ok(queue) = QueueName::new(&self.queue) else { return };
+        session.tell_state(JobId::from_uuid(self.id), &queue, self.state_at(session.now));
+    }
+}
+
+/// Inserts payloads or results of jobs, by their `seq`, with `sql` as far as its rows.
+pub(crate) async fn insert_blobs(
+    conn: &mut SqliteConnection,
+    sql: &str,
+    blobs: &[(i64, &Payload)],
+) -> Done<()> {
+    for chunk in chunks(blobs.len()) {
+        let sql = format!("{sql} {}", places(chunk.len(), 2));
+        let query = sqlx::query(AssertSqlSafe(sql));
+        let bind = |query: Statement<'static>, (seq, blob): &(i64, &Payload)| {
+            query.bind(*seq).bind(blob.as_bytes().to_vec())
+        };
+        blobs[chunk].iter().fold(query, bind).execute(&mut *conn).await?;
+    }
+    Ok(())
+}
+
+/// How the scopes of unique keys are written (clause P4).
+pub(crate) const UNIQUE_UNTIL_CLAIMED: i64 = 1;
+pub(crate) const UNIQUE_UNTIL_FINISHED: i64 = 2;
+pub(crate) const UNIQUE_FOR: i64 = 3;

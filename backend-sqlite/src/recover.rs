@@ -1,0 +1,52 @@
+//! Takes back jobs whose leases ran out: see `Backend::expired` and `Backend::recover`.
+
+use leasehold_core::backend::{Answer, Expired, ExpiredLease, Recover, Settle};
+use leasehold_core::{ClaimId, JobRecord};
+use sqlx::{AssertSqlSafe, Row};
+use uuid::Uuid;
+
+use crate::claim::set_aside;
+use crate::error::Done;
+use crate::record::{self, COLUMNS};
+use crate::settle::{By, settle};
+use crate::writer::Session;
+
+/// Runs in the writer, since records that cannot be read are set aside (clause B3).
+pub(crate) async fn expired(session: &mut Session, request: Expired) -> Done<Vec<ExpiredLease>> {
+    let sql = format!(
+        "SELECT {COLUMNS}, claim FROM leasehold_jobs WHERE state = 3 AND lease_until < ?
+         ORDER BY lease_until, id LIMIT ?"
+    );
+    let rows = sqlx::query(AssertSqlSafe(sql))
+        .bind(session.now.as_millis())
+        .bind(i64::try_from(request.limit).unwrap_or(i64::MAX))
+        .fetch_all(&mut session.conn)
+        .await?;
+    let mut leases = Vec::with_capacity(rows.len());
+    for row in &rows {
+        match record::read(row, session.now) {
+            Ok(job) => leases.push(lease(job, ClaimId::from_uuid(row.try_get::<Uuid, _>("claim")?))),
+            Err(bad) => set_aside(session, row.try_get("seq")?, &bad).await?,
+        }
+    }
+    Ok(leases)
+}
+
+fn lease(job: JobRecord, claim: ClaimId) -> ExpiredLease {
+    ExpiredLease {
+        job: job.id,
+        token: claim.token(job.id),
+        queue: job.queue,
+        kind: job.kind,
+        worker: job.worker,
+        attempt: job.attempt,
+        max_attempts: job.options.max_attempts,
+        crashes: job.crashes,
+        crash_budget: job.options.crash_budget,
+        retry: job.options.retry,
+    }
+}
+
+pub(crate) async fn recover(session: &mut Session, request: Recover) -> Done<Vec<Answer>> {
+    settle(session, Settle { settlements: request.settlements }, By::Recoverer).await
+}

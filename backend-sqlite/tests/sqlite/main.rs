@@ -1,0 +1,3 @@
+//! What is SQLite's alone; what every backend promises is in `leasehold-conformance`.
+
+mod basics;

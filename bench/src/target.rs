@@ -1,0 +1,84 @@
+use std::time::Duration;
+
+use async_trait::async_trait;
+use leasehold_core::backend::{Answer, Claim, Enqueue, Enqueued, Settle, Settlement, Verdict};
+use leasehold_core::{Backend, Deadline, JobId, LeaseToken, NewJob, QueueName, WorkerId};
+
+use crate::Trouble;
+use crate::counted::Counted;
+
+/// How many jobs one call takes.
+pub(crate) const BATCH: usize = 500;
+/// Longer than any call of a run takes, so that none is cut off.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A job that was claimed.
+pub(crate) type Held = (JobId, LeaseToken);
+
+/// What a workload works on: a backend, or what it is compared with.
+#[async_trait]
+pub(crate) trait Target: Send {
+    async fn enqueue(&mut self, jobs: Vec<NewJob>) -> Result<(), Trouble>;
+    /// Claims up to [`BATCH`] jobs.
+    async fn claim(&mut self) -> Result<Vec<Held>, Trouble>;
+    /// Settles jobs as succeeded.
+    async fn settle(&mut self, held: Vec<Held>) -> Result<(), Trouble>;
+    /// Round trips so far, where they are counted.
+    fn calls(&self) -> Option<u64>;
+}
+
+#[async_trait]
+impl Target for Counted {
+    async fn enqueue(&mut self, jobs: Vec<NewJob>) -> Result<(), Trouble> {
+        let answers = Backend::enqueue(self, Deadline::after(PATIENCE), Enqueue { jobs }).await?;
+        expect("enqueued", answers.iter().all(Enqueued::is_created))
+    }
+
+    async fn claim(&mut self) -> Result<Vec<Held>, Trouble> {
+        let lease = Duration::from_mins(10);
+        let claim = Claim::new(WorkerId::generate(), [QueueName::default()], BATCH, lease);
+        let claimed = Backend::claim(self, Deadline::after(PATIENCE), claim).await?;
+        Ok(claimed.jobs.iter().map(|leased| (leased.job.id, leased.token)).collect())
+    }
+
+    async fn settle(&mut self, held: Vec<Held>) -> Result<(), Trouble> {
+        let succeed = |(job, token)| {
+            let verdict = Verdict::Succeed { result: None };
+            Settlement { job, token, verdict, failure: None }
+        };
+        let settlements = held.into_iter().map(succeed).collect();
+        let answers = Backend::settle(self, Deadline::after(PATIENCE), Settle { settlements }).await?;
+        expect("settled", answers.iter().all(|answer| *answer == Answer::Applied))
+    }
+
+    fn calls(&self) -> Option<u64> {
+        Some(Counted::calls(self))
+    }
+}
+
+/// A number counts only if the work was done.
+pub(crate) fn expect(what: &str, holds: bool) -> Result<(), Trouble> {
+    if holds {
+        Ok(())
+    } else {
+        Err(format!("not every job was {what}; the numbers would mean nothing").into())
+    }
+}
+
+/// `count` jobs of an ordinary size: a payload of about 100 bytes.
+pub(crate) fn jobs(count: usize) -> Result<Vec<NewJob>, Trouble> {
+    let text = "x".repeat(70);
+    let job = |n| NewJob::dynamic("bench", &(n, "ann@example.org", &text));
+    Ok((0..count).map(job).collect::<Result<_, _>>()?)
+}
+
+/// The same, in batches.
+pub(crate) fn batches(count: usize) -> Result<Vec<Vec<NewJob>>, Trouble> {
+    let mut jobs = jobs(count)?;
+    let mut batches = Vec::with_capacity(count.div_ceil(BATCH));
+    while !jobs.is_empty() {
+        let rest = jobs.split_off(jobs.len().min(BATCH));
+        batches.push(std::mem::replace(&mut jobs, rest));
+    }
+    Ok(batches)
+}

@@ -1,0 +1,125 @@
+use std::time::Duration;
+
+use futures::{FutureExt, StreamExt, TryStreamExt};
+use leasehold_core::policy::BoxError;
+use leasehold_core::{ErrorKind, JobRecord, Payload, Progress, Queue, Reason, State, Store};
+
+use crate::{Add, store};
+
+async fn with_one_job() -> (Store, Queue) {
+    let store = store();
+    let queue = store.queue("sums").unwrap();
+    queue.enqueue(Add { a: 1, b: 2 }).await.unwrap();
+    (store, queue)
+}
+
+async fn only(store: &Store) -> JobRecord {
+    leasehold_core::testing::enqueued(store, "add").await.unwrap().remove(0)
+}
+
+#[tokio::test(start_paused = true)]
+async fn completes_fails_retries_and_releases() {
+    let (store, queue) = with_one_job().await;
+    let mut consumer = queue.consumer();
+
+    consumer.next().await.unwrap().unwrap().release().await.unwrap();
+    let job = only(&store).await;
+    assert_eq!((job.state, job.attempt, job.reason), (State::Queued, 0, Some(Reason::Released)));
+
+    consumer.next().await.unwrap().unwrap().retry(Duration::from_secs(5)).await.unwrap();
+    let job = only(&store).await;
+    assert_eq!((job.state, job.attempt, job.reason), (State::Scheduled, 1, Some(Reason::RetryRequested)));
+    assert!(consumer.next().await.unwrap().is_none());
+
+    tokio::time::advance(Duration::from_secs(5)).await;
+    consumer.next().await.unwrap().unwrap().fail("no such number").await.unwrap();
+    let job = only(&store).await;
+    assert_eq!((job.state, job.attempt, job.reason), (State::Scheduled, 2, Some(Reason::Error)));
+    assert_eq!(job.last_failure().unwrap().message, "no such number");
+
+    tokio::time::advance(Duration::from_secs(5)).await;
+    consumer.next().await.unwrap().unwrap().complete(Some(Payload::json(&3).unwrap())).await.unwrap();
+    let job = only(&store).await;
+    assert_eq!((job.state, job.result.unwrap().parse::<u64>().unwrap()), (State::Succeeded, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn progress_renews_the_lease() {
+    let (store, queue) = with_one_job().await;
+    let mut held = queue.consumer().lease(Duration::from_secs(10)).next().await.unwrap().unwrap();
+    tokio::time::advance(Duration::from_secs(8)).await;
+    let progress = Progress { done: 1, total: Some(2), message: "half".into() };
+    assert!(!held.progress(progress.clone()).await.unwrap());
+    let job = only(&store).await;
+    assert_eq!(job.progress, Some(progress));
+    assert_eq!(job.lease_until.unwrap().since(store.now().await.unwrap()), Duration::from_secs(10));
+    store.cancel(job.id).await.unwrap();
+    assert!(held.renew().await.unwrap());
+    drop(held);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_dropped_is_given_back_with_its_attempt() {
+    let (store, queue) = with_one_job().await;
+    queue.enqueue(Add { a: 3, b: 4 }).await.unwrap();
+    let mut consumer = queue.consumer().prefetch(2);
+    drop(consumer.next().await.unwrap().unwrap());
+    consumer.close().await.unwrap();
+    for job in leasehold_core::testing::enqueued(&store, "add").await.unwrap() {
+        assert_eq!((job.state, job.attempt), (State::Queued, 0));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_lease_cannot_be_completed() {
+    let (store, queue) = with_one_job().await;
+    let held = queue.consumer().lease(Duration::from_secs(1)).next().await.unwrap().unwrap();
+    tokio::time::advance(Duration::from_secs(2)).await;
+    crate::worker::recover(&store).await;
+    let error = held.complete(None).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    assert_eq!(only(&store).await.state, State::Scheduled);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_scope_completes_and_fails_by_itself_and_keeps_the_lease() {
+    let (store, queue) = with_one_job().await;
+    let mut consumer = queue.consumer().lease(Duration::from_secs(3));
+    let held = consumer.next().await.unwrap().unwrap();
+    let slow = held.run(|job| async move {
+        let sum: Add = job.payload.parse()?;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        crate::worker::recover(queue.store()).await;
+        Ok::<_, BoxError>(Some(Payload::json(&(sum.a + sum.b))?))
+    });
+    slow.await.unwrap();
+    assert_eq!(only(&store).await.state, State::Succeeded);
+
+    store.requeue(only(&store).await.id).await.unwrap();
+    let held = consumer.next().await.unwrap().unwrap();
+    held.run(|_| async { Err::<Option<Payload>, _>("broken") }).await.unwrap();
+    assert_eq!(only(&store).await.reason, Some(Reason::Error));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_in_a_scope_fails_the_job_and_goes_on() {
+    let (store, queue) = with_one_job().await;
+    let held = queue.consumer().next().await.unwrap().unwrap();
+    let work = held.run(|_| async { if true { panic!("out of beans") } else { Ok::<_, BoxError>(None) } });
+    assert!(std::panic::AssertUnwindSafe(work).catch_unwind().await.is_err());
+    assert_eq!(only(&store).await.reason, Some(Reason::Panic));
+}
+
+#[tokio::test(start_paused = true)]
+async fn streams_jobs_as_they_come() {
+    let (_store, queue) = with_one_job().await;
+    let mut consumer = queue.consumer();
+    let producer = async {
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        queue.enqueue(Add { a: 3, b: 4 }).await.unwrap();
+    };
+    let consuming = consumer.stream().take(2).try_for_each(|held| held.complete(None));
+    let (done, ()) = tokio::join!(consuming, producer);
+    done.unwrap();
+    assert_eq!(queue.counts().await.unwrap().of(State::Succeeded), 2);
+}

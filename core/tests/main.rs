@@ -1,0 +1,25 @@
+//! The client, the worker and the layers, on the store in memory and virtual time.
+
+mod consumer;
+mod layers;
+mod queue;
+mod worker;
+
+use leasehold_core::{JobArgs, Store};
+use leasehold_memory::Memory;
+use serde::{Deserialize, Serialize};
+
+/// A fresh store in memory.
+fn store() -> Store {
+    Store::new(Memory::new())
+}
+
+#[derive(Debug, Serialize, Deserialize, PartialEq)]
+struct Add {
+    a: u64,
+    b: u64,
+}
+
+impl JobArgs for Add {
+    const KIND: &'static str = "add";
+}

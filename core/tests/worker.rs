@@ -1,0 +1,525 @@
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use leasehold_core::backend::{Claim, Expired, Level, LogSource, Recover, Settlement, StopWorkers, TagRule};
+use leasehold_core::policy::{Backoff, BoxError, ClassRule, Control, JobFailure, RetryPolicy, after_expiry};
+use leasehold_core::testing::{Chaos, Faults, ManualClock, enqueued, run_all};
+use leasehold_core::worker::{Args, HandlerOptions, Json, State as Shared, WorkerBuilder};
+use leasehold_core::{
+    Attempt, ErrorKind, JobArgs, JobRecord, Limits, NewJob, Progress, Reason, State, Store, Tag, Worker,
+    WorkerId,
+};
+use leasehold_memory::Memory;
+use tokio::sync::Notify;
+
+use crate::{Add, store};
+
+async fn add(Args(sum): Args<Add>) -> Result<Json<u64>, BoxError> {
+    Ok(Json(sum.a.checked_add(sum.b).ok_or("too large")?))
+}
+
+fn builder(store: &Store) -> WorkerBuilder {
+    Worker::builder(store).queue("sums")
+}
+
+async fn enqueue(store: &Store, a: u64, b: u64) -> leasehold_core::JobId {
+    store.queue("sums").unwrap().enqueue(Add { a, b }).await.unwrap()
+}
+
+async fn only(store: &Store) -> JobRecord {
+    enqueued(store, Add::KIND).await.unwrap().remove(0)
+}
+
+/// Recovers all leases that ran out, as any worker does.
+pub(crate) async fn recover(store: &Store) {
+    let backend = store.backend();
+    let expired = backend.expired(Default::default(), Expired { limit: 100 }).await.unwrap();
+    let settlements = expired.iter().map(|lease| {
+        let decision = after_expiry(lease, &RetryPolicy::default(), 0.0);
+        Settlement {
+            job: lease.job,
+            token: lease.token,
+            verdict: decision.verdict,
+            failure: decision.failure,
+        }
+    });
+    backend.recover(Default::default(), Recover { settlements: settlements.collect() }).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn runs_typed_handlers_and_keeps_their_results() {
+    let store = store();
+    let job = enqueue(&store, 2, 3).await;
+    let worker = builder(&store).handle(Add::KIND, add).build().unwrap();
+    let summary = run_all(&store, worker).await.unwrap();
+    assert_eq!((summary.succeeded, summary.lost), (1, 0));
+    let done = store.find(job).await.unwrap().unwrap();
+    assert_eq!((done.state, done.attempt), (State::Succeeded, 1));
+    assert_eq!(done.result.unwrap().parse::<u64>().unwrap(), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_hours_retries_run_in_a_moment_of_real_time() {
+    let store = store();
+    enqueue(&store, 1, 1).await;
+    let tries = Arc::new(AtomicU32::new(0));
+    async fn flaky(attempt: Attempt, tries: Shared<Arc<AtomicU32>>) -> Result<(), &'static str> {
+        assert_eq!(tries.fetch_add(1, Ordering::SeqCst) + 1, attempt.number());
+        if attempt.number() < 12 { Err("not yet") } else { Ok(()) }
+    }
+    let begun = store.now().await.unwrap();
+    let worker = builder(&store).state(tries.clone()).handle(Add::KIND, flaky).build().unwrap();
+    let summary = run_all(&store, worker).await.unwrap();
+    assert_eq!((summary.retried, summary.succeeded), (11, 1));
+    let job = only(&store).await;
+    assert_eq!((job.attempt, job.history.len()), (12, 10));
+    assert_eq!(
+        (job.history[0].attempt, job.history[9].attempt),
+        (1, 11),
+        "the first and the latest are kept"
+    );
+    assert!(store.now().await.unwrap().since(begun) > Duration::from_mins(15));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_is_a_failure_with_its_message_and_place() {
+    let store = store();
+    store
+        .queue("sums")
+        .unwrap()
+        .enqueue(NewJob::of(&Add { a: 1, b: 1 }).unwrap().max_attempts(1))
+        .await
+        .unwrap();
+    enqueue(&store, 2, 2).await;
+    async fn fragile(Args(sum): Args<Add>) {
+        assert!(sum.a != 1, "cannot add {}", sum.a);
+    }
+    let worker = builder(&store).handle(Add::KIND, fragile).build().unwrap();
+    let summary = run_all(&store, worker).await.unwrap();
+    assert_eq!((summary.succeeded, summary.failed), (1, 1), "the worker goes on after a panic");
+    let job = only(&store).await;
+    assert_eq!((job.state, job.reason), (State::Failed, Some(Reason::MaxAttempts)));
+    let failure = job.last_failure().unwrap();
+    assert_eq!((failure.reason, failure.class.as_str()), (Reason::Panic, "panic"));
+    assert!(
+        failure.message.contains("cannot add 1") && failure.message.contains("worker.rs"),
+        "{}",
+        failure.message
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_payload_that_does_not_fit_fails_once_and_says_why() {
+    let store = store();
+    store.queue("sums").unwrap().enqueue(NewJob::dynamic(Add::KIND, "three").unwrap()).await.unwrap();
+    let worker = builder(&store).handle(Add::KIND, add).build().unwrap();
+    let summary = run_all(&store, worker).await.unwrap();
+    assert_eq!((summary.failed, summary.retried), (1, 0));
+    let job = only(&store).await;
+    assert_eq!((job.state, job.reason), (State::Failed, Some(Reason::BadPayload)));
+    assert!(job.last_failure().unwrap().message.contains("Add"), "{:?}", job.history);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kind_without_a_handler_is_left_for_others_and_blocks_nothing() {
+    let store = store();
+    let queue = store.queue("sums").unwrap();
+    queue.enqueue_all((0..100).map(|n| NewJob::dynamic("unknown", &n).unwrap().priority(9))).await.unwrap();
+    let job = enqueue(&store, 1, 2).await;
+    let summary = builder(&store).handle(Add::KIND, add).until_idle().build().unwrap().run().await;
+    assert_eq!(summary.succeeded, 1);
+    assert_eq!(store.find(job).await.unwrap().unwrap().state, State::Succeeded);
+    assert!(enqueued(&store, "unknown").await.unwrap().iter().all(|job| job.attempt == 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_way_to_end_is_told_apart() {
+    let store = store();
+    async fn by_number(
+        Args(sum): Args<Add>,
+        attempt: Attempt,
+        put_off: Shared<Mutex<Vec<u64>>>,
+    ) -> Result<(), BoxError> {
+        let soon = Duration::from_secs(5);
+        let first_time = || {
+            let mut put_off = put_off.lock().unwrap();
+            let first = !put_off.contains(&sum.a);
+            put_off.push(sum.a);
+            first
+        };
+        match (sum.a, attempt.number()) {
+            (0, _) => Err(Control::Abort("not wanted".into()).into()),
+            (1, _) => Err(JobFailure::error("mine", "hopeless").permanent().into()),
+            (2, 1) => Err(Control::Retry(Some(soon)).into()),
+            (3, 1) if first_time() => Err(Control::Snooze(soon).into()),
+            (4, 1) if first_time() => Err(Control::RateLimited(soon).into()),
+            _ => Ok(()),
+        }
+    }
+    for a in 0..5 {
+        enqueue(&store, a, 0).await;
+    }
+    let put_off = Mutex::new(Vec::<u64>::new());
+    let worker = builder(&store).state(put_off).handle(Add::KIND, by_number).build().unwrap();
+    run_all(&store, worker).await.unwrap();
+    let ends: Vec<_> =
+        enqueued(&store, Add::KIND).await.unwrap().iter().map(|j| (j.state, j.reason, j.attempt)).collect();
+    assert_eq!(
+        ends,
+        [
+            (State::Cancelled, Some(Reason::Aborted), 1),
+            (State::Failed, Some(Reason::Error), 1),
+            (State::Succeeded, None, 2),
+            (State::Succeeded, None, 1),
+            (State::Succeeded, None, 1),
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn retries_wait_by_the_rule_of_their_class() {
+    let store = store();
+    enqueue(&store, 1, 1).await;
+    let policy = RetryPolicy::new(Backoff::Fixed { delay: Duration::from_secs(1) })
+        .class("busy", ClassRule::Backoff(Backoff::Fixed { delay: Duration::from_secs(100) }));
+    async fn busy_then_done(attempt: Attempt) -> Result<(), JobFailure> {
+        if attempt.number() == 1 { Err(JobFailure::error("busy", "come again")) } else { Ok(()) }
+    }
+    let options = HandlerOptions::default().retry(policy);
+    let worker = builder(&store).handle_with(Add::KIND, options, busy_then_done).build().unwrap();
+    run_all(&store, worker).await.unwrap();
+    let job = only(&store).await;
+    assert!(job.finished_at.unwrap().since(job.enqueued_at) >= Duration::from_secs(100));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_time_out_ends_a_handler_that_does_not_end_itself() {
+    let store = store();
+    enqueue(&store, 1, 1).await;
+    async fn slow(attempt: Attempt) {
+        if attempt.number() == 1 {
+            std::future::pending::<()>().await;
+        }
+    }
+    let options = HandlerOptions::default().timeout(Duration::from_secs(90));
+    let worker = builder(&store).handle_with(Add::KIND, options, slow).build().unwrap();
+    run_all(&store, worker).await.unwrap();
+    let job = only(&store).await;
+    assert_eq!((job.state, job.attempt, job.history[0].reason), (State::Succeeded, 2, Reason::Timeout));
+    let ran = job.history[0].at.since(job.enqueued_at);
+    assert!(
+        ran >= Duration::from_secs(90) && ran < Duration::from_secs(95),
+        "the lease of 30 s was renewed: {ran:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn never_runs_more_than_its_concurrency_and_renews_what_waits() {
+    let store = store();
+    let queue = store.queue("sums").unwrap();
+    queue.enqueue_all((0..200).map(|a| Add { a, b: 0 })).await.unwrap();
+    let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let counters = (now, most.clone());
+    async fn busy(counters: Shared<(Arc<AtomicUsize>, Arc<AtomicUsize>)>, Args(sum): Args<Add>) {
+        let (now, most) = &*counters.0;
+        most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+        // The first ones are quick, so that many are held ahead; then each takes longer than a lease.
+        tokio::time::sleep(Duration::from_millis(if sum.a < 50 { 1 } else { 5_000 })).await;
+        now.fetch_sub(1, Ordering::SeqCst);
+    }
+    let worker = builder(&store).concurrency(4).lease(Duration::from_secs(3)).state(counters);
+    let summary = run_all(&store, worker.handle(Add::KIND, busy).build().unwrap()).await.unwrap();
+    assert_eq!(
+        (most.load(Ordering::SeqCst), summary.succeeded, summary.lost, summary.retried),
+        (4, 200, 0, 0)
+    );
+    let attempts: u32 = enqueued(&store, Add::KIND).await.unwrap().iter().map(|job| job.attempt).sum();
+    assert_eq!(attempts, 200, "no job ran twice");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_too_long_behind_slow_jobs_is_given_back() {
+    let store = store();
+    let queue = store.queue("sums").unwrap();
+    queue.enqueue_all((0..40).map(|a| Add { a, b: 0 })).await.unwrap();
+    async fn quick_then_slow(Args(sum): Args<Add>) {
+        tokio::time::sleep(Duration::from_millis(if sum.a < 20 { 1 } else { 100_000 })).await;
+    }
+    let slow = builder(&store).concurrency(1).handle(Add::KIND, quick_then_slow).build().unwrap().start();
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    let helper = builder(&store).concurrency(20).handle(Add::KIND, add).build().unwrap().start();
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    let counts = queue.counts().await.unwrap();
+    assert_eq!((counts.of(State::Succeeded), counts.of(State::Running)), (39, 1), "{counts:?}");
+    helper.stop().await.unwrap();
+    slow.stopper().interrupt();
+    slow.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_graceful_stop_finishes_within_its_grace_and_gives_the_rest_back() {
+    let store = store();
+    for a in [1, 1_000] {
+        enqueue(&store, a, 0).await;
+    }
+    async fn sleep(Args(sum): Args<Add>) {
+        tokio::time::sleep(Duration::from_secs(sum.a)).await;
+    }
+    let worker =
+        builder(&store).grace(Duration::from_secs(10)).handle(Add::KIND, sleep).build().unwrap().start();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let begun = tokio::time::Instant::now();
+    let summary = worker.stop().await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(11), "{:?}", begun.elapsed());
+    assert_eq!((summary.succeeded, summary.released), (1, 1));
+    let jobs = enqueued(&store, Add::KIND).await.unwrap();
+    assert_eq!((jobs[0].state, jobs[0].attempt), (State::Succeeded, 1));
+    assert_eq!(
+        (jobs[1].state, jobs[1].attempt, jobs[1].reason),
+        (State::Queued, 0, Some(Reason::Interrupted))
+    );
+    assert!(store.workers(None, 10).await.unwrap()[0].left);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancelled_job_is_told_and_ends_as_cancelled() {
+    let store = store();
+    let polite = enqueue(&store, 1, 0).await;
+    let rude = enqueue(&store, 2, 0).await;
+    async fn until_cancelled(Args(sum): Args<Add>, attempt: Attempt) -> Result<(), &'static str> {
+        if sum.a == 2 {
+            std::future::pending::<()>().await;
+        }
+        attempt.cancelled().await;
+        Err("told to end")
+    }
+    let worker = builder(&store).handle(Add::KIND, until_cancelled).build().unwrap().start();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    for job in [polite, rude] {
+        store.cancel(job).await.unwrap();
+    }
+    for job in [polite, rude] {
+        let ended = store.wait(job, Duration::from_secs(60)).await.unwrap();
+        assert_eq!((ended.state, ended.reason), (State::Cancelled, Some(Reason::Cancelled)));
+    }
+    worker.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn jobs_of_a_dead_worker_run_again_and_poison_is_set_aside() {
+    let store = store();
+    let queue = store.queue("sums").unwrap();
+    queue.enqueue(NewJob::of(&Add { a: 1, b: 0 }).unwrap().crash_budget(1)).await.unwrap();
+    queue.enqueue(Add { a: 2, b: 0 }).await.unwrap();
+    async fn deadly(Args(sum): Args<Add>) {
+        if sum.a == 1 {
+            std::future::pending::<()>().await;
+        }
+    }
+    for _ in 0..2 {
+        let worker = builder(&store).name("same name").handle(Add::KIND, deadly).build().unwrap().start();
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        drop(worker); // as `kill -9` does: nothing is given back
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let survivor = builder(&store).name("same name").handle(Add::KIND, add).build().unwrap();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    run_all(&store, survivor).await.unwrap();
+    let jobs = enqueued(&store, Add::KIND).await.unwrap();
+    assert_eq!((jobs[1].state, jobs[1].crashes), (State::Succeeded, 0));
+    // The first start was recovered by the second worker or the survivor; one crash is within the budget.
+    assert!(jobs[0].state == State::Succeeded || jobs[0].reason == Some(Reason::Poison), "{:?}", jobs[0]);
+    assert!(jobs[0].crashes >= 1 && jobs[0].history[0].reason == Reason::LeaseExpired);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_cannot_renew_stops_its_handlers_before_the_lease_ends() {
+    let memory = Memory::new();
+    let chaos = Arc::new(Chaos::new(Arc::new(memory.clone()), Faults::default(), 7));
+    let store = Store::with_limits(chaos.clone(), Limits::default());
+    enqueue(&store, 1, 0).await;
+    let stopped = Arc::new((Mutex::new(None), Notify::new()));
+    async fn watched(attempt: Attempt, stopped: Shared<Arc<(Mutex<Option<tokio::time::Instant>>, Notify)>>) {
+        attempt.cancelled().await;
+        *stopped.0.0.lock().unwrap() = Some(tokio::time::Instant::now());
+        stopped.0.1.notify_one();
+        std::future::pending::<()>().await;
+    }
+    let begun = tokio::time::Instant::now();
+    let lease = Duration::from_secs(10);
+    let worker =
+        builder(&store).lease(lease).state(stopped.clone()).handle(Add::KIND, watched).build().unwrap();
+    let worker = worker.start();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    chaos.set(Faults { hung: 1.0, ..Faults::default() });
+    stopped.1.notified().await;
+    let at: tokio::time::Instant = stopped.0.lock().unwrap().unwrap();
+    assert!(at.duration_since(begun) < lease, "stopped after {:?}", at.duration_since(begun));
+    chaos.set(Faults::default());
+    let done = builder(&store).handle(Add::KIND, add).build().unwrap();
+    worker.stop().await.unwrap();
+    assert_eq!(
+        run_all(&store, done).await.unwrap().succeeded,
+        1,
+        "and the store is used again when it is back"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_fails_never_ends_a_worker() {
+    let chaos = Arc::new(Chaos::new(Arc::new(Memory::new()), Faults::default(), 42));
+    let store = Store::with_limits(chaos.clone(), Limits::default());
+    store.queue("sums").unwrap().enqueue_all((0..300).map(|a| Add { a, b: 1 })).await.unwrap();
+    let runs = Arc::new(AtomicUsize::new(0));
+    async fn counted(Args(sum): Args<Add>, runs: Shared<Arc<AtomicUsize>>) -> Json<u64> {
+        runs.fetch_add(1, Ordering::SeqCst);
+        tokio::time::sleep(Duration::from_millis(sum.a)).await;
+        Json(sum.a)
+    }
+    let handler = |args, runs| async { Ok::<_, BoxError>(counted(args, runs).await) };
+    let worker = builder(&store).state(runs.clone()).handle(Add::KIND, handler).build().unwrap().start();
+    let faults = Faults { refused: 0.2, request_lost: 0.2, reply_lost: 0.2, repeated: 0.2, hung: 0.05 };
+    for faults in [faults, Faults { refused: 1.0, ..faults }, faults, Faults { hung: 1.0, ..faults }, faults]
+    {
+        chaos.set(faults);
+        tokio::time::sleep(Duration::from_secs(20)).await;
+    }
+    chaos.set(Faults::default());
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    let jobs = enqueued(&store, Add::KIND).await.unwrap();
+    let unfinished: Vec<_> = jobs.iter().filter(|job| job.state != State::Succeeded).collect();
+    assert!(unfinished.is_empty(), "{unfinished:?}");
+    assert!(jobs.iter().all(|job| job.history.iter().all(|failure| failure.reason == Reason::LeaseExpired)));
+    worker.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn progress_and_logs_are_seen_while_the_job_runs() {
+    let store = store();
+    let job = enqueue(&store, 1, 0).await;
+    async fn chatty(attempt: Attempt) {
+        for done in 1..=3 {
+            attempt.progress(Progress { done, total: Some(3), message: format!("step {done}") });
+            attempt.log(Level::Info, format!("step {done}"));
+        }
+        std::future::pending::<()>().await;
+    }
+    let worker = builder(&store).handle(Add::KIND, chatty).build().unwrap().start();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let record = store.find(job).await.unwrap().unwrap();
+    assert_eq!((record.state, record.progress.unwrap().done), (State::Running, 3));
+    let page = store.logs(LogSource::Job(job), 0, 10).await.unwrap();
+    let lines: Vec<_> = page.lines.iter().map(|line| line.message.as_str()).collect();
+    assert_eq!(lines, ["step 1", "step 2", "step 3"]);
+    let same = store.logs(LogSource::Worker(worker.id()), 0, 10).await.unwrap();
+    assert_eq!(same.lines.len(), 3);
+    worker.stopper().interrupt();
+    worker.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn layers_stand_around_every_handler() {
+    let store = store();
+    enqueue(&store, 1, 0).await;
+    let seen = Arc::new(AtomicUsize::new(0));
+    let counting = {
+        let seen = seen.clone();
+        tower::util::MapRequestLayer::new(move |attempt: Attempt| {
+            seen.fetch_add(1, Ordering::SeqCst);
+            attempt
+        })
+    };
+    let hurry = tower::timeout::TimeoutLayer::new(Duration::from_secs(2));
+    async fn first_is_slow(attempt: Attempt) {
+        if attempt.number() == 1 {
+            std::future::pending::<()>().await;
+        }
+    }
+    let worker =
+        builder(&store).handle(Add::KIND, first_is_slow).layer(hurry).layer(counting).build().unwrap();
+    run_all(&store, worker).await.unwrap();
+    assert_eq!((seen.load(Ordering::SeqCst), only(&store).await.history[0].reason), (2, Reason::Error));
+}
+
+#[tokio::test(start_paused = true)]
+async fn works_on_several_queues_kinds_and_tags() {
+    let store = store();
+    for (queue, tag) in [("a", "gpu"), ("b", "gpu"), ("b", "cpu"), ("c", "gpu")] {
+        let job = NewJob::of(&Add { a: 1, b: 1 }).unwrap().tag(Tag::new(tag).unwrap());
+        store.queue(queue).unwrap().enqueue(job).await.unwrap();
+    }
+    store
+        .queue("a")
+        .unwrap()
+        .enqueue(NewJob::dynamic("other", &1).unwrap().tag(Tag::new("gpu").unwrap()))
+        .await
+        .unwrap();
+    let tags = TagRule::JobHasAll([Tag::new("gpu").unwrap()].into());
+    let worker = Worker::builder(&store).queue("a").queue("b").tags(tags).handle(Add::KIND, add);
+    let summary = worker.handle("other", || async {}).until_idle().build().unwrap().run().await;
+    assert_eq!(summary.succeeded, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn checks_in_is_seen_and_can_be_stopped_from_afar() {
+    let store = store();
+    let worker = builder(&store).name("adder").handle(Add::KIND, add).build().unwrap().start();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let seen = store.workers(None, 10).await.unwrap().remove(0);
+    assert_eq!((seen.worker, seen.info.name.as_str(), seen.lost), (worker.id(), "adder", false));
+    assert_eq!(store.stop_workers(StopWorkers::All).await.unwrap(), 1);
+    worker.join().await.unwrap();
+    assert!(store.workers(None, 10).await.unwrap()[0].left);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_whose_lease_was_lost_is_stopped_and_what_it_did_is_not_recorded() {
+    let clock = ManualClock::default();
+    let store = Store::new(Memory::on_clock(clock.clone()));
+    let job = enqueue(&store, 1, 0).await;
+    async fn slow(attempt: Attempt) {
+        attempt.cancelled().await;
+    }
+    let worker =
+        builder(&store).handle(Add::KIND, slow).recovery(Duration::from_hours(1)).build().unwrap().start();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    // The store's clock runs ahead, and somebody else takes the job back.
+    clock.advance(Duration::from_secs(31));
+    recover(&store).await;
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    let summary = worker.stop().await.unwrap();
+    assert_eq!((summary.lost, summary.succeeded), (1, 0));
+    let record = store.find(job).await.unwrap().unwrap();
+    assert_eq!((record.state, record.attempt, record.crashes), (State::Scheduled, 1, 1));
+}
+
+#[tokio::test]
+async fn a_worker_that_cannot_work_is_refused_when_it_is_built() {
+    let store = store();
+    let handler = || async {};
+    let refused = [
+        builder(&store).build(),
+        builder(&store).handle("", handler).build(),
+        builder(&store).handle("k", handler).handle("k", handler).build(),
+        builder(&store).handle("k", handler).concurrency(0).build(),
+        builder(&store).handle("k", handler).lease(Duration::ZERO).build(),
+        builder(&store).queue("bad\nname").handle("k", handler).build(),
+        builder(&store).name("").handle("k", handler).build(),
+    ];
+    for built in refused {
+        assert_eq!(built.unwrap_err().kind(), ErrorKind::InvalidInput);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_whose_answer_is_lost_strands_nothing() {
+    let memory = Memory::new();
+    let chaos = Arc::new(Chaos::new(Arc::new(memory), Faults { reply_lost: 0.5, ..Faults::default() }, 3));
+    let store = Store::with_limits(chaos, Limits::default());
+    enqueue(&store, 1, 0).await;
+    let queue = leasehold_core::QueueName::new("sums").unwrap();
+    let claim = Claim::new(WorkerId::generate(), [queue], 1, Duration::from_secs(30));
+    let claimed = store.backend().claim(Default::default(), claim).await.unwrap();
+    assert_eq!((claimed.jobs.len(), claimed.jobs[0].job.attempt), (1, 1));
+}

@@ -1,0 +1,111 @@
+//! A job queue that does not care where the jobs are kept.
+//!
+//! A worker never owns a job; it holds it on a lease. Every write is fenced by that lease, only the store
+//! tells the time, and every call may be repeated. The store is chosen by a URL and a cargo feature:
+//!
+//! | URL | store | feature |
+//! |---|---|---|
+//! | `memory:` | this process's memory, for tests | `memory`, on by default |
+//! | `sqlite:FILE` | a SQLite file, shared by any number of processes of one host | `sqlite`, on by default |
+//!
+//! # Hello
+//!
+//! ```
+#![doc = include_str!("../examples/hello.rs")]
+//! ```
+//!
+//! # Where to go from here
+//!
+//! - **Enqueue**: [`Queue`] takes jobs in, [`NewJob`] has their options, [`Store`] finds, lists, counts,
+//!   cancels, requeues and follows them.
+//! - **Run**: [`Worker`] runs handlers ([`worker::Handler`], [`worker::Args`], [`worker::State`]) and keeps
+//!   their leases; [`Consumer`] holds jobs by hand.
+//! - **Decide**: [`policy`] says when to try again and when to give up.
+//! - **Test**: `testing` (feature `testing`) runs handlers inline, on virtual time.
+//! - **Write a store**: [`backend`] is the contract, rule by rule; the crate `leasehold-conformance` is the
+//!   judge.
+
+pub use leasehold_core::*;
+
+#[cfg(feature = "memory")]
+pub use leasehold_memory as memory;
+#[cfg(feature = "sqlite")]
+pub use leasehold_sqlite as sqlite;
+
+use std::sync::Arc;
+
+/// Connects to the store that `url` names and makes it ready.
+///
+/// # Errors
+/// [`Config`](ErrorKind::Config) for a URL that names no store, or one whose feature is off; what the store
+/// says, such as [`Incompatible`](ErrorKind::Incompatible) for a file of a newer version.
+pub async fn connect(url: &str) -> Result<Store> {
+    let store = Store::with_limits(open(url).await?, Limits::default());
+    store.setup().await?;
+    Ok(store)
+}
+
+/// Opens the backend that `url` names, with no layer in front of it and not yet set up: for whoever puts
+/// something of their own around it.
+///
+/// # Errors
+/// Those of [`connect`].
+pub async fn open(url: &str) -> Result<Arc<dyn Backend>> {
+    let scheme = url.split_once(':').map(|(scheme, _)| scheme);
+    match scheme {
+        Some("memory") => memory_store(url),
+        Some("sqlite") => sqlite_store(url).await,
+        _ => Err(Error::new(ErrorKind::Config, unknown(scheme))),
+    }
+}
+
+fn unknown(scheme: Option<&str>) -> String {
+    const KNOWN: [&str; 2] = ["memory", "sqlite"];
+    let known = "a store's URL is `memory:` or `sqlite:FILE`";
+    let Some(scheme) = scheme else { return format!("this is not a URL, for it has no `:`; {known}") };
+    let near = KNOWN.iter().find(|known| near(known, scheme));
+    let hint = near.map(|near| format!("; did you mean `{near}:`?")).unwrap_or_default();
+    format!("no store is called {scheme:?}; {known}{hint}")
+}
+
+/// Whether one is the other with a letter or two mistyped.
+fn near(known: &str, typed: &str) -> bool {
+    let typed = typed.to_lowercase();
+    let prefix = known.chars().zip(typed.chars()).take_while(|(a, b)| a == b).count();
+    let suffix = known.chars().rev().zip(typed.chars().rev()).take_while(|(a, b)| a == b).count();
+    prefix + suffix + 2 >= known.len().max(typed.len())
+}
+
+#[cfg(feature = "memory")]
+fn memory_store(url: &str) -> Result<Arc<dyn Backend>> {
+    if url == "memory:" {
+        return Ok(Arc::new(leasehold_memory::Memory::new()));
+    }
+    Err(Error::new(ErrorKind::Config, "a store in memory has no name and no options; its URL is `memory:`"))
+}
+
+#[cfg(not(feature = "memory"))]
+fn memory_store(_: &str) -> Result<Arc<dyn Backend>> {
+    Err(off("memory"))
+}
+
+#[cfg(feature = "sqlite")]
+async fn sqlite_store(url: &str) -> Result<Arc<dyn Backend>> {
+    Ok(Arc::new(leasehold_sqlite::Sqlite::connect(url).await?))
+}
+
+#[cfg(not(feature = "sqlite"))]
+#[expect(clippy::unused_async, reason = "the same signature as with the feature")]
+async fn sqlite_store(_: &str) -> Result<Arc<dyn Backend>> {
+    Err(off("sqlite"))
+}
+
+#[cfg(not(all(feature = "memory", feature = "sqlite")))]
+fn off(feature: &str) -> Error {
+    let how =
+        format!("leasehold = {{ version = \"{}\", features = [\"{feature}\"] }}", env!("CARGO_PKG_VERSION"));
+    Error::new(
+        ErrorKind::Config,
+        format!("this program was built without `{feature}:` stores; in Cargo.toml say {how}"),
+    )
+}

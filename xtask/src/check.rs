@@ -1,0 +1,62 @@
+use crate::run::{Trouble, cargo, cargo_with, output};
+use crate::tidy::tidy;
+
+/// Runs what a change must pass beside the tests.
+pub(crate) fn check() -> Result<(), Trouble> {
+    cargo(&["fmt", "--all", "--check"])?;
+    cargo(&["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"])?;
+    cargo(&["clippy", "--workspace", "--lib", "--no-default-features", "--", "-D", "warnings"])?;
+    cargo_with(&["doc", "--workspace", "--all-features", "--no-deps"], &[("RUSTDOCFLAGS", "-D warnings")])?;
+    tidy()?;
+    guards()?;
+    deny()
+}
+
+/// Mends what can be mended by itself.
+pub(crate) fn fix() -> Result<(), Trouble> {
+    cargo(&[
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--all-features",
+        "--fix",
+        "--allow-dirty",
+        "--allow-staged",
+    ])?;
+    cargo(&["fmt", "--all"])
+}
+
+/// Dependencies that must not be: package, what it must not depend on, why.
+const GUARDS: &[(&str, &str, &str)] = &[
+    ("leasehold-core", "leasehold-", "the core names no store"),
+    ("leasehold-core", "sqlx", "the core names no store"),
+    ("leasehold-memory", "sqlx", "a store in memory needs no database"),
+    ("leasehold-memory", "leasehold-sqlite", "backends do not know each other"),
+    ("leasehold-sqlite", "leasehold-memory", "backends do not know each other"),
+    ("leasehold-conformance", "sqlx", "the suite knows no store"),
+    ("leasehold-conformance", "leasehold-sqlite", "the suite knows no store"),
+    ("leasehold", "openssl", "TLS is rustls"),
+];
+
+/// Dependencies point one way.
+fn guards() -> Result<(), Trouble> {
+    eprintln!("\n== dependency guards");
+    for (package, forbidden, why) in GUARDS {
+        let tree =
+            output(env!("CARGO"), &["tree", "--package", package, "--edges", "normal", "--prefix", "none"])
+                .ok_or_else(|| format!("`cargo tree --package {package}` failed"))?;
+        let found = tree.lines().skip(1).find(|line| line.starts_with(forbidden));
+        if let Some(found) = found {
+            return Err(format!("{package} depends on {found}: {why}").into());
+        }
+    }
+    Ok(())
+}
+
+/// Licences, bans and sources. Advisories need a database from the network and are checked apart.
+fn deny() -> Result<(), Trouble> {
+    if output(env!("CARGO"), &["deny", "--version"]).is_none() {
+        return Err("cargo-deny is missing; `cargo install --locked cargo-deny` brings it".into());
+    }
+    cargo(&["deny", "--all-features", "check", "licenses", "bans", "sources"])
+}
