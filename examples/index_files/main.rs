@@ -117,7 +117,11 @@ fn files(folder: &Path) -> impl Iterator<Item = PathBuf> {
 /// A job whose id is made from the path: enqueuing the same file again leaves one job.
 fn index(path: PathBuf) -> Result<NewJob> {
     let id = JobId::from_uuid(Uuid::new_v5(&Uuid::NAMESPACE_URL, path.as_os_str().as_encoded_bytes()));
-    Ok(NewJob::of(&IndexFile { path: path.to_string_lossy().into_owned() })?.id(id))
+    // Whoever kills this program again and again is not the file's fault.
+    Ok(NewJob::of(&IndexFile { path: path.to_string_lossy().into_owned() })?
+        .id(id)
+        .crash_budget(1_000)
+        .max_attempts(1_000))
 }
 
 /// Shows how far the queue has come, until it is empty.
