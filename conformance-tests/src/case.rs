@@ -14,6 +14,9 @@ use crate::harness::{CannotRun, Harness, Place};
 /// How long a case may take before it counts as hung.
 pub const CASE_BOUND: Duration = Duration::from_secs(60);
 
+/// The environment variable that sets the dice of cases which leave something to chance, to repeat a failure.
+pub const SEED: &str = "CONFORMANCE_SEED";
+
 /// One behaviour that the contract asks for.
 #[derive(Debug, Clone, Copy)]
 pub struct Case {
@@ -79,7 +82,13 @@ impl Case {
             Ok(runtime) => runtime,
             Err(error) => return Report::CannotRun(format!("no runtime for the case: {error}")),
         };
-        let report = runtime.block_on(self.judge_at(harness, Place::of(self.name)));
+        let seed = seed();
+        let place = Place::of(self.name);
+        fastrand::seed(seed);
+        let report = match runtime.block_on(self.judge_at(harness, place)) {
+            Report::Broken(how) => Report::Broken(format!("{how}\n  ({SEED}={seed} casts the same dice)")),
+            report => report,
+        };
         // A blocking call that never comes back must not keep the case from being reported.
         runtime.shutdown_background();
         report
@@ -111,6 +120,11 @@ impl Case {
         let lacking = self.needs.iter().find_map(|need| need.lacking(&capabilities));
         Ok(lacking.map(|why| format!("not supported: {why}")))
     }
+}
+
+fn seed() -> u64 {
+    let said = std::env::var(SEED).ok().and_then(|seed| seed.parse().ok());
+    said.unwrap_or_else(|| fastrand::u64(..))
 }
 
 fn panic_of<T>(thread: thread::JoinHandle<T>) -> String {
