@@ -59,6 +59,10 @@ impl Case {
 
     /// Judges the backend of `harness`, on a thread and a runtime of its own, within [`CASE_BOUND`].
     pub fn judge(&self, harness: Arc<dyn Harness>) -> Report {
+        self.judge_within(CASE_BOUND, harness)
+    }
+
+    fn judge_within(&self, bound: Duration, harness: Arc<dyn Harness>) -> Report {
         let (answer, answered) = mpsc::channel();
         let case = *self;
         let work = move || answer.send(case.judge_here(harness));
@@ -66,11 +70,11 @@ impl Case {
             Ok(thread) => thread,
             Err(error) => return Report::CannotRun(format!("no thread for the case: {error}")),
         };
-        match answered.recv_timeout(CASE_BOUND) {
+        match answered.recv_timeout(bound) {
             Ok(report) => report,
             // The thread is left behind: whatever holds it up cannot be stopped from outside.
             Err(mpsc::RecvTimeoutError::Timeout) => {
-                Report::Broken(format!("the case hangs: it has not ended within {CASE_BOUND:?}"))
+                Report::Broken(format!("the case hangs: it has not ended within {bound:?}"))
             }
             Err(mpsc::RecvTimeoutError::Disconnected) => Report::Broken(panic_of(thread)),
         }
@@ -152,3 +156,79 @@ macro_rules! cases {
 }
 
 pub(crate) use cases;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use async_trait::async_trait;
+
+    struct InMemory;
+
+    #[async_trait]
+    impl Harness for InMemory {
+        async fn open(&self, place: &Place) -> Result<Arc<dyn Backend>, CannotRun> {
+            Ok(Arc::new(leasehold_memory::Memory::on_clock(place.clock.clone())))
+        }
+    }
+
+    struct Elsewhere(fn() -> CannotRun);
+
+    #[async_trait]
+    impl Harness for Elsewhere {
+        async fn open(&self, _: &Place) -> Result<Arc<dyn Backend>, CannotRun> {
+            Err((self.0)())
+        }
+    }
+
+    fn case(run: fn(Bench) -> BoxFuture<'static, Kept>) -> Case {
+        Case { name: "case", sentence: "", clauses: &[], needs: &[], module: "a::b", run }
+    }
+
+    #[test]
+    fn a_case_that_hangs_is_ended() {
+        let waits = case(|_| Box::pin(std::future::pending()));
+        let blocks = case(|_| {
+            Box::pin(async {
+                let (_sender, never) = mpsc::channel::<()>();
+                let _ = never.recv_timeout(Duration::from_secs(30));
+                Ok(())
+            })
+        });
+        for case in [waits, blocks] {
+            let report = case.judge_within(Duration::from_millis(50), Arc::new(InMemory));
+            assert!(matches!(&report, Report::Broken(how) if how.contains("hangs")), "{report:?}");
+        }
+    }
+
+    #[test]
+    fn a_case_that_panics_is_broken() {
+        let report = case(|_| Box::pin(async { panic!("oh {}", 1) })).judge(Arc::new(InMemory));
+        assert_eq!(report, Report::Broken("the case panicked: oh 1".into()));
+    }
+
+    #[test]
+    fn a_breach_names_the_line_of_the_case() {
+        let report =
+            case(|t| Box::pin(async move { Ok(t.take().await.map(drop)?) })).judge(Arc::new(InMemory));
+        assert!(matches!(&report, Report::Broken(how) if how.contains("src/case.rs:")), "{report:?}");
+    }
+
+    #[test]
+    fn what_is_missing_here_is_no_fault_of_the_backend() {
+        let report =
+            case(|_| Box::pin(async { Ok(()) })).judge(Arc::new(Elsewhere(|| CannotRun::missing("server"))));
+        assert_eq!(report, Report::CannotRun("server".into()));
+        let broken = || leasehold_core::Error::invalid("bad").into();
+        let report = case(|_| Box::pin(async { Ok(()) })).judge(Arc::new(Elsewhere(broken)));
+        assert!(matches!(report, Report::Broken(_)));
+    }
+
+    #[test]
+    fn what_a_store_cannot_do_is_said_with_the_reason() {
+        let needy =
+            Case { needs: &[Need::AtomicBatch, Need::SharedEvents], ..case(|_| Box::pin(async { Ok(()) })) };
+        let report = needy.judge(Arc::new(InMemory));
+        let why = "not supported: it sees no events of other clients";
+        assert_eq!(report, Report::NotSupported(why.into()));
+    }
+}

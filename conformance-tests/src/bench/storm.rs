@@ -10,13 +10,15 @@ use leasehold_core::policy::{Backoff, RetryPolicy, after_expiry};
 use leasehold_core::{Backend, Due, JobId, LeasedJob, ManualClock, NewJob, QueueName, Reason};
 use tokio::sync::RwLock;
 
-use super::{Bench, SUCCEED, lines, secs, settlement};
+use super::{Bench, SUCCEED, kind, lines, secs, settlement, text};
 use crate::breach::{Breach, Done, Kept, Trouble, must};
 use crate::history::{Journal, MemorySink, Recorder, Rules, check};
 
 const JOBS: usize = 240;
 const WORKERS: usize = 8;
 const STEPS: usize = 120;
+/// How often each worker produces.
+const BATCHES: usize = 10;
 const LEASE: std::time::Duration = secs(20);
 
 /// What sort of weather it is.
@@ -107,6 +109,7 @@ struct Worker {
     dice: Rng,
     held: Vec<LeasedJob>,
     asleep: Vec<LeasedJob>,
+    lost: Vec<ExpiredLease>,
     added: Vec<JobId>,
 }
 
@@ -124,21 +127,22 @@ impl Worker {
         let recorder = Recorder::wrap(line, &format!("w{number}#1"), Arc::new(sink.clone()));
         let journal = recorder.journal().clone();
         let (dice, t) = (Rng::with_seed(seed), client.on(Arc::new(recorder)));
-        let (held, asleep, added) = (Vec::new(), Vec::new(), Vec::new());
-        Ok(Self { t, journal, time, storm: *storm, dice, held, asleep, added })
+        let (held, asleep, lost, added) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Ok(Self { t, journal, time, storm: *storm, dice, held, asleep, lost, added })
     }
 
     async fn work(mut self) -> Kept {
         for step in 0..STEPS {
-            if step % 4 == 0 {
+            if step % (STEPS / BATCHES) == 0 {
                 self.produce().await?;
             }
             match self.dice.u8(..16) {
                 0..=3 => self.claim().await?,
                 4..=9 => self.handle().await?,
                 10 => self.wake().await?,
-                11 => self.recover().await?,
-                12 if self.storm.operators => self.operate().await?,
+                11 => self.read_lost().await?,
+                12..=13 => self.recover().await?,
+                14 if self.storm.operators => self.operate().await?,
                 _ => {}
             }
             if self.dice.u8(..8) == 0 {
@@ -173,13 +177,13 @@ impl Worker {
 
     async fn produce(&mut self) -> Kept {
         let new = |dice: &mut Rng| {
-            super::job()
+            NewJob::new(kind("work"), text(&format!("{{ \"n\": {}.0 }}", dice.u32(..))))
                 .priority(dice.i16(-1..=1))
                 .delay(secs(dice.u64(..20)))
                 .max_attempts(dice.u32(2..=5))
                 .crash_budget(dice.u32(1..=3))
         };
-        let jobs: Vec<NewJob> = (0..JOBS / WORKERS / (STEPS / 4)).map(|_| new(&mut self.dice)).collect();
+        let jobs: Vec<NewJob> = (0..JOBS / WORKERS / BATCHES).map(|_| new(&mut self.dice)).collect();
         self.added.extend(jobs.iter().map(|job| job.id));
         self.call(|t| {
             let jobs = jobs.clone();
@@ -272,13 +276,17 @@ impl Worker {
         Ok(())
     }
 
-    /// Reads lost leases, and takes them back some time later.
+    /// Reads lost leases, to take them back some time later.
+    async fn read_lost(&mut self) -> Kept {
+        let lost = self.call(|t| async move { t.expired(5).await }).await?;
+        self.lost.extend(lost.unwrap_or_default());
+        Ok(())
+    }
+
     async fn recover(&mut self) -> Kept {
-        let lost = self.call(|t| async move { t.expired(5).await }).await?.unwrap_or_default();
-        for _ in 0..self.dice.usize(..5) {
-            tokio::task::yield_now().await;
-        }
-        for lease in lost {
+        for _ in 0..3 {
+            let Some(last) = self.lost.len().checked_sub(1) else { return Ok(()) };
+            let lease = self.lost.swap_remove(self.dice.usize(..=last));
             self.call(|t| recover(t, recovery(&lease))).await?;
         }
         Ok(())
