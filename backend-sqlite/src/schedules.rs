@@ -9,11 +9,18 @@ use crate::writer::Session;
 
 pub(crate) async fn put_schedule(session: &mut Session, request: PutSchedule) -> Done<u64> {
     let name = request.name.as_str();
-    let found: Option<i64> = sqlx::query_scalar("SELECT version FROM leasehold_schedules WHERE name = ?")
-        .bind(name)
-        .fetch_optional(&mut session.conn)
-        .await?;
-    let found = found.map(i64::cast_unsigned);
+    let next = request.next.map(Timestamp::as_millis);
+    let found: Option<(i64, bool)> =
+        sqlx::query_as("SELECT version, body IS ?2 AND next IS ?3 FROM leasehold_schedules WHERE name = ?1")
+            .bind(name)
+            .bind(request.body.as_bytes())
+            .bind(next)
+            .fetch_optional(&mut session.conn)
+            .await?;
+    let (found, same) = found.map_or((None, false), |(version, same)| (Some(version.cast_unsigned()), same));
+    if let Some(version) = found.filter(|_| same && found != request.expected) {
+        return Ok(version);
+    }
     if found != request.expected {
         let found = found.map_or_else(|| "none".into(), |version| version.to_string());
         let expected = request.expected.map_or_else(|| "none".into(), |version| version.to_string());
@@ -34,7 +41,7 @@ pub(crate) async fn put_schedule(session: &mut Session, request: PutSchedule) ->
     )
     .bind(name)
     .bind(request.body.as_bytes())
-    .bind(request.next.map(Timestamp::as_millis))
+    .bind(next)
     .bind(version)
     .execute(&mut session.conn)
     .await?;

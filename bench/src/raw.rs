@@ -5,8 +5,6 @@ use leasehold_core::{Clock, JobId, LeaseToken, NewJob, SystemClock};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions, QueryBuilder, Row, Sqlite};
 
-use uuid::Uuid;
-
 use crate::Trouble;
 use crate::target::{BATCH, Held, Target, expect};
 
@@ -45,7 +43,7 @@ impl Target for RawSqlite {
             "INSERT INTO jobs (id, queue, kind, priority, state, due, enqueued_at, max_attempts, payload) ",
         );
         insert.push_values(jobs, |mut row, job| {
-            row.push_bind(job.id.as_uuid().as_bytes().to_vec())
+            row.push_bind(job.id.as_uuid().to_owned())
                 .push_bind(job.queue.as_str().to_owned())
                 .push_bind(job.kind.as_str().to_owned())
                 .push_bind(job.options.priority)
@@ -67,13 +65,13 @@ impl Target for RawSqlite {
                     AND due <= ?2 ORDER BY due, id LIMIT ?3)
             RETURNING id, queue, kind, priority, due, enqueued_at, max_attempts, payload, attempt, lease_until";
         let claim = sqlx::query(claim)
-            .bind(leasehold_core::ClaimId::generate().as_uuid().as_bytes().to_vec())
+            .bind(leasehold_core::ClaimId::generate().as_uuid().to_owned())
             .bind(SystemClock.now().as_millis())
             .bind(BATCH as i64);
         let rows = claim.fetch_all(&mut self.connection).await?;
         let mut held = Vec::with_capacity(rows.len());
         for row in rows {
-            let id = JobId::from_uuid(Uuid::from_slice(row.try_get("id")?)?);
+            let id = JobId::from_uuid(row.try_get("id")?);
             // Read as a job would be, or the limit would do less than what it is the limit of.
             let (_, _): (String, Vec<u8>) = (row.try_get("kind")?, row.try_get("payload")?);
             held.push((id, LeaseToken::from_uuid(*id.as_uuid())));
@@ -91,7 +89,7 @@ impl Target for RawSqlite {
             .push(" WHERE state = 3 AND id IN (");
         let mut ids = settle.separated(", ");
         for (id, _) in held {
-            ids.push_bind(id.as_uuid().as_bytes().to_vec());
+            ids.push_bind(id.as_uuid().to_owned());
         }
         settle.push(")");
         let done = settle.build().execute(&mut self.connection).await?;

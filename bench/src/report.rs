@@ -10,7 +10,7 @@ use crate::target::BATCH;
 /// The numbers of a run.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
-    rows: Vec<[String; 5]>,
+    rows: Vec<[String; 6]>,
 }
 
 impl Report {
@@ -22,6 +22,7 @@ impl Report {
             store.to_owned(),
             thousands(sample.jobs_per_second() as u64),
             ratio.map_or_else(String::new, |ratio| format!("{ratio:.2}")),
+            format!("{:.2}", sample.spread),
             sample.calls_per_job().map_or_else(String::new, |calls| format!("{calls:.4}")),
         ]);
     }
@@ -30,13 +31,16 @@ impl Report {
     pub(crate) fn print(&self, options: &Options) -> Result<(), Trouble> {
         let mut table = Table::new();
         table.load_style(presets::ASCII_MARKDOWN);
-        table.set_header(["workload", "store", "jobs/s", "ratio", "round trips/job"]);
+        table.set_header(["workload", "store", "jobs/s", "ratio", "spread", "round trips/job"]);
         table.add_rows(&self.rows);
         for column in table.column_iter_mut().skip(2) {
             column.set_cell_alignment(CellAlignment::Right);
         }
         let (jobs, rounds) = (thousands(options.jobs() as u64), options.rounds());
-        println!("{jobs} jobs a round, batches of {BATCH}, the median of {rounds} rounds.\n\n{table}");
+        println!("{jobs} jobs a round, batches of {BATCH}, the median of {rounds} rounds.");
+        println!(
+            "The ratio is to the bare driver's speed; in `flat` to that with 1,000 jobs waiting.\n\n{table}"
+        );
         Ok(std::io::stdout().flush()?)
     }
 }

@@ -9,9 +9,15 @@ pub(crate) struct Sample {
     pub(crate) elapsed: Duration,
     /// Calls of the contract's methods, where there is a contract.
     pub(crate) calls: Option<u64>,
+    /// How much longer the slowest of its rounds took than the fastest: what the machine is worth just now.
+    pub(crate) spread: f64,
 }
 
 impl Sample {
+    pub(crate) fn new(jobs: usize, elapsed: Duration, calls: Option<u64>) -> Self {
+        Self { jobs, elapsed, calls, spread: 1.0 }
+    }
+
     pub(crate) fn jobs_per_second(&self) -> f64 {
         self.jobs as f64 / self.elapsed.as_secs_f64()
     }
@@ -20,10 +26,12 @@ impl Sample {
         self.calls.map(|calls| calls as f64 / self.jobs as f64)
     }
 
-    /// The sample in the middle by speed.
+    /// The sample in the middle by speed, with the spread of all.
     pub(crate) fn median(mut samples: Vec<Self>) -> Option<Self> {
         samples.sort_by_key(|sample| sample.elapsed);
-        samples.get(samples.len() / 2).copied()
+        let (fastest, slowest) = (samples.first()?.elapsed, samples.last()?.elapsed);
+        let median = samples[samples.len() / 2];
+        Some(Self { spread: slowest.as_secs_f64() / fastest.as_secs_f64(), ..median })
     }
 }
 
@@ -44,5 +52,18 @@ impl Watch {
 
     pub(crate) fn elapsed(&self) -> Duration {
         self.elapsed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_tells_the_spread() {
+        let samples = [4, 1, 2].map(|seconds| Sample::new(8, Duration::from_secs(seconds), Some(2)));
+        let median = Sample::median(samples.to_vec()).unwrap();
+        assert_eq!((median.jobs_per_second(), median.spread, median.calls_per_job()), (4.0, 4.0, Some(0.25)));
+        assert!(Sample::median(Vec::new()).is_none());
     }
 }

@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use crate::Trouble;
 use crate::counted::Counted;
 use crate::raw::RawSqlite;
-use crate::target::Target;
+use crate::target::{PATIENCE, Target};
 
 /// What can be measured, in the order of the report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, strum::Display, strum::VariantArray)]
@@ -17,6 +17,7 @@ pub(crate) enum Kind {
     Memory,
     #[strum(to_string = "sqlite")]
     Sqlite,
+    /// The limit of SQLite.
     #[strum(to_string = "sqlx alone")]
     RawSqlite,
 }
@@ -25,8 +26,9 @@ impl Kind {
     /// What its numbers are compared with.
     pub(crate) fn limit(self) -> Option<Self> {
         match self {
-            Self::Sqlite => Some(Self::RawSqlite),
-            Self::Memory | Self::RawSqlite => None,
+            // Nothing stands behind memory that could be measured without it.
+            Self::Memory => None,
+            Self::Sqlite | Self::RawSqlite => Some(Self::RawSqlite),
         }
     }
 
@@ -37,9 +39,9 @@ impl Kind {
         let store = match self {
             Self::Memory => Store::Backend(Counted::new(Memory::new())),
             Self::Sqlite => {
-                let store = Sqlite::open(&file).await?;
-                store.setup(Deadline::default()).await?;
-                Store::Backend(Counted::new(store))
+                let sqlite = Sqlite::open(&file).await?;
+                sqlite.setup(Deadline::after(PATIENCE)).await?;
+                Store::Backend(Counted::new(sqlite))
             }
             Self::RawSqlite => Store::Raw(RawSqlite::open(&file).await?),
         };

@@ -10,7 +10,7 @@ use crate::counted::Counted;
 /// How many jobs one call takes.
 pub(crate) const BATCH: usize = 500;
 /// Longer than any call of a run takes, so that none is cut off.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A job that was claimed.
 pub(crate) type Held = (JobId, LeaseToken);
@@ -65,20 +65,10 @@ pub(crate) fn expect(what: &str, holds: bool) -> Result<(), Trouble> {
     }
 }
 
-/// `count` jobs of an ordinary size: a payload of about 100 bytes.
-pub(crate) fn jobs(count: usize) -> Result<Vec<NewJob>, Trouble> {
+/// `count` jobs of an ordinary size, with a payload of about 100 bytes, in batches.
+pub(crate) fn batches(count: usize) -> Result<Vec<Vec<NewJob>>, Trouble> {
     let text = "x".repeat(70);
     let job = |n| NewJob::dynamic("bench", &(n, "ann@example.org", &text));
-    Ok((0..count).map(job).collect::<Result<_, _>>()?)
-}
-
-/// The same, in batches.
-pub(crate) fn batches(count: usize) -> Result<Vec<Vec<NewJob>>, Trouble> {
-    let mut jobs = jobs(count)?;
-    let mut batches = Vec::with_capacity(count.div_ceil(BATCH));
-    while !jobs.is_empty() {
-        let rest = jobs.split_off(jobs.len().min(BATCH));
-        batches.push(std::mem::replace(&mut jobs, rest));
-    }
-    Ok(batches)
+    let starts = (0..count).step_by(BATCH);
+    Ok(starts.map(|n| (n..count.min(n + BATCH)).map(job).collect()).collect::<Result<_, _>>()?)
 }

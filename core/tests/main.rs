@@ -1,6 +1,7 @@
 //! The client, the worker and the layers, on the store in memory and virtual time.
 
 mod consumer;
+mod faults;
 mod layers;
 mod queue;
 mod worker;

@@ -22,5 +22,5 @@ pub(crate) async fn drain(target: &mut dyn Target, jobs: usize) -> Result<Sample
         watch.time(target.settle(held)).await?;
     }
     let calls = target.calls().zip(before).map(|(after, before)| after - before);
-    Ok(Sample { jobs, elapsed: watch.elapsed(), calls })
+    Ok(Sample::new(jobs, watch.elapsed(), calls))
 }

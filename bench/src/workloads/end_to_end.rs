@@ -8,5 +8,5 @@ pub(crate) async fn round(target: &mut dyn Target, jobs: usize) -> Result<Sample
     let enqueued = enqueue::round(target, jobs).await?;
     let drained = claim_settle::drain(target, jobs).await?;
     let calls = enqueued.calls.zip(drained.calls).map(|(enqueue, drain)| enqueue + drain);
-    Ok(Sample { jobs, elapsed: enqueued.elapsed + drained.elapsed, calls })
+    Ok(Sample::new(jobs, enqueued.elapsed + drained.elapsed, calls))
 }

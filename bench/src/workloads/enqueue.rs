@@ -11,5 +11,5 @@ pub(crate) async fn round(target: &mut dyn Target, jobs: usize) -> Result<Sample
         watch.time(target.enqueue(batch)).await?;
     }
     let calls = target.calls().zip(before).map(|(after, before)| after - before);
-    Ok(Sample { jobs, elapsed: watch.elapsed(), calls })
+    Ok(Sample::new(jobs, watch.elapsed(), calls))
 }

@@ -65,5 +65,5 @@ async fn round(target: &mut dyn Target) -> Result<Sample, Trouble> {
         target.enqueue(batch).await?;
     }
     let calls = target.calls().zip(before).map(|(after, before)| after - before - enqueues);
-    Ok(Sample { jobs: JOBS, elapsed: watch.elapsed(), calls })
+    Ok(Sample::new(JOBS, watch.elapsed(), calls))
 }

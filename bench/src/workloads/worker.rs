@@ -10,9 +10,6 @@ use crate::report::Report;
 use crate::sample::{Sample, Watch};
 use crate::target::{Target, batches, expect};
 
-/// How many jobs the worker runs at once.
-const CONCURRENCY: usize = 500;
-
 /// Lets a worker run jobs that do nothing until there are none left: leases, batching, logs and shutdown
 /// included, from the start of the worker to its end.
 pub(crate) async fn run(
@@ -42,10 +39,9 @@ async fn one_round(mut backend: Counted, jobs: usize) -> Result<Sample, Trouble>
     }
     let before = backend.calls();
     let store = Store::new(backend.clone());
-    let worker =
-        Worker::builder(&store).concurrency(CONCURRENCY).handle("bench", || async {}).until_idle().build()?;
+    let worker = Worker::builder(&store).handle("bench", || async {}).until_idle().build()?;
     let mut watch = Watch::default();
     let summary = watch.time(worker.run()).await;
     expect("run", summary.succeeded == jobs as u64)?;
-    Ok(Sample { jobs, elapsed: watch.elapsed(), calls: Some(backend.calls() - before) })
+    Ok(Sample::new(jobs, watch.elapsed(), Some(backend.calls() - before)))
 }

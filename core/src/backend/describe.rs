@@ -52,7 +52,7 @@ impl Capabilities {
 /// What a store is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Description {
-    /// The backend's name: `memory`, `sqlite`, …
+    /// The backend's name, as its crate calls it.
     pub backend: String,
     /// The store's own version, as it reports it.
     pub version: String,

@@ -254,6 +254,9 @@ pub trait Backend: std::fmt::Debug + Send + Sync + 'static {
 
     /// Writes a schedule if its version is still the expected one (F2); answers the new version.
     ///
+    /// - A version that was answered once is never answered for another write of that name.
+    /// - What is there already, to the letter, is answered with its version whatever was expected (E2).
+    ///
     /// # Errors
     /// [`Conflict`](crate::ErrorKind::Conflict) if it is another one; transient ones.
     async fn put_schedule(&self, deadline: Deadline, request: PutSchedule) -> Result<u64>;

@@ -1,0 +1,199 @@
+//! Workers that stop, die, or lose their leases or their store.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use leasehold_core::backend::{Claim, StopWorkers};
+use leasehold_core::policy::BoxError;
+use leasehold_core::testing::{Chaos, Faults, ManualClock, enqueued, run_all};
+use leasehold_core::worker::{Args, Json, State as Shared};
+use leasehold_core::{Attempt, JobArgs, Limits, NewJob, Reason, State, Store, WorkerId};
+use leasehold_memory::Memory;
+use tokio::sync::Notify;
+
+use crate::{Add, store};
+
+use crate::worker::{add, builder, enqueue, recover};
+
+#[tokio::test(start_paused = true)]
+async fn a_graceful_stop_finishes_within_its_grace_and_gives_the_rest_back() {
+    let store = store();
+    for a in [1, 1_000] {
+        enqueue(&store, a, 0).await;
+    }
+    async fn sleep(Args(sum): Args<Add>) {
+        tokio::time::sleep(Duration::from_secs(sum.a)).await;
+    }
+    let worker =
+        builder(&store).grace(Duration::from_secs(10)).handle(Add::KIND, sleep).build().unwrap().start();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let begun = tokio::time::Instant::now();
+    let summary = worker.stop().await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(11), "{:?}", begun.elapsed());
+    assert_eq!((summary.succeeded, summary.released), (1, 1));
+    let jobs = enqueued(&store, Add::KIND).await.unwrap();
+    assert_eq!((jobs[0].state, jobs[0].attempt), (State::Succeeded, 1));
+    assert_eq!(
+        (jobs[1].state, jobs[1].attempt, jobs[1].reason),
+        (State::Queued, 0, Some(Reason::Interrupted))
+    );
+    assert!(store.workers(None, 10).await.unwrap()[0].left);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancelled_job_is_told_and_ends_as_cancelled() {
+    let store = store();
+    let polite = enqueue(&store, 1, 0).await;
+    let rude = enqueue(&store, 2, 0).await;
+    async fn until_cancelled(Args(sum): Args<Add>, attempt: Attempt) -> Result<(), &'static str> {
+        if sum.a == 2 {
+            std::future::pending::<()>().await;
+        }
+        attempt.cancelled().await;
+        Err("told to end")
+    }
+    let worker = builder(&store).handle(Add::KIND, until_cancelled).build().unwrap().start();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    for job in [polite, rude] {
+        store.cancel(job).await.unwrap();
+    }
+    for job in [polite, rude] {
+        let ended = store.wait(job, Duration::from_secs(60)).await.unwrap();
+        assert_eq!((ended.state, ended.reason), (State::Cancelled, Some(Reason::Cancelled)));
+    }
+    worker.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn jobs_of_a_dead_worker_run_again_and_poison_is_set_aside() {
+    let store = store();
+    let queue = store.queue("sums").unwrap();
+    queue.enqueue(NewJob::of(&Add { a: 1, b: 0 }).unwrap().crash_budget(1)).await.unwrap();
+    queue.enqueue(Add { a: 2, b: 0 }).await.unwrap();
+    async fn deadly(Args(sum): Args<Add>) {
+        if sum.a == 1 {
+            std::future::pending::<()>().await;
+        }
+    }
+    for _ in 0..2 {
+        let worker = builder(&store).name("same name").handle(Add::KIND, deadly).build().unwrap().start();
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        drop(worker); // as `kill -9` does: nothing is given back
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let survivor = builder(&store).name("same name").handle(Add::KIND, add).build().unwrap();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    run_all(&store, survivor).await.unwrap();
+    let jobs = enqueued(&store, Add::KIND).await.unwrap();
+    assert_eq!((jobs[1].state, jobs[1].crashes), (State::Succeeded, 0));
+    // The first start was recovered by the second worker or the survivor; one crash is within the budget.
+    assert!(jobs[0].state == State::Succeeded || jobs[0].reason == Some(Reason::Poison), "{:?}", jobs[0]);
+    assert!(jobs[0].crashes >= 1 && jobs[0].history[0].reason == Reason::LeaseExpired);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_cannot_renew_stops_its_handlers_before_the_lease_ends() {
+    let memory = Memory::new();
+    let chaos = Arc::new(Chaos::new(Arc::new(memory.clone()), Faults::default(), 7));
+    let store = Store::with_limits(chaos.clone(), Limits::default());
+    enqueue(&store, 1, 0).await;
+    let stopped = Arc::new((Mutex::new(None), Notify::new()));
+    async fn watched(attempt: Attempt, stopped: Shared<Arc<(Mutex<Option<tokio::time::Instant>>, Notify)>>) {
+        attempt.cancelled().await;
+        *stopped.0.0.lock().unwrap() = Some(tokio::time::Instant::now());
+        stopped.0.1.notify_one();
+        std::future::pending::<()>().await;
+    }
+    let begun = tokio::time::Instant::now();
+    let lease = Duration::from_secs(10);
+    let worker =
+        builder(&store).lease(lease).state(stopped.clone()).handle(Add::KIND, watched).build().unwrap();
+    let worker = worker.start();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    chaos.set(Faults { hung: 1.0, ..Faults::default() });
+    stopped.1.notified().await;
+    let at: tokio::time::Instant = stopped.0.lock().unwrap().unwrap();
+    assert!(at.duration_since(begun) < lease, "stopped after {:?}", at.duration_since(begun));
+    chaos.set(Faults::default());
+    let done = builder(&store).handle(Add::KIND, add).build().unwrap();
+    worker.stop().await.unwrap();
+    assert_eq!(
+        run_all(&store, done).await.unwrap().succeeded,
+        1,
+        "and the store is used again when it is back"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_fails_never_ends_a_worker() {
+    let chaos = Arc::new(Chaos::new(Arc::new(Memory::new()), Faults::default(), 42));
+    let store = Store::with_limits(chaos.clone(), Limits::default());
+    store.queue("sums").unwrap().enqueue_all((0..300).map(|a| Add { a, b: 1 })).await.unwrap();
+    let runs = Arc::new(AtomicUsize::new(0));
+    async fn counted(Args(sum): Args<Add>, runs: Shared<Arc<AtomicUsize>>) -> Json<u64> {
+        runs.fetch_add(1, Ordering::SeqCst);
+        tokio::time::sleep(Duration::from_millis(sum.a)).await;
+        Json(sum.a)
+    }
+    let handler = |args, runs| async { Ok::<_, BoxError>(counted(args, runs).await) };
+    let worker = builder(&store).state(runs.clone()).handle(Add::KIND, handler).build().unwrap().start();
+    let faults = Faults { refused: 0.2, request_lost: 0.2, reply_lost: 0.2, repeated: 0.2, hung: 0.05 };
+    for faults in [faults, Faults { refused: 1.0, ..faults }, faults, Faults { hung: 1.0, ..faults }, faults]
+    {
+        chaos.set(faults);
+        tokio::time::sleep(Duration::from_secs(20)).await;
+    }
+    chaos.set(Faults::default());
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    let jobs = enqueued(&store, Add::KIND).await.unwrap();
+    let unfinished: Vec<_> = jobs.iter().filter(|job| job.state != State::Succeeded).collect();
+    assert!(unfinished.is_empty(), "{unfinished:?}");
+    assert!(jobs.iter().all(|job| job.history.iter().all(|failure| failure.reason == Reason::LeaseExpired)));
+    worker.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn checks_in_is_seen_and_can_be_stopped_from_afar() {
+    let store = store();
+    let worker = builder(&store).name("adder").handle(Add::KIND, add).build().unwrap().start();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let seen = store.workers(None, 10).await.unwrap().remove(0);
+    assert_eq!((seen.worker, seen.info.name.as_str(), seen.lost), (worker.id(), "adder", false));
+    assert_eq!(store.stop_workers(StopWorkers::All).await.unwrap(), 1);
+    worker.join().await.unwrap();
+    assert!(store.workers(None, 10).await.unwrap()[0].left);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_whose_lease_was_lost_is_stopped_and_what_it_did_is_not_recorded() {
+    let clock = ManualClock::default();
+    let store = Store::new(Memory::on_clock(clock.clone()));
+    let job = enqueue(&store, 1, 0).await;
+    async fn slow(attempt: Attempt) {
+        attempt.cancelled().await;
+    }
+    let worker =
+        builder(&store).handle(Add::KIND, slow).recovery(Duration::from_hours(1)).build().unwrap().start();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    // The store's clock runs ahead, and somebody else takes the job back.
+    clock.advance(Duration::from_secs(31));
+    recover(&store).await;
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    let summary = worker.stop().await.unwrap();
+    assert_eq!((summary.lost, summary.succeeded), (1, 0));
+    let record = store.find(job).await.unwrap().unwrap();
+    assert_eq!((record.state, record.attempt, record.crashes), (State::Scheduled, 1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_whose_answer_is_lost_strands_nothing() {
+    let memory = Memory::new();
+    let chaos = Arc::new(Chaos::new(Arc::new(memory), Faults { reply_lost: 0.5, ..Faults::default() }, 3));
+    let store = Store::with_limits(chaos, Limits::default());
+    enqueue(&store, 1, 0).await;
+    let queue = leasehold_core::QueueName::new("sums").unwrap();
+    let claim = Claim::new(WorkerId::generate(), [queue], 1, Duration::from_secs(30));
+    let claimed = store.backend().claim(Default::default(), claim).await.unwrap();
+    assert_eq!((claimed.jobs.len(), claimed.jobs[0].job.attempt), (1, 1));
+}
