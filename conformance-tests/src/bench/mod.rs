@@ -2,8 +2,10 @@
 //!
 //! A verb calls the raw backend and expects no more of the answer than its doc says.
 
+mod dropping;
 mod holding;
 mod showing;
+mod storm;
 mod words;
 
 use std::sync::Arc;
@@ -12,7 +14,9 @@ use std::time::Duration;
 use leasehold_core::backend::{Claim, Enqueue, Enqueued};
 use leasehold_core::{Backend, Clock, Deadline, JobId, LeasedJob, NewJob, QueueName, Timestamp, WorkerId};
 
+pub(crate) use self::dropping::drop_after;
 pub(crate) use self::holding::{lines, settlement, token_of};
+pub(crate) use self::storm::{Storm, rage};
 pub(crate) use self::words::*;
 use crate::breach::{Done, Trouble};
 use crate::harness::{Harness, Place};

@@ -1,9 +1,5 @@
 //! E2, E3, E4 and B4: what holds for every call.
 
-use std::future::poll_fn;
-use std::pin::pin;
-use std::task::Poll;
-
 use futures::future::BoxFuture;
 use leasehold_core::backend::{
     Action, Amend, Answer, AppendLogs, CheckIn, Counts, DeleteSchedule, Enqueue, Expired, Filter, Find, List,
@@ -13,8 +9,8 @@ use leasehold_core::backend::{
 use leasehold_core::{Backend, Deadline, Due, ErrorKind, LeasedJob, QueueName, Result, State};
 
 use crate::bench::{
-    Bench, FAIL, LEASE, LOST_ATTEMPT, SUCCEED, job, jobs, lines, queue, schedule_name, secs, settlement,
-    text, verdicts, worker_name,
+    Bench, FAIL, LEASE, LOST_ATTEMPT, SUCCEED, drop_after, job, jobs, lines, queue, schedule_name, secs,
+    settlement, text, verdicts, worker_name,
 };
 use crate::breach::{Done, Kept, must, must_eq};
 use crate::case::cases;
@@ -145,24 +141,6 @@ async fn answers_a_call_that_is_too_late_with_an_error(t: Bench) -> Kept {
     must_eq!(t.said(held.job.id).await?.len(), 0);
     t.finish(&held, SUCCEED).await?;
     Ok(())
-}
-
-/// Polls a call up to so many times and then drops it; its answer, if it came by then.
-async fn drop_after<T>(polls: usize, call: impl Future<Output = T>) -> Option<T> {
-    let mut call = pin!(call);
-    let mut polled = 0;
-    poll_fn(|context| {
-        if polled == polls {
-            return Poll::Ready(None);
-        }
-        polled += 1;
-        match call.as_mut().poll(context) {
-            Poll::Ready(answer) => Poll::Ready(Some(answer)),
-            Poll::Pending if polled == polls => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
-        }
-    })
-    .await
 }
 
 /// More polls than a call takes in any store that we know, so that also its last awaits are tried.
