@@ -36,6 +36,8 @@ cases! {
     [F1, F5] forgets_workers_long_gone;
     /// A schedule is written only by who has read its latest version.
     [F2] writes_a_schedule_only_by_its_version;
+    /// A write that is there already, to the letter, is answered with its version, whatever was expected.
+    [F2, E2] knows_a_schedule_that_is_written_again;
     /// A schedule comes back byte for byte.
     [F2, P6] returns_schedules_byte_for_byte;
     /// Schedules are shown by name, page by page.
@@ -223,6 +225,19 @@ async fn writes_a_schedule_only_by_its_version(t: Bench) -> Kept {
     Ok(())
 }
 
+async fn knows_a_schedule_that_is_written_again(t: Bench) -> Kept {
+    let (name, next) = (schedule_name("nightly"), Some(t.hour()));
+    let first = put(&t, &name, text("1"), next, None).await?;
+    must_eq!(put(&t.another().await?, &name, text("1"), next, None).await?, first);
+    let second = put(&t, &name, text("2"), next, Some(first)).await?;
+    must_eq!(put(&t, &name, text("2"), next, Some(first)).await?, second);
+    let later = Some(t.hour().plus(secs(1)));
+    let other = put(&t, &name, text("2"), later, Some(first)).await.map_err(|error| error.kind());
+    must_eq!(other, Err(ErrorKind::Conflict), "writing the same body with another tick");
+    must_eq!(schedules(&t, false, None, 9).await?[0].version, second);
+    Ok(())
+}
+
 async fn returns_schedules_byte_for_byte(t: Bench) -> Kept {
     let name = schedule_name("$odd {name}");
     let mut version = None;
@@ -297,8 +312,9 @@ async fn lets_one_of_racing_schedulers_move_a_schedule(t: Bench) -> Kept {
     let name = schedule_name("every second");
     put(&t, &name, text(""), Some(t.hour()), None).await?;
     let mut schedulers = Vec::new();
-    for client in t.several(5).await? {
-        let name = name.clone();
+    for (number, client) in t.several(5).await?.into_iter().enumerate() {
+        // What they write differs, so that no write is taken for another's that is made again.
+        let (name, body) = (name.clone(), text(&number.to_string()));
         schedulers.push(tokio::spawn(async move {
             let mut moved = 0;
             loop {
@@ -309,7 +325,7 @@ async fn lets_one_of_racing_schedulers_move_a_schedule(t: Bench) -> Kept {
                 }
                 client.enqueue([job().id(JobId::of_tick(&name, tick))]).await?;
                 let next = Some(tick.plus(secs(1)));
-                match put(&client, &name, found.body, next, Some(found.version)).await {
+                match put(&client, &name, body.clone(), next, Some(found.version)).await {
                     Ok(_) => moved += 1,
                     Err(error) if error.kind() == ErrorKind::Conflict => {}
                     Err(error) => return Err(error.into()),

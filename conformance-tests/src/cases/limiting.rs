@@ -93,6 +93,8 @@ async fn frees_the_slot_of_a_lost_worker(t: Bench) -> Kept {
     for verdict in [LOST_ATTEMPT, Verdict::Fail { reason: Reason::Poison }] {
         let lease = t.hold_this(limited(1)).await?;
         t.add(limited(1)).await?;
+        t.let_run_out(&lease).await?;
+        must_eq!(t.claim(5).await?.len(), 0, "jobs given beside one that its holder may still come back for");
         t.lose(&lease, verdict.clone()).await?;
         must_eq!(t.recover(token_of(&lease), verdict).await?, Answer::AlreadyApplied);
         let next = t.claim(5).await?;
