@@ -246,6 +246,8 @@ async fn leaves_no_half_of_a_dropped_batch(t: Bench) -> Kept {
         let there = t.find_all(&ids).await?.into_iter().flatten().count();
         must!(there == 0 || there == 200, "{there} of 200 jobs are found after {polls} polls");
     }
+    t.add_all(jobs(200)).await?;
+    must!(t.counts().await?.total() >= 200, "a batch that was not dropped is not there");
     Ok(())
 }
 
