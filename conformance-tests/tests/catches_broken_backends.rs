@@ -4,12 +4,13 @@
 mod broken;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use leasehold_conformance::history::Invariant::{self, I1, I2, I3, I4, I5, I6, I8, I9};
-use leasehold_conformance::{Case, Report, case};
+use leasehold_conformance::{Case, Harness, Report, case};
 use strum::VariantArray;
 
-use crate::broken::{Defect, Ours};
+use crate::broken::{Defect, Nothing, Ours};
 
 fn named(defect: Defect) -> &'static Case {
     let name = defect.caught_by();
@@ -89,4 +90,18 @@ fn a_storm_over_the_sound_store_shows_nothing() {
             assert_eq!(case(name).unwrap().judge(Ours::sound()), Report::Kept, "{name}");
         }
     }
+}
+
+/// What a store that keeps nothing may rightly pass: it asks for nothing to be kept.
+const EMPTY_HANDED: &[&str] =
+    &["tells_its_durability", "takes_an_empty_batch", "shows_an_empty_log_where_there_is_none"];
+
+#[test]
+fn a_store_that_keeps_nothing_passes_no_case() {
+    let nothing: Arc<dyn Harness> = Arc::new(Nothing);
+    let passed: Vec<&str> = leasehold_conformance::cases()
+        .filter(|case| !matches!(case.judge(Arc::clone(&nothing)), Report::Broken(_)))
+        .map(|case| case.name)
+        .collect();
+    assert_eq!(passed, EMPTY_HANDED);
 }

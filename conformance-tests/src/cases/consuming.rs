@@ -171,7 +171,9 @@ async fn fills_its_claims_from_a_large_backlog(t: Bench) -> Kept {
 async fn gives_the_token_that_the_claim_named(t: Bench) -> Kept {
     t.add_all(jobs(3)).await?;
     let claim = t.asking(3);
-    for lease in t.claim_as(claim.clone()).await? {
+    let leases = t.claim_as(claim.clone()).await?;
+    must_eq!(leases.len(), 3);
+    for lease in leases {
         must_eq!(lease.token, claim.id.token(lease.job.id));
         must_be!(t.renew(&lease, LEASE).await?, Renewed::Held { .. });
     }

@@ -314,8 +314,9 @@ async fn lets_one_of_racing_schedulers_move_a_schedule(t: Bench) -> Kept {
     let name = schedule_name("every second");
     put(&t, &name, text(""), Some(t.hour()), None).await?;
     let mut schedulers = Vec::new();
-    for client in t.several(5).await? {
-        let name = name.clone();
+    for (number, client) in t.several(5).await?.into_iter().enumerate() {
+        // What they write differs, so that no write is taken for another's that is made again.
+        let (name, body) = (name.clone(), text(&number.to_string()));
         schedulers.push(tokio::spawn(async move {
             let mut moved = 0;
             loop {
@@ -326,7 +327,7 @@ async fn lets_one_of_racing_schedulers_move_a_schedule(t: Bench) -> Kept {
                 }
                 client.enqueue([job().id(JobId::of_tick(&name, tick))]).await?;
                 let next = Some(tick.plus(secs(1)));
-                match put(&client, &name, found.body, next, Some(found.version)).await {
+                match put(&client, &name, body.clone(), next, Some(found.version)).await {
                     Ok(_) => moved += 1,
                     Err(error) if error.kind() == ErrorKind::Conflict => {}
                     Err(error) => return Err(error.into()),

@@ -98,6 +98,9 @@ async fn frees_a_key_once_its_job_is_claimed(t: Bench) -> Kept {
     must_eq!(holder(&t).await?, None);
     t.finish(&lease, RETRY).await?;
     must_eq!(holder(&t).await?, None, "the holder after its job was retried");
+    let id = t.add(keyed(UniqueScope::UntilClaimed)).await?;
+    t.amend(id, Action::Cancel).await?;
+    must_eq!(holder(&t).await?, None, "the holder after its job was cancelled and will never be claimed");
     Ok(())
 }
 

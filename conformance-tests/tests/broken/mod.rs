@@ -3,6 +3,7 @@
 mod defect;
 mod giving;
 mod holding;
+mod hollow;
 mod showing;
 
 use std::collections::{HashMap, HashSet};
@@ -19,6 +20,7 @@ use leasehold_core::{
 use leasehold_memory::Memory;
 
 pub(crate) use self::defect::Defect;
+pub(crate) use self::hollow::Nothing;
 
 /// Opens the store in memory, sound or with a defect.
 #[derive(Default)]
