@@ -118,7 +118,7 @@ CREATE TABLE leasehold_schedules (
     name    TEXT PRIMARY KEY,
     body    BLOB NOT NULL,
     next    INTEGER,
-    version INTEGER NOT NULL
+    version BLOB NOT NULL
 ) STRICT;
 CREATE INDEX leasehold_schedules_next ON leasehold_schedules (next) WHERE next IS NOT NULL;
 

@@ -45,7 +45,6 @@ pub(crate) struct Tables {
     pub(crate) schedules: BTreeMap<ScheduleName, Schedule>,
     /// The version of the latest write of any schedule, so that one which was deleted and made anew never
     /// has a version that it had before.
-    pub(crate) schedule_version: u64,
     pub(crate) workers: BTreeMap<WorkerId, Worker>,
     /// Whether anybody watches; if not, no event is made.
     pub(crate) watched: bool,
@@ -85,7 +84,6 @@ impl Tables {
             expiry: BTreeSet::new(),
             logs: Logs::default(),
             schedules: BTreeMap::new(),
-            schedule_version: 0,
             workers: BTreeMap::new(),
             watched: false,
             events: Vec::new(),

@@ -132,7 +132,13 @@ async fn call_all(
     let list = List { filter: Filter::default(), order: Order::NewestFirst, after: None, limit: 9 };
     let info = WorkerInfo::new(worker_name("w"), "h", 1);
     let check_in = CheckIn { worker: t.worker, info, lost_after: secs(9), leaving: false };
-    let put = PutSchedule { name: schedule_name("s"), body: text(""), next: None, expected: None };
+    let put = PutSchedule {
+        name: schedule_name("s"),
+        body: text(""),
+        next: None,
+        version: leasehold_core::VersionId::generate(),
+        expected: None,
+    };
     let settlements = vec![settlement(held, SUCCEED)];
     let renewals = vec![Renewal { job: id, token, lease: LEASE * 9, progress: None }];
     let appends = vec![LogAppend { job: id, token, position: 0, lines: lines(["late"]) }];

@@ -322,7 +322,7 @@ impl Backend for Recorder {
         self.pass("stop_workers", self.inner.stop_workers(deadline, request)).await
     }
 
-    async fn put_schedule(&self, deadline: Deadline, request: PutSchedule) -> Result<u64> {
+    async fn put_schedule(&self, deadline: Deadline, request: PutSchedule) -> Result<()> {
         self.pass("put_schedule", self.inner.put_schedule(deadline, request)).await
     }
 

@@ -208,7 +208,7 @@ impl Backend for Broken {
         self.inner.stop_workers(deadline, request).await
     }
 
-    async fn put_schedule(&self, deadline: Deadline, mut request: PutSchedule) -> Result<u64> {
+    async fn put_schedule(&self, deadline: Deadline, mut request: PutSchedule) -> Result<()> {
         match self.inner.put_schedule(deadline, request.clone()).await {
             Err(error) if self.has(Defect::WritesOverSchedules) && error.kind() == ErrorKind::Conflict => {
                 let all = Schedules { due: false, after: None, limit: 1_000 };

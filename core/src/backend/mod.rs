@@ -252,14 +252,13 @@ pub trait Backend: std::fmt::Debug + Send + Sync + 'static {
     /// Transient ones.
     async fn stop_workers(&self, deadline: Deadline, request: StopWorkers) -> Result<u64>;
 
-    /// Writes a schedule if its version is still the expected one (F2); answers the new version.
+    /// Writes a schedule if its version is still the expected one (F2).
     ///
-    /// - A version that was answered once is never answered for another write of that name.
-    /// - What is there already, to the letter, is answered with its version whatever was expected (E2).
+    /// - A write whose version is there already is a repetition, and changes nothing (E2).
     ///
     /// # Errors
     /// [`Conflict`](crate::ErrorKind::Conflict) if it is another one; transient ones.
-    async fn put_schedule(&self, deadline: Deadline, request: PutSchedule) -> Result<u64>;
+    async fn put_schedule(&self, deadline: Deadline, request: PutSchedule) -> Result<()>;
 
     /// Shows schedules by name, or only those whose next tick is due by the store's clock (F2).
     ///
