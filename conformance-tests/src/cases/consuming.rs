@@ -221,6 +221,7 @@ async fn spends_nothing_on_a_repeated_claim(t: Bench) -> Kept {
     must_eq!(again.len(), 1);
     must_eq!(again[0].job.attempt, 1);
     must_eq!(again[0].job.lease_until, Some(t.hour().plus(LEASE - secs(10))));
+    must_eq!(again[0].lease, LEASE, "the length of the lease, whoever counts from when it first asked");
     Ok(())
 }
 

@@ -314,20 +314,20 @@ async fn lets_one_of_racing_schedulers_move_a_schedule(t: Bench) -> Kept {
     let name = schedule_name("every second");
     put(&t, &name, text(""), Some(t.hour()), None).await?;
     let mut schedulers = Vec::new();
-    for (number, client) in t.several(5).await?.into_iter().enumerate() {
-        // What they write differs, so that no write is taken for another's that is made again.
-        let (name, body) = (name.clone(), text(&number.to_string()));
+    for client in t.several(5).await? {
+        let name = name.clone();
         schedulers.push(tokio::spawn(async move {
             let mut moved = 0;
             loop {
-                let found = schedules(&client, false, None, 1).await?.remove(0);
-                let tick = found.next.ok_or_else(|| Trouble::Unmet("the next tick is gone".into()))?;
+                let gone = || Trouble::Unmet("the schedule or its next tick is gone".into());
+                let found = schedules(&client, false, None, 1).await?.pop().ok_or_else(gone)?;
+                let tick = found.next.ok_or_else(gone)?;
                 if tick >= client.hour().plus(secs(TICKS)) {
                     return Ok::<u64, Trouble>(moved);
                 }
                 client.enqueue([job().id(JobId::of_tick(&name, tick))]).await?;
                 let next = Some(tick.plus(secs(1)));
-                match put(&client, &name, body.clone(), next, Some(found.version)).await {
+                match put(&client, &name, found.body, next, Some(found.version)).await {
                     Ok(_) => moved += 1,
                     Err(error) if error.kind() == ErrorKind::Conflict => {}
                     Err(error) => return Err(error.into()),
