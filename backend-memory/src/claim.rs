@@ -12,7 +12,7 @@ pub(crate) fn claim(tables: &mut Tables, now: Timestamp, request: &Claim) -> Cla
     }
     let queues = open_queues(tables, now, request);
     let jobs = Taking { tables, now, request, queues: &queues, jobs: Vec::new() }.all();
-    tables.grant(request.id, jobs.iter().map(|leased| leased.job.id).collect());
+    tables.grant(request.id, jobs.iter().map(|leased| leased.job.id).collect(), now);
     let mut claimed = Claimed { jobs, ..Claimed::default() };
     if claimed.jobs.len() < request.limit {
         let due = queues.iter().filter_map(|&queue| tables.queues[queue].next_due()).min();
@@ -21,7 +21,7 @@ pub(crate) fn claim(tables: &mut Tables, now: Timestamp, request: &Claim) -> Cla
     claimed
 }
 
-/// What this very claim was given before and still runs.
+/// What this very claim was given before and still runs; none if it is the first of its id.
 fn repeated(tables: &Tables, request: &Claim) -> Option<Vec<LeasedJob>> {
     let jobs: Vec<JobId> = tables.claims.get(&request.id)?.jobs.clone();
     let still_held = |id: JobId| {
