@@ -51,6 +51,8 @@ mod harness;
 mod run;
 
 mod bench;
+pub mod history;
+
 mod breach;
 mod cases;
 

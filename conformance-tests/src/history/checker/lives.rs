@@ -1,0 +1,173 @@
+//! I5, I6 and I8: one end, counted attempts, and retries that come, but not too soon.
+
+use leasehold_core::State;
+use leasehold_core::backend::Answer;
+
+use super::Judge;
+use super::hours::nanos;
+use super::model::{Fenced, Grant, Kind};
+use crate::history::event::ChangeKind;
+use crate::history::verdict::Invariant;
+
+/// The certain end of a job.
+#[derive(Debug, Clone, Copy)]
+struct End {
+    op: usize,
+    i: u64,
+    c: u64,
+    state: State,
+}
+
+impl Judge<'_, '_> {
+    pub(super) fn lives(&mut self) {
+        let ends = self.ends();
+        self.no_life_after_an_end(&ends);
+        self.no_second_end(&ends);
+        self.attempts_rise();
+        self.attempts_are_bounded();
+        self.retries_wait();
+        self.all_ended();
+    }
+
+    fn ends(&self) -> Vec<End> {
+        let settled = self.story.writes.iter().filter_map(|write| {
+            let state = match write.write.verdict.as_str() {
+                "succeed" => State::Succeeded,
+                "fail" => State::Failed,
+                "cancel" => State::Cancelled,
+                _ => return None,
+            };
+            let ends = matches!(write.kind, Kind::Settle | Kind::Recover);
+            let applied = ends && write.answer == Some(Answer::Applied);
+            applied.then_some(End { op: write.op, i: write.i, c: write.c, state })
+        });
+        let cancels = self.story.changes.iter().filter(|c| c.action == ChangeKind::Cancel && c.certain);
+        let cancelled =
+            cancels.map(|change| End { op: change.op, i: change.i, c: change.c, state: State::Cancelled });
+        settled.chain(cancelled).collect()
+    }
+
+    /// Whether an operator may have sent the job round again between an end and `until`.
+    fn may_be_requeued(&self, end: &End, until: u64) -> bool {
+        let requeues = |action| action == ChangeKind::Requeue || action == ChangeKind::Delete;
+        self.story
+            .changes
+            .iter()
+            .any(|change| requeues(change.action) && change.c > end.i && change.i < until)
+    }
+
+    /// I5: a job that has ended is never given out again, nor seen in another state.
+    fn no_life_after_an_end(&mut self, ends: &[End]) {
+        let story = self.story;
+        for end in ends {
+            for grant in story.grants.iter().filter(|grant| grant.i > end.c) {
+                if !self.may_be_requeued(end, grant.c) {
+                    let ops: Vec<usize> = grant.ops.iter().copied().chain([end.op]).collect();
+                    self.find(Invariant::I5, format!("it was given out after it had {}", end.state), ops);
+                }
+            }
+            let sights = story.sights.iter().filter(|sight| sight.i > end.c);
+            let looks = sights.map(|sight| (sight.seen.state, sight.c, Some(sight.op)));
+            let looks = looks.chain(story.last.map(|last| (last.state, u64::MAX, None)));
+            for (state, until, op) in looks {
+                if state != end.state && !self.may_be_requeued(end, until) {
+                    let why = format!("it was seen {state} after it had {}", end.state);
+                    self.find(Invariant::I5, why, op.into_iter().chain([end.op]));
+                }
+            }
+        }
+    }
+
+    /// I5: one end only.
+    fn no_second_end(&mut self, ends: &[End]) {
+        for (at, one) in ends.iter().enumerate() {
+            for two in &ends[at + 1..] {
+                let (first, second) = if one.c <= two.c { (one, two) } else { (two, one) };
+                if !self.may_be_requeued(first, second.c) {
+                    let why = format!("it ended twice, as {} and as {}", first.state, second.state);
+                    self.find(Invariant::I5, why, [first.op, second.op]);
+                }
+            }
+        }
+    }
+
+    /// I6: a later grant has a higher attempt, but where one was given back.
+    fn attempts_rise(&mut self) {
+        let story = self.story;
+        for first in &story.grants {
+            for second in story.grants.iter().filter(|second| first.c < second.i) {
+                let (a, b) = (&first.given.job, &second.given.job);
+                let ops: Vec<usize> = first.ops.iter().chain(&second.ops).copied().collect();
+                let back = a.generation == b.generation && b.attempt < a.attempt;
+                let same = a.generation == b.generation && b.attempt == a.attempt;
+                if b.generation < a.generation || back || same && !self.given_back(first, second.c) {
+                    let why = format!("attempt {} was followed by attempt {}", a.attempt, b.attempt);
+                    self.find(Invariant::I6, why, ops);
+                }
+            }
+        }
+    }
+
+    /// I6: attempts begin with 1, skip none and end with the last one.
+    fn attempts_are_bounded(&mut self) {
+        let story = self.story;
+        let Some(most) = story.puts.iter().map(|put| put.put.max_attempts).max() else { return };
+        for grant in &story.grants {
+            let attempt = grant.given.job.attempt;
+            let ops = grant.ops.clone();
+            if attempt == 0 || attempt > most {
+                self.find(Invariant::I6, format!("attempt {attempt} of {most} was given out"), ops);
+                continue;
+            }
+            let lost = self.model.lost_claims.iter().filter(|(_, i)| *i < grant.c).count();
+            let known = story.grants.iter().filter(|other| other.i <= grant.c).count();
+            if attempt as usize > known + lost {
+                let why = format!("attempt {attempt} was given out after {} others", known.saturating_sub(1));
+                self.find(Invariant::I6, why, ops);
+            }
+        }
+    }
+
+    /// I8: a job that is to wait is not given before its time.
+    fn retries_wait(&mut self) {
+        let story = self.story;
+        let hours = &self.model.hours;
+        let waits = |write: &&Fenced<'_>| {
+            matches!(write.kind, Kind::Settle | Kind::Recover)
+                && matches!(write.write.verdict.as_str(), "retry" | "release")
+                && write.answer == Some(Answer::Applied)
+                && write.write.span > 0
+        };
+        let mut early: Vec<(usize, &Grant<'_>)> = Vec::new();
+        for write in story.writes.iter().filter(waits) {
+            let due = hours.earliest(write.i).saturating_add(nanos(write.write.span));
+            let hurried = |until: u64| {
+                let timed = |action| {
+                    matches!(action, ChangeKind::Postpone | ChangeKind::Requeue | ChangeKind::Delete)
+                };
+                story.changes.iter().any(|change| timed(change.action) && change.i < until)
+            };
+            early.extend(
+                story
+                    .grants
+                    .iter()
+                    .filter(|grant| grant.i > write.c && hours.surely_before(hours.latest(grant.c), due))
+                    .filter(|grant| !hurried(grant.c))
+                    .map(|grant| (write.op, grant)),
+            );
+        }
+        for (op, grant) in early {
+            let ops: Vec<usize> = grant.ops.iter().copied().chain([op]).collect();
+            self.find(Invariant::I8, "it was given out before its retry's time", ops);
+        }
+    }
+
+    /// I8: a run that was drained leaves no job behind.
+    fn all_ended(&mut self) {
+        let Some(last) = self.story.last.filter(|_| self.rules.drained) else { return };
+        if !last.state.is_terminal() {
+            let ops: Vec<usize> = self.story.grants.iter().flat_map(|grant| grant.ops.clone()).collect();
+            self.find(Invariant::I8, format!("it is {} when all is over", last.state), ops);
+        }
+    }
+}

@@ -1,0 +1,482 @@
+//! For each invariant, tales that break it beside twins that do not.
+
+use leasehold_core::backend::Answer::{AlreadyApplied, Applied, Lost};
+use leasehold_core::{ClaimId, JobId, State, Timestamp};
+
+use super::tale::{LEASE, Lease, MAX_ATTEMPTS, Tale};
+use crate::history::Invariant::{I1, I2, I3, I4, I5, I6, I7, I8, I9};
+use crate::history::event::{Call, ChangeKind, DueAs, Entry, Put, Reply, Seen, What};
+
+/// Tells a tale twice, once with the flaw and once without.
+fn twins(tell: impl Fn(&mut Tale, bool)) -> (Tale, Tale) {
+    let (mut bad, mut good) = (Tale::new(), Tale::new());
+    tell(&mut bad, true);
+    tell(&mut good, false);
+    (bad, good)
+}
+
+#[test]
+fn i1_an_acknowledged_job_that_is_gone() {
+    let (bad, good) = twins(|tale, flaw| {
+        let job = tale.enqueue();
+        if !flaw {
+            tale.amend(job, ChangeKind::Delete);
+        }
+    });
+    bad.breaks(I1);
+    good.is_fine();
+}
+
+#[test]
+fn i1_a_job_whose_enqueue_failed_and_is_there() {
+    let (bad, good) = twins(|tale, flaw| {
+        let job = JobId::generate();
+        let call = Call::Enqueue(vec![Tale::put(job)]);
+        tale.event("p", 9, What::Invoke { call });
+        let why = String::new();
+        tale.event("p", 9, if flaw { What::Fail { why } } else { What::Info { why } });
+        let lease = tale.claim(job, 1);
+        tale.ends_well(lease);
+    });
+    bad.breaks(I1);
+    good.is_fine();
+}
+
+#[test]
+fn i1_two_who_created_one_job() {
+    let (bad, good) = twins(|tale, flaw| {
+        let lease = tale.held();
+        tale.enqueue_as(Tale::put(lease.job), Some(if flaw { Entry::Created } else { Entry::Existing }));
+        tale.ends_well(lease);
+    });
+    bad.breaks(I1);
+    good.is_fine();
+}
+
+#[test]
+fn i2_a_job_that_nobody_enqueued() {
+    let (bad, good) = twins(|tale, flaw| {
+        let job = if flaw { JobId::generate() } else { tale.enqueue() };
+        let lease = tale.claim(job, 1);
+        tale.ends_well(lease);
+    });
+    bad.breaks(I2);
+    good.is_fine();
+}
+
+#[test]
+fn i2_a_job_that_was_altered() {
+    let alterations: [fn(&mut Seen); 3] =
+        [|seen| seen.payload += 1, |seen| seen.priority = 5, |seen| seen.queue = "x".try_into().unwrap()];
+    for alter in alterations {
+        let (bad, good) = twins(|tale, flaw| {
+            let lease = tale.held();
+            tale.settle(lease, "succeed", Applied);
+            let mut last = Tale::seen(lease.job, State::Succeeded, 1);
+            if flaw {
+                alter(&mut last);
+            }
+            tale.last_as(last);
+        });
+        bad.breaks(I2);
+        good.is_fine();
+    }
+}
+
+#[test]
+fn i2_a_change_by_an_operator_is_no_invention() {
+    let mut tale = Tale::new();
+    let lease = tale.held();
+    tale.settle(lease, "succeed", Applied);
+    tale.amend(lease.job, ChangeKind::Move);
+    let last = Seen { queue: "x".try_into().unwrap(), ..Tale::seen(lease.job, State::Succeeded, 1) };
+    tale.last_as(last);
+    tale.is_fine();
+}
+
+#[test]
+fn i3_a_job_given_out_while_it_is_held() {
+    let (bad, good) = twins(|tale, flaw| {
+        let first = tale.held();
+        if !flaw {
+            tale.pass(LEASE + 5);
+            tale.recover(first, "retry", Applied);
+        }
+        let second = tale.claim(first.job, 2);
+        tale.ends_well(second);
+    });
+    bad.breaks(I3);
+    good.is_fine();
+}
+
+#[test]
+fn i3_a_renewal_makes_the_lease_last() {
+    let (bad, good) = twins(|tale, flaw| {
+        let first = tale.held();
+        tale.pass(LEASE - 10);
+        if flaw {
+            tale.renew(first, Applied);
+        }
+        tale.pass(20);
+        tale.recover(first, "retry", Applied);
+        let second = tale.claim(first.job, 2);
+        tale.ends_well(second);
+    });
+    bad.breaks(I3);
+    good.is_fine();
+}
+
+#[test]
+fn i3_a_slow_claim_may_have_been_given_early() {
+    let mut tale = Tale::new();
+    let job = tale.enqueue();
+    // The lease began at some moment of the call, so it may be over soon after the answer.
+    let first = tale.slowly(LEASE).claim(job, 1);
+    tale.pass(5);
+    tale.recover(first, "retry", Applied);
+    let second = tale.claim(job, 2);
+    tale.ends_well(second);
+    tale.is_fine();
+}
+
+#[test]
+fn i3_an_attempt_given_out_twice() {
+    let (bad, good) = twins(|tale, flaw| {
+        let first = tale.held();
+        tale.settle(first, if flaw { "retry" } else { "release" }, Applied);
+        let second = tale.claim(first.job, 1);
+        tale.ends_well(second);
+    });
+    bad.breaks(I3);
+    good.is_fine();
+}
+
+#[test]
+fn i3_a_repeated_claim_is_one_grant() {
+    let (bad, good) = twins(|tale, flaw| {
+        let job = tale.enqueue();
+        let claim = ClaimId::generate();
+        tale.grant_as("w", claim, None);
+        tale.grant_as("w", claim, Some(Tale::seen(job, State::Running, 1)));
+        let again = Tale::seen(job, State::Running, if flaw { 2 } else { 1 });
+        let token = tale.grant_as("w", claim, Some(again)).unwrap();
+        tale.ends_well(Lease { job, token });
+    });
+    bad.breaks(I3);
+    good.is_fine();
+}
+
+#[test]
+fn i4_a_stale_write_that_was_accepted() {
+    let stale: [fn(&mut Tale, Lease, bool); 3] = [
+        |tale, lease, flaw| tale.settle(lease, "succeed", if flaw { Applied } else { Lost }),
+        |tale, lease, flaw| tale.renew(lease, if flaw { Applied } else { Lost }),
+        |tale, lease, flaw| tale.log(lease, if flaw { Applied } else { Lost }),
+    ];
+    for write in stale {
+        let (bad, good) = twins(|tale, flaw| {
+            let first = tale.held();
+            tale.pass(LEASE + 5);
+            tale.recover(first, "retry", Applied);
+            let second = tale.claim(first.job, 2);
+            write(tale, first, flaw);
+            tale.ends_well(second);
+        });
+        bad.breaks(I4);
+        good.is_fine();
+    }
+}
+
+#[test]
+fn i4_a_write_under_a_token_that_nobody_was_given() {
+    let (bad, good) = twins(|tale, flaw| {
+        let lease = tale.held();
+        let made_up = Lease { token: ClaimId::generate().token(lease.job), ..lease };
+        tale.renew(made_up, if flaw { Applied } else { Lost });
+        tale.ends_well(lease);
+    });
+    bad.breaks(I4);
+    good.is_fine();
+}
+
+#[test]
+fn i4_a_lost_claim_may_have_been_given_the_job() {
+    let mut tale = Tale::new();
+    let (job, claim) = (tale.enqueue(), ClaimId::generate());
+    tale.grant_as("w", claim, None);
+    tale.ends_well(Lease { job, token: claim.token(job) });
+    tale.is_fine();
+}
+
+#[test]
+fn i4_a_holder_that_was_refused() {
+    let (bad, good) = twins(|tale, flaw| {
+        let first = tale.held();
+        tale.pass(LEASE + 5);
+        if !flaw {
+            tale.recover(first, "retry", Applied);
+        }
+        tale.settle(first, "succeed", Lost);
+        let second = tale.claim(first.job, 2);
+        tale.ends_well(second);
+    });
+    bad.breaks(I4);
+    good.is_fine();
+}
+
+#[test]
+fn i4_a_settlement_that_was_forgotten() {
+    let (bad, good) = twins(|tale, flaw| {
+        let lease = tale.held();
+        tale.ends_well(lease);
+        tale.settle(lease, "succeed", if flaw { Lost } else { AlreadyApplied });
+    });
+    bad.breaks(I4);
+    good.is_fine();
+}
+
+#[test]
+fn i4_a_repetition_of_what_nobody_did() {
+    let (bad, good) = twins(|tale, flaw| {
+        let lease = tale.held();
+        let first = if flaw { Lost } else { Applied };
+        tale.settle(lease, "succeed", first);
+        tale.settle(lease, "succeed", AlreadyApplied);
+        tale.last(lease.job, State::Succeeded);
+    });
+    bad.breaks(I4);
+    good.is_fine();
+}
+
+#[test]
+fn i5_a_job_given_out_after_its_end() {
+    let (bad, good) = twins(|tale, flaw| {
+        let first = tale.held();
+        tale.settle(first, "succeed", Applied);
+        let mut again = Tale::seen(first.job, State::Running, 1);
+        if !flaw {
+            tale.amend(first.job, ChangeKind::Requeue);
+            again.generation = 1;
+        }
+        let token = tale.grant_as("w", ClaimId::generate(), Some(again)).unwrap();
+        tale.ends_well(Lease { job: first.job, token });
+    });
+    bad.breaks(I5);
+    good.is_fine();
+}
+
+#[test]
+fn i5_a_job_seen_alive_after_its_end() {
+    let (bad, good) = twins(|tale, flaw| {
+        let lease = tale.held();
+        tale.settle(lease, "fail", Applied);
+        tale.look(Tale::seen(lease.job, if flaw { State::Queued } else { State::Failed }, 1));
+        tale.last(lease.job, State::Failed);
+    });
+    bad.breaks(I5);
+    good.is_fine();
+}
+
+#[test]
+fn i5_an_end_that_is_another_one_at_last() {
+    let (bad, good) = twins(|tale, flaw| {
+        let lease = tale.held();
+        tale.settle(lease, "succeed", Applied);
+        tale.last(lease.job, if flaw { State::Failed } else { State::Succeeded });
+    });
+    bad.breaks(I5);
+    good.is_fine();
+}
+
+#[test]
+fn i5_a_job_that_ended_twice() {
+    let (bad, good) = twins(|tale, flaw| {
+        let lease = tale.held();
+        tale.pass(LEASE + 5);
+        tale.settle(lease, "fail", Applied);
+        tale.recover(lease, "fail", if flaw { Applied } else { Lost });
+        tale.last(lease.job, State::Failed);
+    });
+    bad.breaks(I5);
+    good.is_fine();
+}
+
+#[test]
+fn i5_a_cancelled_job_is_not_given_out() {
+    let (bad, good) = twins(|tale, flaw| {
+        let job = tale.enqueue();
+        tale.amend(job, ChangeKind::Cancel);
+        if flaw {
+            tale.claim(job, 1);
+        }
+        tale.last(job, State::Cancelled);
+    });
+    bad.breaks(I5);
+    good.is_fine();
+}
+
+#[test]
+fn i6_an_attempt_that_went_back() {
+    let (bad, good) = twins(|tale, flaw| {
+        let first = tale.held();
+        tale.settle(first, "retry", Applied);
+        let second = tale.claim(first.job, 2);
+        tale.settle(second, "retry", Applied);
+        let third = tale.claim(first.job, if flaw { 1 } else { 3 });
+        tale.ends_well(third);
+    });
+    bad.breaks(I6);
+    good.is_fine();
+}
+
+#[test]
+fn i6_an_attempt_too_many() {
+    let (bad, good) = twins(|tale, flaw| {
+        let mut lease = tale.held();
+        for attempt in 2..=MAX_ATTEMPTS + u32::from(flaw) {
+            tale.settle(lease, "retry", Applied);
+            lease = tale.claim(lease.job, attempt);
+        }
+        tale.ends_well(lease);
+    });
+    bad.breaks(I6);
+    good.is_fine();
+}
+
+#[test]
+fn i6_an_attempt_that_was_skipped() {
+    let (bad, good) = twins(|tale, flaw| {
+        let job = tale.enqueue();
+        if !flaw {
+            // Somebody was given the first attempt and never learnt of it.
+            tale.grant_as("w", ClaimId::generate(), None);
+        }
+        let lease = tale.claim(job, 2);
+        tale.ends_well(lease);
+    });
+    bad.breaks(I6);
+    good.is_fine();
+}
+
+#[test]
+fn i7_a_run_without_a_lease_of_its_own() {
+    let (bad, good) = twins(|tale, flaw| {
+        let lease = tale.held();
+        tale.start(if flaw { "another" } else { "w" }, lease);
+        tale.ends_well(lease);
+    });
+    bad.breaks(I7);
+    good.is_fine();
+}
+
+#[test]
+fn i7_a_run_too_many() {
+    let (bad, good) = twins(|tale, flaw| {
+        let lease = tale.held();
+        tale.start("w", lease);
+        if flaw {
+            tale.start("w", lease);
+        }
+        tale.ends_well(lease);
+    });
+    bad.breaks(I7);
+    good.is_fine();
+}
+
+#[test]
+fn i7_a_rerun_that_nothing_explains() {
+    let (bad, good) = twins(|tale, flaw| {
+        let first = tale.held();
+        tale.start("w", first);
+        tale.pass(LEASE + 5);
+        if !flaw {
+            tale.recover(first, "retry", Applied);
+        }
+        let second = tale.claim(first.job, 2);
+        tale.start("w", second);
+        tale.ends_well(second);
+    });
+    bad.breaks(I7);
+    good.is_fine();
+}
+
+#[test]
+fn i8_a_retry_that_came_too_soon() {
+    let (bad, good) = twins(|tale, flaw| {
+        let first = tale.held();
+        tale.settle_after(first, "retry", 50, Some(Applied));
+        tale.pass(if flaw { 10 } else { 50 });
+        let second = tale.claim(first.job, 2);
+        tale.ends_well(second);
+    });
+    bad.breaks(I8);
+    good.is_fine();
+}
+
+#[test]
+fn i8_a_retry_that_an_operator_hurried() {
+    let mut tale = Tale::new();
+    let first = tale.held();
+    tale.settle_after(first, "retry", 50, Some(Applied));
+    tale.amend(first.job, ChangeKind::Postpone);
+    let second = tale.claim(first.job, 2);
+    tale.ends_well(second);
+    tale.is_fine();
+}
+
+#[test]
+fn i8_a_retry_that_never_came() {
+    let (bad, good) = twins(|tale, flaw| {
+        let first = tale.held();
+        tale.settle_after(first, "retry", 10, Some(Applied));
+        tale.pass(10);
+        if flaw {
+            tale.last(first.job, State::Scheduled);
+        } else {
+            let second = tale.claim(first.job, 2);
+            tale.ends_well(second);
+        }
+    });
+    bad.breaks(I8);
+    good.is_fine();
+}
+
+#[test]
+fn i9_a_job_given_out_before_its_time() {
+    let (bad, good) = twins(|tale, flaw| {
+        let put = Put { due: DueAs::In(50), ..Tale::put(JobId::generate()) };
+        let job = tale.enqueue_as(put, Some(Entry::Created));
+        tale.pass(if flaw { 10 } else { 50 });
+        let lease = tale.claim(job, 1);
+        tale.ends_well(lease);
+    });
+    bad.breaks(I9);
+    good.is_fine();
+}
+
+#[test]
+fn i9_a_job_given_out_before_its_time_by_the_stores_own_account() {
+    let (bad, good) = twins(|tale, flaw| {
+        let job = tale.enqueue();
+        let due = Timestamp::from_millis(if flaw { i64::MAX } else { 0 });
+        let given = Seen { due, ..Tale::seen(job, State::Running, 1) };
+        let token = tale.grant_as("w", ClaimId::generate(), Some(given)).unwrap();
+        tale.ends_well(Lease { job, token });
+    });
+    bad.breaks(I9);
+    good.is_fine();
+}
+
+#[test]
+fn every_tale_can_be_written_down() {
+    let mut tale = Tale::new();
+    let lease = tale.held();
+    tale.settle_after(lease, "retry", 5, None);
+    tale.amend(lease.job, ChangeKind::Cancel);
+    tale.look(Tale::seen(lease.job, State::Cancelled, 1));
+    tale.start("w", lease);
+    tale.call("p", Call::Prune, Some(Reply::Prune(3)));
+    tale.call("p", Call::Other("counts".into()), Some(Reply::Other));
+    tale.last(lease.job, State::Cancelled);
+    super::assert_reads_back(&tale.events);
+}
