@@ -16,6 +16,7 @@ CREATE TABLE leasehold_jobs (
     due              INTEGER NOT NULL,
     enqueued_at      INTEGER NOT NULL,
     options          TEXT NOT NULL,
+    keep_succeeded   INTEGER,
     tags             TEXT,
     attempt          INTEGER NOT NULL DEFAULT 0,
     max_attempts     INTEGER NOT NULL,
@@ -37,7 +38,7 @@ CREATE TABLE leasehold_jobs (
     progress         TEXT,
     history          TEXT,
     error_class      TEXT,
-    settled_token    BLOB,
+    settled_claim    BLOB,
     settled_as       TEXT
 ) STRICT;
 
@@ -52,7 +53,6 @@ CREATE INDEX leasehold_jobs_waiting ON leasehold_jobs (queue, kind, priority, du
 CREATE INDEX leasehold_jobs_scheduled ON leasehold_jobs (queue, due) WHERE state = 1;
 CREATE INDEX leasehold_jobs_expiring_leases ON leasehold_jobs (lease_until) WHERE state = 3;
 CREATE INDEX leasehold_jobs_claims ON leasehold_jobs (claim) WHERE state = 3;
-CREATE INDEX leasehold_jobs_failed ON leasehold_jobs (enqueued_at, id) WHERE state = 5;
 CREATE INDEX leasehold_jobs_expiring ON leasehold_jobs (expires_at) WHERE expires_at IS NOT NULL;
 CREATE INDEX leasehold_jobs_listed ON leasehold_jobs (enqueued_at, id);
 CREATE UNIQUE INDEX leasehold_jobs_unique ON leasehold_jobs (unique_key) WHERE unique_key IS NOT NULL;

@@ -9,11 +9,10 @@ use std::collections::HashMap;
 use leasehold_core::backend::{Claim, Claimed, SetAside, TagRule};
 use leasehold_core::{JobRecord, Kind, LeasedJob, Retention, State, Timestamp};
 use serde::Serialize;
-use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, Row, SqliteConnection};
 
 use crate::error::Done;
-use crate::record::{self, COLUMNS, UNIQUE_UNTIL_CLAIMED};
+use crate::record::{self, COLUMNS, NEW_COLUMNS, UNIQUE_UNTIL_CLAIMED};
 use crate::writer::Session;
 
 pub(crate) async fn claim(session: &mut Session, request: Claim) -> Done<Claimed> {
@@ -48,6 +47,16 @@ async fn held(session: &mut Session, request: &Claim, claimed: &mut Claimed) -> 
 fn leased(request: &Claim, job: JobRecord) -> LeasedJob {
     let (token, lease) = (request.id.token(job.id), job.options.lease.unwrap_or(request.lease));
     LeasedJob::new(job, token, lease)
+}
+
+/// Adds what the claim itself wrote.
+fn just_leased(request: &Claim, job: JobRecord, now: Timestamp) -> LeasedJob {
+    let mut leased = leased(request, job);
+    leased.job.state = State::Running;
+    leased.job.started_at = Some(now);
+    leased.job.worker = Some(request.worker);
+    leased.job.lease_until = Some(now.plus(leased.lease));
+    leased
 }
 
 /// The jobs of one queue, kind and priority.
@@ -88,12 +97,9 @@ async fn take(session: &mut Session, request: &Claim, lanes: &[Lane], claimed: &
     }
 }
 
-/// A due job that may be taken, as far as the store knows before the claim takes others.
-struct Candidate {
-    seq: i64,
-    /// Its limit key, how many jobs of it may run, and how many run.
-    limit: Option<(String, i64, i64)>,
-}
+/// A due job that may be taken, as far as the store knows before the claim takes others: its `seq`, its limit key,
+/// how many jobs of that may run, and how many do.
+type Candidate = (i64, Option<String>, Option<i64>, Option<i64>);
 
 /// The first due jobs of these lanes, in order.
 async fn candidates(
@@ -108,7 +114,8 @@ async fn candidates(
         TagRule::WorkerHasAll(tags) => (NONE_BUT, Some(tags)),
     };
     let sql = format!(
-        "SELECT j.seq, j.limit_key, j.limit_max, l.running
+        "SELECT json_group_array(json_array(seq, limit_key, limit_max, running)) FROM (
+         SELECT j.seq, j.limit_key, j.limit_max, l.running
          FROM json_each(?1) AS lane CROSS JOIN leasehold_jobs AS j
              LEFT JOIN leasehold_limits AS l ON l.key = j.limit_key
          WHERE j.seq IN (
@@ -119,17 +126,18 @@ async fn candidates(
                      (SELECT 1 FROM leasehold_limits WHERE key = limit_key AND running >= limit_max))
                  {rule}
              ORDER BY due, id LIMIT ?4)
-         ORDER BY j.due, j.id LIMIT ?4"
+         ORDER BY j.due, j.id LIMIT ?4)"
     );
-    let rows = sqlx::query(AssertSqlSafe(sql))
+    // As one value, since each row costs a passage between threads.
+    let candidates: String = sqlx::query_scalar(AssertSqlSafe(sql))
         .bind(record::list(lanes)?)
         .bind(lanes.first().map(|lane| lane.priority))
         .bind(session.now.as_millis())
         .bind(i64::try_from(wanted).unwrap_or(i64::MAX))
         .bind(tags.map(serde_json::to_string).transpose()?)
-        .fetch_all(&mut session.conn)
+        .fetch_one(&mut session.conn)
         .await?;
-    rows.iter().map(candidate).collect()
+    Ok(serde_json::from_str(&candidates)?)
 }
 
 /// Tags that cannot be read pass, so that the job is taken and set aside.
@@ -138,27 +146,19 @@ const HAS_ALL: &str = "AND (tags IS NOT NULL OR ?5 = '[]') AND (NOT json_valid(t
 const NONE_BUT: &str = "AND (tags IS NULL OR NOT json_valid(tags) OR NOT EXISTS \
     (SELECT value FROM json_each(tags) EXCEPT SELECT value FROM json_each(?5)))";
 
-fn candidate(row: &SqliteRow) -> Done<Candidate> {
-    let limit = match row.try_get(1)? {
-        Some(key) => Some((key, row.try_get(2)?, row.try_get::<Option<i64>, _>(3)?.unwrap_or(0))),
-        None => None,
-    };
-    Ok(Candidate { seq: row.try_get(0)?, limit })
-}
-
 /// Leaves out candidates that would break a limit together with those before them (clause C9).
 fn within_limits(candidates: &[Candidate]) -> Vec<i64> {
     let mut taken: HashMap<&str, i64> = HashMap::new();
     let mut chosen = Vec::with_capacity(candidates.len());
-    for candidate in candidates {
-        if let Some((key, max, running)) = &candidate.limit {
+    for (seq, key, max, running) in candidates {
+        if let (Some(key), Some(max)) = (key, max) {
             let taken = taken.entry(key).or_default();
-            if running + *taken >= *max {
+            if running.unwrap_or(0) + *taken >= *max {
                 continue;
             }
             *taken += 1;
         }
-        chosen.push(candidate.seq);
+        chosen.push(*seq);
     }
     chosen
 }
@@ -172,7 +172,7 @@ async fn lease(session: &mut Session, request: &Claim, seqs: &[i64], claimed: &m
         "UPDATE leasehold_jobs SET state = 3, reason = NULL, attempt = attempt + 1, started_at = ?1, claim = ?2,
              worker = ?3, lease_until = ?1 + coalesce(lease, ?4),
              unique_key = CASE unique_scope WHEN {UNIQUE_UNTIL_CLAIMED} THEN NULL ELSE unique_key END
-         WHERE seq IN (SELECT value FROM json_each(?5)) RETURNING {COLUMNS}"
+         WHERE seq IN (SELECT value FROM json_each(?5)) RETURNING {NEW_COLUMNS}"
     );
     let rows = sqlx::query(AssertSqlSafe(sql))
         .bind(session.now.as_millis())
@@ -184,8 +184,8 @@ async fn lease(session: &mut Session, request: &Claim, seqs: &[i64], claimed: &m
         .await?;
     let first = claimed.jobs.len();
     for row in &rows {
-        match record::read(row, session.now) {
-            Ok(job) => claimed.jobs.push(leased(request, job)),
+        match record::read_new(row) {
+            Ok(job) => claimed.jobs.push(just_leased(request, job, session.now)),
             Err(bad) => {
                 set_aside(session, row.try_get("seq")?, &bad).await?;
                 claimed.set_aside.push(bad);
