@@ -52,7 +52,6 @@ CREATE INDEX leasehold_jobs_waiting ON leasehold_jobs (queue, kind, priority, du
     WHERE state <= 2;
 CREATE INDEX leasehold_jobs_scheduled ON leasehold_jobs (queue, due) WHERE state = 1;
 CREATE INDEX leasehold_jobs_expiring_leases ON leasehold_jobs (lease_until) WHERE state = 3;
-CREATE INDEX leasehold_jobs_claims ON leasehold_jobs (claim) WHERE state = 3;
 CREATE INDEX leasehold_jobs_expiring ON leasehold_jobs (expires_at) WHERE expires_at IS NOT NULL;
 CREATE INDEX leasehold_jobs_listed ON leasehold_jobs (enqueued_at, id);
 CREATE UNIQUE INDEX leasehold_jobs_unique ON leasehold_jobs (unique_key) WHERE unique_key IS NOT NULL;
@@ -66,6 +65,14 @@ CREATE TABLE leasehold_counts (
     n        INTEGER NOT NULL,
     PRIMARY KEY (queue, state, priority, kind)
 ) STRICT, WITHOUT ROWID;
+
+-- What each claim was given, as a JSON array of `seq`, as long as it may be repeated (clause E2).
+CREATE TABLE leasehold_claims (
+    seq   INTEGER PRIMARY KEY,
+    claim BLOB NOT NULL UNIQUE,
+    at    INTEGER NOT NULL,
+    jobs  TEXT NOT NULL
+) STRICT;
 
 -- How many jobs of each limit key run.
 CREATE TABLE leasehold_limits (key TEXT PRIMARY KEY, running INTEGER NOT NULL) STRICT, WITHOUT ROWID;
