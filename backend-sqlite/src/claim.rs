@@ -106,8 +106,8 @@ struct Lane {
 /// The lanes that have waiting jobs for this claim, highest priority first.
 async fn lanes(conn: &mut SqliteConnection, request: &Claim) -> Done<Vec<Lane>> {
     let rows: Vec<(String, String, i64)> = sqlx::query_as(
-        "SELECT DISTINCT queue, kind, priority FROM leasehold_counts
-         WHERE queue IN (SELECT value FROM json_each(?)) AND state IN (1, 2) AND n > 0 AND priority >= ?
+        "SELECT queue, kind, priority FROM leasehold_lanes
+         WHERE queue IN (SELECT value FROM json_each(?)) AND scheduled + queued > 0 AND priority >= ?
              AND queue NOT IN (SELECT queue FROM leasehold_queues WHERE paused)
          ORDER BY priority DESC",
     )
@@ -237,7 +237,7 @@ async fn lease(session: &mut Session, request: &Claim, seqs: &[i64], claimed: &m
     }
     claimed.jobs[first..].sort_by_key(|leased| (leased.job.due, leased.job.id));
     for leased in &claimed.jobs[first..] {
-        session.tell_state(leased.job.id, &leased.job.queue, State::Running);
+        session.tell_state(leased.job.id, leased.job.queue.as_str(), State::Running);
     }
     Ok(())
 }

@@ -14,7 +14,7 @@ use crate::writer::Session;
 pub(crate) async fn enqueue(session: &mut Session, request: Enqueue) -> Done<Vec<Enqueued>> {
     let answers = insert(&mut session.conn, &request.jobs, session.now).await?;
     for (job, _) in request.jobs.iter().zip(&answers).filter(|(_, answer)| answer.is_created()) {
-        session.tell_state(job.id, &job.queue, record::waiting(job.due.by(session.now), session.now));
+        session.tell_state(job.id, job.queue.as_str(), record::waiting(job.due.by(session.now), session.now));
     }
     Ok(answers)
 }

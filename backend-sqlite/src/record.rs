@@ -83,7 +83,7 @@ pub(crate) fn id_list<'a>(ids: impl IntoIterator<Item = &'a JobId>) -> String {
 /// Leases as one blob of jobs and their claims, and a list of where in it each begins: to bind them one by one would
 /// cost more than what is done with them.
 pub(crate) fn leases(leases: impl ExactSizeIterator<Item = (JobId, LeaseToken)>) -> (String, Vec<u8>) {
-    let starts = (0..leases.len()).map(|n| (32 * n).to_string()).collect::<Vec<_>>().join(",");
+    let starts = (0..leases.len()).map(|n| (32 * n + 1).to_string()).collect::<Vec<_>>().join(",");
     let pair = |(job, token): (JobId, LeaseToken)| [*job.as_uuid(), *token.claim(job).as_uuid()];
     let bytes = leases.flat_map(pair).flat_map(uuid::Uuid::into_bytes).collect();
     (format!("[{starts}]"), bytes)
@@ -213,7 +213,8 @@ macro_rules! brief {
     };
 }
 
-type Statement<'q> = sqlx::query::Query<'q, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;
+/// A statement that values are being bound to.
+pub(crate) type Statement<'q> = sqlx::query::Query<'q, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;
 
 brief! {
     kept {
@@ -332,8 +333,7 @@ impl Brief {
 
     /// Tells watchers of its new state.
     pub(crate) fn tell(&self, session: &mut Session) {
-        let Ok(queue) = QueueName::new(&self.queue) else { return };
-        session.tell_state(JobId::from_uuid(self.id), &queue, self.state_at(session.now));
+        session.tell_state(JobId::from_uuid(self.id), &self.queue, self.state_at(session.now));
     }
 }
 

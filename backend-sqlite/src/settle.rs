@@ -1,10 +1,11 @@
 //! Records how attempts ended: see `Backend::settle` and `Backend::recover`.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use leasehold_core::backend::{Answer, NewFailure, Settle, Settlement, Verdict};
-use leasehold_core::{Failure, Payload, QueueName, Reason, State, Timestamp, WorkerId};
-use uuid::Uuid;
+use leasehold_core::{Failure, Reason, State, Timestamp, WorkerId};
+
+use sqlx::AssertSqlSafe;
 
 use crate::error::Done;
 use crate::record::{self, Brief, UNIQUE_FOR};
@@ -21,30 +22,32 @@ pub(crate) enum By {
 
 pub(crate) async fn settle(session: &mut Session, request: Settle, by: By) -> Done<Vec<Answer>> {
     let settlements = request.settlements;
-    let mut answers = vec![Answer::Lost; settlements.len()];
-    let mut applied = Vec::new();
+    let mut answers = vec![None; settlements.len()];
     if by == By::Holder && all_differ(&settlements) {
-        succeed(session, &settlements, &mut answers, &mut applied).await?;
-    }
-    let rest: Vec<_> = (0..answers.len()).filter(|n| answers[*n] != Answer::Applied).collect();
-    let mut jobs = record::load(&mut session.conn, rest.iter().map(|n| &settlements[*n].job)).await?;
-    let mut changed = Vec::new();
-    for n in rest {
-        let Some(job) = jobs.get_mut(&settlements[n].job) else { continue };
-        answers[n] = apply(job, &settlements[n], by, session.now)?;
-        if answers[n] == Answer::Applied {
-            applied.push((n, job.seq));
-            changed.push(settlements[n].job);
+        let plain = |s: &Settlement| matches!(s.verdict, Verdict::Succeed { .. }) && s.failure.is_none();
+        let plain: Vec<_> = (0..settlements.len()).filter(|n| plain(&settlements[*n])).collect();
+        if succeed(session, plain.iter().map(|n| &settlements[*n])).await? {
+            plain.into_iter().for_each(|n| answers[n] = Some(Answer::Applied));
         }
     }
-    let changed: Vec<_> = changed.iter().map(|id| &jobs[id]).collect();
+    let rest: Vec<_> = (0..settlements.len()).filter(|n| answers[*n].is_none()).collect();
+    let mut jobs = record::load(&mut session.conn, rest.iter().map(|n| &settlements[*n].job)).await?;
+    let mut applied = Vec::new();
+    for n in rest {
+        let answer = match jobs.get_mut(&settlements[n].job) {
+            Some(job) => apply(job, &settlements[n], by, session.now)?,
+            None => Answer::Lost,
+        };
+        if answer == Answer::Applied {
+            applied.push(&settlements[n]);
+        }
+        answers[n] = Some(answer);
+    }
+    let changed: Vec<_> = applied.iter().map(|settlement| &jobs[&settlement.job]).collect();
     record::save(&mut session.conn, &changed).await?;
     changed.iter().for_each(|job| job.tell(session));
-    let results: Vec<_> =
-        applied.iter().filter_map(|(n, seq)| Some((*seq, result(&settlements[*n])?))).collect();
-    record::insert_blobs(&mut session.conn, "INSERT OR REPLACE INTO leasehold_results VALUES", &results)
-        .await?;
-    Ok(answers)
+    insert_results(session, applied).await?;
+    Ok(answers.into_iter().map(|answer| answer.unwrap_or(Answer::Lost)).collect())
 }
 
 fn all_differ(settlements: &[Settlement]) -> bool {
@@ -52,50 +55,63 @@ fn all_differ(settlements: &[Settlement]) -> bool {
     settlements.iter().all(|settlement| seen.insert(settlement.job))
 }
 
-fn result(settlement: &Settlement) -> Option<&Payload> {
-    match &settlement.verdict {
-        Verdict::Succeed { result } => result.as_ref(),
-        _ => None,
-    }
-}
-
-/// Writes what most settlements are, a plain success of a held job, without reading it first. Those that do not
-/// come out as applied are for the longer way to judge.
-async fn succeed(
+/// Writes what most settlements are, plain successes of held jobs, without reading them first. Answers false, and
+/// leaves nothing behind, if one of them does not come out as applied: the longer way tells why.
+async fn succeed<'s>(
     session: &mut Session,
-    settlements: &[Settlement],
-    answers: &mut [Answer],
-    applied: &mut Vec<(usize, i64)>,
-) -> Done<()> {
-    let plain = |s: &Settlement| matches!(s.verdict, Verdict::Succeed { .. }) && s.failure.is_none();
-    let plain: Vec<_> = (0..settlements.len()).filter(|n| plain(&settlements[*n])).collect();
-    if plain.is_empty() {
-        return Ok(());
+    settlements: impl ExactSizeIterator<Item = &'s Settlement> + Clone,
+) -> Done<bool> {
+    let wanted = settlements.len() as u64;
+    if wanted == 0 {
+        return Ok(true);
     }
-    let (places, leases) = record::leases(plain.iter().map(|n| (settlements[*n].job, settlements[*n].token)));
-    let done: Vec<(Uuid, i64, String)> = sqlx::query_as(
+    let (starts, leases) = record::leases(settlements.clone().map(|s| (s.job, s.token)));
+    let done = sqlx::query(
         "UPDATE leasehold_jobs SET state = 4, reason = NULL, finished_at = ?1, expires_at = ?1 + keep_succeeded,
              claim = NULL, lease_until = NULL, cancel_requested = 0, settled_claim = claim, settled_as = 'succeed',
              unique_key = CASE unique_scope WHEN ?2 THEN unique_key END
-         FROM json_each(?3) AS v
-         WHERE leasehold_jobs.id = substr(?4, v.value + 1, 16) AND claim = substr(?4, v.value + 17, 16) AND state = 3
-         RETURNING leasehold_jobs.id, seq, queue",
+         FROM json_each(?3) AS start
+         WHERE leasehold_jobs.id = substr(?4, start.value, 16) AND claim = substr(?4, start.value + 16, 16)
+             AND state = 3",
     )
     .bind(session.now.as_millis())
     .bind(UNIQUE_FOR)
-    .bind(places)
+    .bind(starts)
     .bind(leases)
-    .fetch_all(&mut session.conn)
+    .execute(&mut session.conn)
     .await?;
-    let done: HashMap<_, _> = done.into_iter().map(|(id, seq, queue)| (id, (seq, queue))).collect();
-    for n in plain {
-        if let Some((seq, queue)) = done.get(settlements[n].job.as_uuid()) {
-            answers[n] = Answer::Applied;
-            applied.push((n, *seq));
-            if let Ok(queue) = QueueName::new(queue) {
-                session.tell_state(settlements[n].job, &queue, State::Succeeded);
-            }
+    if done.rows_affected() < wanted {
+        session.undo().await?;
+        return Ok(false);
+    }
+    if session.is_watched() {
+        let jobs = record::load(&mut session.conn, settlements.clone().map(|s| &s.job)).await?;
+        jobs.values().for_each(|job| job.tell(session));
+    }
+    insert_results(session, settlements).await?;
+    Ok(true)
+}
+
+async fn insert_results(
+    session: &mut Session,
+    settlements: impl IntoIterator<Item = &Settlement>,
+) -> Done<()> {
+    let result = |s: &Settlement| match &s.verdict {
+        Verdict::Succeed { result: Some(result) } => Some((s.job, result.clone())),
+        _ => None,
+    };
+    let results: Vec<_> = settlements.into_iter().filter_map(result).collect();
+    for chunk in record::chunks(results.len()) {
+        let sql = format!(
+            "INSERT OR REPLACE INTO leasehold_results
+             SELECT seq, v.column2 FROM (VALUES {}) AS v JOIN leasehold_jobs ON id = v.column1",
+            record::places(chunk.len(), 2)
+        );
+        let mut query = sqlx::query(AssertSqlSafe(sql));
+        for (job, result) in &results[chunk] {
+            query = query.bind(*job.as_uuid()).bind(result.as_bytes().to_vec());
         }
+        query.execute(&mut session.conn).await?;
     }
     Ok(())
 }
