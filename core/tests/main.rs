@@ -3,7 +3,9 @@
 mod consumer;
 mod faults;
 mod layers;
+mod probe;
 mod queue;
+mod wakes;
 mod worker;
 
 use leasehold_core::{JobArgs, Store};

@@ -42,6 +42,8 @@ pub(super) async fn execute(shared: Arc<Shared>, mut ready: mpsc::UnboundedRecei
             shared.load.running.fetch_add(1, Ordering::AcqRel);
             shared.load.waiting.fetch_sub(1, Ordering::AcqRel);
             running.spawn(run(shared.clone(), leased, entry));
+            // To the fetch service a slot counts as free only while nothing waits for it.
+            shared.load.room.notify_waiters();
         }
         let stale_at = waiting.front().map(|(since, _)| *since + STALE);
         tokio::select! {
