@@ -46,7 +46,12 @@ pub(super) async fn fetch(shared: Arc<Shared>, ready: mpsc::UnboundedSender<(Lea
                 let wait = Backoff::Exponential { first, factor: 2.0, cap, jitter: 0.5 }
                     .delay(failures, fastrand::f64());
                 tracing::warn!(%error, ?wait, "no jobs could be claimed; trying again");
-                Some(wait)
+                // However many events tell of jobs meanwhile: asking more often mends nothing.
+                tokio::select! {
+                    () = shared.stopping.cancelled() => return,
+                    () = tokio::time::sleep(wait) => {}
+                }
+                None
             }
         };
         if let Some(wait) = wait {
