@@ -3,6 +3,7 @@
 mod consumer;
 mod faults;
 mod layers;
+mod leases;
 mod probe;
 mod queue;
 mod wakes;

@@ -21,6 +21,8 @@ pub(crate) enum Fate {
     Refuse(ErrorKind),
     /// It arrives; the answer is lost.
     Lose,
+    /// It arrives, and there is no answer.
+    Mute,
     /// The store panics.
     Panic,
 }
@@ -70,6 +72,10 @@ impl Probe {
             Fate::Lose => {
                 let _ = call.await;
                 Err(Error::new(ErrorKind::Unknown, "the answer was lost"))
+            }
+            Fate::Mute => {
+                let _ = call.await;
+                std::future::pending().await
             }
             Fate::Panic => panic!("the store has a defect"),
         }
