@@ -111,6 +111,8 @@ impl Shared {
             let failure = JobFailure::error("unknown_kind", format!("no handler for {}", leased.job.kind));
             return Outcome::Failure(JobFailure { reason: Reason::UnknownKind, ..failure });
         };
+        // A claim may have taken longer than the lease that it got.
+        entry.fence();
         if let Some(cause) = entry.cause() {
             return ended_by(cause);
         }
@@ -137,11 +139,15 @@ impl Shared {
     /// a grace period after somebody cancelled the job.
     async fn cut_off(&self, entry: &Entry) -> Cause {
         entry.cancelled().cancelled().await;
-        if entry.cause() == Some(Cause::CancelRequested) {
-            tokio::select! {
-                () = tokio::time::sleep(self.config.cancel_grace) => {}
-                () = self.interrupt.cancelled() => {}
+        let grace = async {
+            if entry.cause() == Some(Cause::CancelRequested) {
+                tokio::time::sleep(self.config.cancel_grace).await;
             }
+        };
+        tokio::select! {
+            () = grace => {}
+            () = entry.lost().cancelled() => {}
+            () = self.interrupt.cancelled() => {}
         }
         entry.cause().unwrap_or(Cause::Stopping)
     }
