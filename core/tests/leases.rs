@@ -7,11 +7,11 @@ use std::time::Duration;
 use leasehold_core::layer::Operation;
 use leasehold_core::testing::{enqueued, run_all};
 use leasehold_core::worker::{Args, State as Shared};
-use leasehold_core::{Attempt, JobArgs, NewJob, Progress, State};
+use leasehold_core::{Attempt, JobArgs, NewJob, Progress};
 use tokio::time::{Instant, sleep};
 
 use crate::probe::{Fate, Probe};
-use crate::worker::{add, builder, enqueue, only};
+use crate::worker::{add, builder, enqueue};
 use crate::{Add, store};
 
 const fn s(seconds: u64) -> Duration {

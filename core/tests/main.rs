@@ -4,6 +4,7 @@ mod consumer;
 mod faults;
 mod layers;
 mod leases;
+mod outcomes;
 mod probe;
 mod queue;
 mod wakes;
