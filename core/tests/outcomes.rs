@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use leasehold_core::backend::{Level, LogSource};
 use leasehold_core::policy::{BoxError, Control};
 use leasehold_core::testing::run_all;
 use leasehold_core::worker::State as Shared;
-use leasehold_core::{ErrorKind, JobArgs, Payload, Reason, State};
+use leasehold_core::{Attempt, ErrorKind, JobArgs, Payload, Progress, Reason, State};
 use tokio::time::sleep;
 
 use crate::probe::{Fate, Probe};
@@ -16,6 +17,10 @@ use crate::{Add, store};
 
 const fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
+}
+
+const fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
 }
 
 #[tokio::test(start_paused = true)]
@@ -66,4 +71,21 @@ async fn what_ended_while_the_store_was_away_is_recorded_when_it_is_back() {
     let job = probe.undisturbed().find(job).await.unwrap().unwrap();
     assert_eq!((job.state, job.attempt), (State::Succeeded, 1), "{job:?}");
     worker.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_lines_and_progress_of_an_attempt_are_kept() {
+    let store = store();
+    let job = enqueue(&store, 1, 0).await;
+    async fn h(attempt: Attempt) {
+        for n in 0..3 {
+            attempt.log(Level::Info, format!("{n}"));
+            attempt.progress(Progress { done: n + 1, ..Progress::default() });
+            sleep(ms(10)).await;
+        }
+    }
+    let worker = builder(&store).handle(Add::KIND, h).build().unwrap();
+    run_all(&store, worker).await.unwrap();
+    let lines = store.logs(LogSource::Job(job), 0, 10).await.unwrap().lines.len();
+    assert_eq!((lines, only(&store).await.progress.map(|p| p.done)), (3, Some(3)));
 }

@@ -23,6 +23,9 @@ use crate::policy::{Decision, HandlerError, JobFailure, Outcome, after_attempt};
 /// How long a claimed job may wait for a free slot before it is given back for other workers.
 const STALE: Duration = Duration::from_secs(1);
 
+/// How long an attempt's last log lines and progress may take; the job itself is settled all the same (L4).
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 type Ready = (LeasedJob, Arc<Entry>);
 
 /// Runs claimed jobs, `concurrency` at once, until the fetch service has ended and all are done.
@@ -71,6 +74,19 @@ impl Shared {
         self.load.room.notify_waiters();
     }
 
+    /// Writes what the handler said last: once the attempt is settled the store takes it no more.
+    async fn last_words(&self, entry: &Arc<Entry>) {
+        let written = async {
+            if entry.has_progress() {
+                self.renew(vec![entry.clone()]).await;
+            }
+            self.log.flush(entry).await;
+        };
+        if tokio::time::timeout(LAST_WORDS, written).await.is_err() {
+            tracing::warn!(job = %entry.job, "the job's last log lines or progress could not be written in time");
+        }
+    }
+
     /// Decides what becomes of the job, and hands it to the settle service.
     async fn end(&self, job: &JobRecord, entry: Arc<Entry>, outcome: Outcome) {
         if entry.cause() == Some(Cause::LeaseLost) {
@@ -100,6 +116,8 @@ async fn run(shared: Arc<Shared>, leased: LeasedJob, entry: Arc<Entry>) {
         counter!("leasehold_leases_lost_total", &labels).increment(1);
         shared.stats.lost.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(job = %job.id, "the lease was lost; what the handler did is not recorded");
+    } else {
+        shared.last_words(&entry).await;
     }
     shared.end(&job, entry, outcome).await;
 }

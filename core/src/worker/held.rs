@@ -7,6 +7,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::log::Unwritten;
 use crate::id::{JobId, LeaseToken};
 use crate::job::{LeasedJob, Progress};
 use crate::policy::LeaseTimes;
@@ -32,6 +33,8 @@ pub(super) struct Entry {
     pub(super) lease: Duration,
     /// How many log lines were written under this lease.
     pub(super) lines: AtomicU64,
+    /// How many of them the store has not answered to.
+    pub(super) unwritten: Unwritten,
     cancelled: CancellationToken,
     lost: CancellationToken,
     live: Mutex<Live>,
@@ -206,6 +209,7 @@ impl Held {
             token: leased.token,
             lease: leased.lease,
             lines: AtomicU64::new(0),
+            unwritten: Unwritten::default(),
             cancelled: CancellationToken::new(),
             lost: CancellationToken::new(),
             live: Mutex::new(Live {

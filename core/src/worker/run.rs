@@ -71,7 +71,7 @@ impl Worker {
         let mut services = tokio::task::JoinSet::new();
         services.spawn(heartbeat(shared.clone(), done.clone()));
         services.spawn(maintain(shared.clone(), done.clone()));
-        services.spawn(log(shared.store.clone(), lines));
+        services.spawn(log(shared.store.clone(), lines, done.clone()));
         let mut work = tokio::task::JoinSet::new();
         work.spawn(fetch(shared.clone(), ready));
         work.spawn(execute(shared.clone(), claimed));
@@ -106,12 +106,9 @@ impl Worker {
         }
         done.cancel();
         drop(settling);
-        let summary = Summary::of(&shared.stats);
-        // The log service ends when the last sender is gone; the others have been told.
-        drop(shared);
         let all = async { while services.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(LAST_WORDS, all).await;
-        summary
+        Summary::of(&shared.stats)
     }
 }
 
