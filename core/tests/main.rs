@@ -5,6 +5,7 @@ mod faults;
 mod layers;
 mod leases;
 mod outcomes;
+mod panics;
 mod probe;
 mod queue;
 mod wakes;

@@ -196,7 +196,7 @@ impl WorkerBuilder {
     ///
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) for a bad name, two handlers of one kind, none at all, or a
-    /// number out of range; [`Config`](ErrorKind::Config) outside of a tokio runtime is not one of them.
+    /// number or span out of range.
     pub fn build(self) -> Result<Worker> {
         let config = self.config;
         if config.concurrency == 0 {

@@ -50,7 +50,10 @@ pub(super) async fn execute(shared: Arc<Shared>, mut ready: mpsc::UnboundedRecei
         }
         let stale_at = waiting.front().map(|(since, _)| *since + STALE);
         tokio::select! {
-            Some(_) = running.join_next() => shared.made_room(),
+            Some(ended) = running.join_next() => {
+                panics::pass_on(ended);
+                shared.made_room();
+            }
             next = ready.recv(), if open => match next {
                 Some(ready) => waiting.push_back((Instant::now(), ready)),
                 None => open = false,
@@ -108,7 +111,12 @@ async fn run(shared: Arc<Shared>, leased: LeasedJob, entry: Arc<Entry>) {
     let job = leased.job.clone();
     let span = tracing::info_span!("leasehold.job", id = %job.id, kind = %job.kind, queue = %job.queue, attempt = job.attempt);
     let begun = Instant::now();
-    let outcome = shared.attempt(leased, &entry).instrument(span).await;
+    // Around everything of the handler's: a panic may also come from a layer, or when it is dropped.
+    let attempt = AssertUnwindSafe(shared.attempt(leased, &entry)).catch_unwind();
+    let outcome = match panics::noted(attempt.instrument(span)).await {
+        (Ok(outcome), _) => outcome,
+        (Err(payload), place) => Outcome::Failure(panics::failure(payload, place)),
+    };
     shared.load.ran(begun.elapsed());
     let labels = [("queue", job.queue.to_string()), ("kind", job.kind.to_string())];
     histogram!("leasehold_job_seconds", &labels).record(begun.elapsed());
@@ -137,14 +145,11 @@ impl Shared {
         let timeout = leased.job.options.timeout.or(options.timeout).unwrap_or(self.config.timeout);
         let attempt =
             Attempt::new(leased, entry.clone(), self.states.clone(), self.log.clone(), self.store.clone());
-        let handler = panics::noted(AssertUnwindSafe(route.clone().oneshot(attempt)).catch_unwind());
         tokio::select! {
             biased;
-            (ended, panic) = handler => match ended {
-                Ok(Ok(outcome)) => told(entry, outcome),
-                Ok(Err(error)) => told(entry, error.into_outcome()),
-                Err(payload) => Outcome::Failure(panics::failure(&*payload, panic)),
-            },
+            ended = route.clone().oneshot(attempt) => {
+                told(entry, ended.unwrap_or_else(HandlerError::into_outcome))
+            }
             () = tokio::time::sleep(timeout) => Outcome::Failure(JobFailure {
                 reason: Reason::Timeout,
                 ..JobFailure::error("timeout", format!("ran longer than its time-out of {timeout:?}"))

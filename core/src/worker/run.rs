@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::builder::WorkerBuilder;
@@ -13,6 +13,7 @@ use super::heartbeat::heartbeat;
 use super::held::{Cause, Entry};
 use super::log::{LogReceiver, log};
 use super::maintain::maintain;
+use super::panics;
 use super::settle::settle;
 use super::shared::{Shared, Stats};
 use crate::backend::Settlement;
@@ -55,6 +56,9 @@ impl Worker {
     }
 
     /// Starts it in the background.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
     pub fn start(self) -> RunningWorker {
         let (stopper, id) = (self.stopper(), self.id());
         RunningWorker { id, stopper, task: tokio::spawn(self.run()) }
@@ -62,20 +66,23 @@ impl Worker {
 
     /// Runs until it is stopped, or idle if it was built [so](WorkerBuilder::until_idle). No store's error
     /// ends it. Dropping the future abandons its jobs, which are recovered when their leases run out.
+    ///
+    /// # Panics
+    /// If the store or the worker itself panics. A handler's panic is a failure of its job.
     pub async fn run(self) -> Summary {
         let Self { shared, ended, lines } = self;
-        super::panics::install();
+        panics::install();
         let done = CancellationToken::new();
         let (ready, claimed) = mpsc::unbounded_channel();
         // Aborts its tasks when it is dropped, so that none is left behind.
-        let mut services = tokio::task::JoinSet::new();
+        let mut services = JoinSet::new();
         services.spawn(heartbeat(shared.clone(), done.clone()));
         services.spawn(maintain(shared.clone(), done.clone()));
         services.spawn(log(shared.store.clone(), lines, done.clone()));
-        let mut work = tokio::task::JoinSet::new();
+        let mut work = JoinSet::new();
         work.spawn(fetch(shared.clone(), ready));
         work.spawn(execute(shared.clone(), claimed));
-        let mut settling = tokio::task::JoinSet::new();
+        let mut settling = JoinSet::new();
         settling.spawn(settle(shared.clone(), ended));
 
         let interrupted = async {
@@ -90,12 +97,20 @@ impl Worker {
         };
         tokio::select! {
             () = interrupted => {}
-            () = async { while work.join_next().await.is_some() {} } => {}
+            () = all(&mut work) => {}
+            () = all(&mut settling) => {}
+            () = all(&mut services) => {}
         }
         let last_words = async {
             while shared.held.len() > 0 {
                 let gone = shared.held.gone.notified();
                 let _ = tokio::time::timeout(Duration::from_millis(50), gone).await;
+            }
+        };
+        let last_words = async {
+            tokio::select! {
+                () = last_words => {}
+                () = all(&mut settling) => {}
             }
         };
         if tokio::time::timeout(LAST_WORDS, last_words).await.is_err() {
@@ -106,9 +121,15 @@ impl Worker {
         }
         done.cancel();
         drop(settling);
-        let all = async { while services.join_next().await.is_some() {} };
-        let _ = tokio::time::timeout(LAST_WORDS, all).await;
+        let _ = tokio::time::timeout(LAST_WORDS, all(&mut services)).await;
         Summary::of(&shared.stats)
+    }
+}
+
+/// Waits until all of these services have ended.
+async fn all(services: &mut JoinSet<()>) {
+    while let Some(ended) = services.join_next().await {
+        panics::pass_on(ended);
     }
 }
 
@@ -144,7 +165,7 @@ impl RunningWorker {
     /// the rest back with its attempt.
     ///
     /// # Errors
-    /// [`Internal`](ErrorKind::Internal) if the worker itself panicked.
+    /// [`Internal`](ErrorKind::Internal) if the store or the worker itself panicked.
     pub async fn stop(self) -> Result<Summary> {
         self.stopper.stop();
         self.join().await
@@ -153,7 +174,7 @@ impl RunningWorker {
     /// Waits for its end.
     ///
     /// # Errors
-    /// [`Internal`](ErrorKind::Internal) if the worker itself panicked.
+    /// [`Internal`](ErrorKind::Internal) if the store or the worker itself panicked.
     pub async fn join(mut self) -> Result<Summary> {
         (&mut self.task).await.map_err(|error| {
             Error::new(ErrorKind::Internal, "the worker ended abnormally; please report this")
