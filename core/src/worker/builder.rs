@@ -161,13 +161,14 @@ impl WorkerBuilder {
     }
 
     /// Sets how long running jobs may go on once the worker is to stop; then they are given back with their
-    /// attempt. Defaults to 30 s.
+    /// attempt. Their handlers are told [a while](Self::cancel_grace) before. Defaults to 30 s.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.config.grace = grace;
         self
     }
 
-    /// Sets how long a handler may go on once somebody cancelled its job; then it is dropped. Defaults to 5 s.
+    /// Sets how long a handler may go on once it was told to end, because somebody cancelled its job or the
+    /// worker's grace is nearly over; then it is dropped. Defaults to 5 s.
     pub fn cancel_grace(mut self, grace: Duration) -> Self {
         self.config.cancel_grace = grace;
         self

@@ -158,13 +158,15 @@ impl Shared {
         }
     }
 
-    /// Waits until the handler is to be dropped: at once when its lease is lost or the worker's grace is over,
-    /// a grace period after somebody cancelled the job.
+    /// Waits until the handler is to be dropped: at once when its lease is lost, at the end of the worker's
+    /// grace, or a grace period after somebody cancelled the job.
     async fn cut_off(&self, entry: &Entry) -> Cause {
         entry.cancelled().cancelled().await;
         let grace = async {
-            if entry.cause() == Some(Cause::CancelRequested) {
-                tokio::time::sleep(self.config.cancel_grace).await;
+            match entry.cause() {
+                Some(Cause::CancelRequested) => tokio::time::sleep(self.config.cancel_grace).await,
+                Some(Cause::Stopping) => std::future::pending().await,
+                Some(Cause::LeaseLost) | None => {}
             }
         };
         tokio::select! {

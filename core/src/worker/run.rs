@@ -15,7 +15,7 @@ use super::log::{LogReceiver, log};
 use super::maintain::maintain;
 use super::panics;
 use super::settle::settle;
-use super::shared::{Shared, Stats};
+use super::shared::{Config, Shared, Stats};
 use crate::backend::Settlement;
 use crate::client::Store;
 use crate::error::{Error, ErrorKind, Result};
@@ -85,31 +85,20 @@ impl Worker {
         let mut settling = JoinSet::new();
         settling.spawn(settle(shared.clone(), ended));
 
-        let interrupted = async {
-            shared.stopping.cancelled().await;
-            let _ = tokio::time::timeout(shared.config.grace, shared.interrupt.cancelled()).await;
-            shared.interrupt.cancel();
-            loop {
-                shared.held.all().iter().for_each(|entry| entry.cancel(Cause::Stopping));
-                // A job that was being claimed may come to be held a moment later.
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
         tokio::select! {
-            () = interrupted => {}
+            () = shared.interrupted() => {
+                tracing::error!(
+                    jobs = shared.held.len(),
+                    "handlers that cannot be stopped are left behind; the leases of their jobs will run out"
+                );
+            }
             () = all(&mut work) => {}
             () = all(&mut settling) => {}
             () = all(&mut services) => {}
         }
         let last_words = async {
-            while shared.held.len() > 0 {
-                let gone = shared.held.gone.notified();
-                let _ = tokio::time::timeout(Duration::from_millis(50), gone).await;
-            }
-        };
-        let last_words = async {
             tokio::select! {
-                () = last_words => {}
+                () = shared.settled() => {}
                 () = all(&mut settling) => {}
             }
         };
@@ -123,6 +112,44 @@ impl Worker {
         drop(settling);
         let _ = tokio::time::timeout(LAST_WORDS, all(&mut services)).await;
         Summary::of(&shared.stats)
+    }
+}
+
+impl Shared {
+    /// Waits until the worker is to stop, tells the handlers, and returns when even those that cannot be stopped
+    /// have had their time.
+    async fn interrupted(&self) {
+        self.stopping.cancelled().await;
+        let Config { grace, cancel_grace, .. } = self.config;
+        // Told a while before the grace is over, so that they can end by themselves.
+        let told_for = cancel_grace.min(grace);
+        let _ = tokio::time::timeout(grace - told_for, self.interrupt.cancelled()).await;
+        let tell = async {
+            loop {
+                self.held.all().iter().for_each(|entry| entry.cancel(Cause::Stopping));
+                // A job that was being claimed may come to be held a moment later.
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let end = async {
+            let _ = tokio::time::timeout(told_for, self.interrupt.cancelled()).await;
+            self.interrupt.cancel();
+            // A claim may be under way; what is dropped is gone at once, unless it blocks its thread.
+            let claim = self.store.deadline().left().min(LAST_WORDS);
+            tokio::time::sleep(claim + Duration::from_secs(1)).await;
+        };
+        tokio::select! {
+            () = tell => {}
+            () = end => {}
+        }
+    }
+
+    /// Waits until the store has answered to every settlement.
+    async fn settled(&self) {
+        while self.held.all().iter().any(|entry| entry.is_settling()) {
+            let gone = self.held.gone.notified();
+            let _ = tokio::time::timeout(Duration::from_millis(50), gone).await;
+        }
     }
 }
 
@@ -162,7 +189,7 @@ impl RunningWorker {
     }
 
     /// Stops it and waits for its end: it claims nothing more, finishes what runs within its grace, and gives
-    /// the rest back with its attempt.
+    /// the rest back with its attempt. A handler that blocks its thread is left behind a few seconds later.
     ///
     /// # Errors
     /// [`Internal`](ErrorKind::Internal) if the store or the worker itself panicked.
