@@ -12,6 +12,8 @@ use leasehold_core::{
 };
 use leasehold_memory::Memory;
 
+use crate::probe::{Fate, Probe};
+
 fn job() -> NewJob {
     NewJob::new(Kind::new("k").unwrap(), Payload::EMPTY)
 }
@@ -152,4 +154,28 @@ async fn a_store_that_hangs_is_left_at_the_deadline() {
     assert_eq!((error.kind(), begun.elapsed()), (ErrorKind::Unknown, Deadline::DEFAULT));
     let error = hanging.counts(Deadline::default(), Counts::default()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_try_that_was_not_answered_leaves_the_call_unknown() {
+    for last in [ErrorKind::Unavailable, ErrorKind::Full] {
+        let mut calls = 0;
+        let probe = Probe::new(move |_| {
+            calls += 1;
+            if calls == 1 { Fate::Lose } else { Fate::Refuse(last) }
+        });
+        let error = enqueue(&Retry::new(Arc::new(probe)), vec![job()]).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unknown, "{error:?}");
+    }
+    let refused = Probe::new(|_| Fate::Refuse(ErrorKind::Full));
+    let error = enqueue(&Retry::new(Arc::new(refused)), vec![job()]).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Full);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_begins_after_its_deadline_never_reaches_the_store() {
+    let late = Bound::new(Arc::new(Probe::new(|_| Fate::Panic)));
+    let error =
+        late.enqueue(Deadline::after(Duration::ZERO), Enqueue { jobs: vec![job()] }).await.unwrap_err();
+    assert_eq!((error.kind(), error.operation()), (ErrorKind::Unavailable, Some("enqueue")));
 }
