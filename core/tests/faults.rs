@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use leasehold_core::backend::{Claim, Level, LogSource, StopWorkers};
+use leasehold_core::layer::Operation;
 use leasehold_core::policy::BoxError;
 use leasehold_core::testing::{Chaos, Faults, ManualClock, enqueued, run_all};
 use leasehold_core::worker::{Args, Json, State as Shared};
@@ -12,6 +13,7 @@ use leasehold_core::{Attempt, JobArgs, Limits, NewJob, Reason, State, Store, Wor
 use leasehold_memory::Memory;
 use tokio::sync::Notify;
 
+use crate::probe::{Fate, Probe};
 use crate::{Add, store};
 
 use crate::worker::{add, builder, enqueue, only, recover};
@@ -235,4 +237,32 @@ async fn a_handler_is_told_before_the_grace_is_over() {
     let job = only(&store).await;
     assert_eq!((job.state, job.attempt, job.reason), (State::Queued, 0, Some(Reason::Interrupted)));
     assert_eq!(store.logs(LogSource::Job(job.id), 0, 10).await.unwrap().lines.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_whose_answer_is_lost_for_long_is_found_again() {
+    let probe = Probe::quiet();
+    let store = probe.store();
+    let job = enqueue(&store, 1, 0).await;
+    probe.set(|op| if op == Operation::Claim { Fate::Lose } else { Fate::Pass });
+    let worker = builder(&store).handle(Add::KIND, add).build().unwrap().start();
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    probe.set(|_| Fate::Pass);
+    let done = store.wait(job, Duration::from_secs(10)).await.unwrap();
+    assert_eq!((done.state, done.attempt, done.crashes), (State::Succeeded, 1, 0));
+    worker.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_whose_answer_is_lost_is_given_back_at_the_end() {
+    let probe = Probe::quiet();
+    let store = probe.store();
+    enqueue(&store, 1, 0).await;
+    probe.set(|op| if op == Operation::Claim { Fate::Lose } else { Fate::Pass });
+    let worker = builder(&store).handle(Add::KIND, add).build().unwrap().start();
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    probe.set(|_| Fate::Pass);
+    worker.stop().await.unwrap();
+    let job = only(&store).await;
+    assert!(job.state == State::Succeeded || (job.state, job.attempt) == (State::Queued, 0), "{job:?}");
 }
