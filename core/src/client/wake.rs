@@ -8,11 +8,14 @@ use tokio::time::Instant;
 
 use crate::backend::{Backend, Event, Watch};
 use crate::error::Result;
+use crate::limits;
 use crate::name::QueueName;
 use crate::time::Deadline;
 
 /// How soon a stream of events that broke or could not be opened is opened again.
 const REOPEN: Duration = Duration::from_secs(1);
+/// The shortest time between two looks at the store.
+const SHORTEST: Duration = Duration::from_millis(1);
 /// How long to wait for a stream to open before the store is looked at all the same.
 const OPENING: Duration = Duration::from_millis(100);
 
@@ -99,7 +102,8 @@ impl Wake {
     }
 }
 
-/// `poll` give or take a fifth, so that many who wait do not ask together.
+/// `poll` give or take a fifth, so that many who wait do not ask together; never so short that they do nothing
+/// else.
 pub(crate) fn jittered(poll: Duration) -> Duration {
-    poll.mul_f64(0.8 + 0.4 * fastrand::f64())
+    poll.clamp(SHORTEST, limits::SPAN).mul_f64(0.8 + 0.4 * fastrand::f64())
 }
