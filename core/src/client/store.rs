@@ -24,6 +24,7 @@ use crate::time::{Deadline, Timestamp};
 #[derive(Debug, Clone)]
 pub struct Store {
     backend: Arc<dyn Backend>,
+    limits: Limits,
     patience: Duration,
 }
 
@@ -35,7 +36,7 @@ impl Store {
 
     /// A store on `backend`, behind the standard layers, with these limits.
     pub fn with_limits(backend: Arc<dyn Backend>, limits: Limits) -> Self {
-        Self { backend: layer::standard(backend, limits), patience: Deadline::DEFAULT }
+        Self { backend: layer::standard(backend, limits.clone()), limits, patience: Deadline::DEFAULT }
     }
 
     /// Sets how long a call may take. Defaults to 5 s.
@@ -48,6 +49,11 @@ impl Store {
     /// The backend behind its layers.
     pub fn backend(&self) -> &Arc<dyn Backend> {
         &self.backend
+    }
+
+    /// How large things may be.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     /// The deadline of a call that begins now.

@@ -12,7 +12,7 @@ use crate::backend::{
 use crate::error::{Error, Result};
 use crate::job::{Due, JobOptions, Keep, NewJob, Payload, Progress, UniqueScope};
 use crate::limits::{self, Limits, cut};
-use crate::policy::Backoff;
+use crate::policy::{Backoff, ClassRule, RetryPolicy};
 use crate::time::{Deadline, Timestamp};
 
 /// Refuses what breaks a rule or a limit, before the store is touched (clauses B1, B2).
@@ -93,7 +93,7 @@ fn payload(what: &str, payload: &Payload, limits: &Limits) -> Result<()> {
     at_most(what, payload.len(), limits.payload_bytes, "bytes")
 }
 
-fn span(what: &str, span: Duration, allowed: RangeInclusive<Duration>) -> Result<()> {
+pub(crate) fn span(what: &str, span: Duration, allowed: RangeInclusive<Duration>) -> Result<()> {
     if allowed.contains(&span) {
         return Ok(());
     }
@@ -177,7 +177,7 @@ fn options(options: &JobOptions, limits: &Limits) -> Result<()> {
         span("a lease", lease, limits::LEASE)?;
     }
     if let Some(timeout) = options.timeout {
-        span("a time-out", timeout, Duration::from_millis(1)..=limits::TIMEOUT)?;
+        span("a time-out", timeout, limits::TIMEOUT)?;
     }
     if options.limit.as_ref().is_some_and(|limit| limit.max == 0) {
         return Err(Error::invalid("a limit of 0 running jobs would never run; give it at least 1"));
@@ -197,8 +197,7 @@ fn options(options: &JobOptions, limits: &Limits) -> Result<()> {
     Ok(())
 }
 
-fn retry_policy(policy: &crate::policy::RetryPolicy, limits: &Limits) -> Result<()> {
-    use crate::policy::ClassRule;
+pub(crate) fn retry_policy(policy: &RetryPolicy, limits: &Limits) -> Result<()> {
     at_most("a retry policy", policy.classes.len(), 100, "classes")?;
     let bytes = policy.classes.keys().map(String::len).sum();
     at_most("a retry policy", bytes, limits.headers_bytes, "bytes of class names")?;
