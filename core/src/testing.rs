@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::backend::{Filter, Order};
+use crate::backend::{Filter, List, Order};
 use crate::client::{Store, Wake};
 use crate::error::Result;
 use crate::job::{JobRecord, State};
@@ -21,10 +21,9 @@ pub use crate::time::ManualClock;
 pub async fn enqueued(store: &Store, kind: &str) -> Result<Vec<JobRecord>> {
     let filter = Filter { kinds: Some(vec![Kind::new(kind)?]), ..Filter::default() };
     let mut jobs = Vec::new();
-    let mut after = None;
+    let (mut after, limit) = (None, 500.min(store.limits().page));
     loop {
-        let request =
-            crate::backend::List { filter: filter.clone(), order: Order::OldestFirst, after, limit: 500 };
+        let request = List { filter: filter.clone(), order: Order::OldestFirst, after, limit };
         let mut page = store.backend().list(store.deadline(), request).await?;
         jobs.append(&mut page.jobs);
         after = page.next;

@@ -4,6 +4,7 @@ mod consumer;
 mod faults;
 mod layers;
 mod leases;
+mod limits;
 mod outcomes;
 mod panics;
 mod probe;

@@ -205,8 +205,9 @@ impl Consumer {
     }
 
     async fn give_back(&mut self) -> Result<()> {
+        let most = BATCH.min(self.store.limits().batch);
         loop {
-            let settlements: Vec<_> = self.abandoned().iter().take(BATCH).cloned().collect();
+            let settlements: Vec<_> = self.abandoned().iter().take(most).cloned().collect();
             let count = settlements.len();
             if count == 0 {
                 return Ok(());

@@ -88,9 +88,10 @@ impl Shared {
             let waiting = self.load.waiting.load(Ordering::Acquire);
             let concurrency = self.config.concurrency;
             let ahead = prefetch(concurrency, self.load.mean_run(), self.config.prefetch);
-            let free = (concurrency + ahead).saturating_sub(running + waiting);
+            let wanted = concurrency.saturating_add(ahead);
+            let free = wanted.saturating_sub(running + waiting).min(self.store.limits().batch);
             let slot_is_empty = waiting == 0 && running < concurrency;
-            if free > 0 && (slot_is_empty || free >= (concurrency + ahead) / 2) {
+            if free > 0 && (slot_is_empty || free >= wanted / 2 || free == self.store.limits().batch) {
                 return free;
             }
             changed.await;

@@ -31,7 +31,7 @@ pub(super) async fn heartbeat(shared: Arc<Shared>, done: CancellationToken) {
             () = shared.held.changed.notified() => {}
             Some(()) = renewals.next() => {}
             () = tokio::time::sleep_until(at.unwrap_or_else(Instant::now)), if at.is_some() => {
-                for batch in batches(shared.held.all()) {
+                for batch in batches(shared.held.all(), BATCH.min(shared.store.limits().batch)) {
                     batch.iter().for_each(|entry| entry.renewing());
                     renewals.push(shared.renew(batch));
                 }
@@ -42,14 +42,14 @@ pub(super) async fn heartbeat(shared: Arc<Shared>, done: CancellationToken) {
 
 /// The entries that are to be renewed now, in batches of leases that end at about the same time: one that has
 /// little time left makes its call a hasty one.
-fn batches(held: Vec<Arc<Entry>>) -> Vec<Vec<Arc<Entry>>> {
+fn batches(held: Vec<Arc<Entry>>, most: usize) -> Vec<Vec<Arc<Entry>>> {
     let now = Instant::now();
     let mut due: Vec<_> = held.into_iter().filter(|entry| entry.is_due(now)).collect();
     due.sort_by_key(|entry| entry.fence_at());
     let mut batches: Vec<Vec<Arc<Entry>>> = Vec::new();
     for entry in due {
         match batches.last_mut() {
-            Some(batch) if batch.len() < BATCH && entry.patience() <= 4 * batch[0].patience() => {
+            Some(batch) if batch.len() < most && entry.patience() <= 4 * batch[0].patience() => {
                 batch.push(entry);
             }
             _ => batches.push(vec![entry]),

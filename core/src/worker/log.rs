@@ -89,11 +89,12 @@ impl Unwritten {
 /// Carries lines to the store until `done`, and then those that wait. A failure is noted, and never becomes the
 /// job's (clause L4).
 pub(super) async fn log(store: Store, mut receiver: LogReceiver, done: CancellationToken) {
-    let mut batch = Vec::with_capacity(BATCH);
+    let most = BATCH.min(store.limits().batch);
+    let mut batch = Vec::with_capacity(most);
     loop {
         let count = tokio::select! {
             biased;
-            count = receiver.lines.recv_many(&mut batch, BATCH) => count,
+            count = receiver.lines.recv_many(&mut batch, most) => count,
             // An attempt that a handler gave away may live on, and with it a sender.
             () = done.cancelled(), if !receiver.lines.is_closed() => {
                 receiver.lines.close();

@@ -20,8 +20,9 @@ pub(super) const WAITING: usize = 4 * BATCH;
 
 /// Records how attempts ended, in batches, until nobody can hand in another.
 pub(super) async fn settle(shared: Arc<Shared>, mut ended: mpsc::Receiver<(Settlement, Arc<Entry>)>) {
-    let mut batch = Vec::with_capacity(BATCH);
-    while ended.recv_many(&mut batch, BATCH).await > 0 {
+    let most = BATCH.min(shared.store.limits().batch);
+    let mut batch = Vec::with_capacity(most);
+    while ended.recv_many(&mut batch, most).await > 0 {
         shared.settle_all(&mut batch).await;
         batch.clear();
     }
