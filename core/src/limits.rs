@@ -5,8 +5,12 @@ use std::time::Duration;
 
 /// The longest name of a queue, kind, tag or worker, in bytes of UTF-8.
 pub const NAME_BYTES: usize = 128;
-/// The longest unique key or limit key, in bytes of UTF-8.
+/// The longest unique key, limit key, name of a header, class of an error or name of a host, in bytes of UTF-8.
 pub const KEY_BYTES: usize = 256;
+/// The longest [`Cursor`](crate::backend::Cursor), in bytes.
+pub const CURSOR_BYTES: usize = 4_096;
+/// Who paused a queue, and why, in bytes each; what is longer is cut, not refused.
+pub const NOTE_BYTES: usize = 1_024;
 /// The lowest and highest priority. Bounded so that a store can visit every priority of a queue in a claim.
 pub const PRIORITY: RangeInclusive<i16> = -1_000..=1_000;
 /// The shortest and longest lease.
@@ -34,7 +38,7 @@ pub struct Limits {
     pub batch_bytes: usize,
     /// Items of one batched call. Defaults to 10,000.
     pub batch: usize,
-    /// Items of one page of a list. Defaults to 1,000.
+    /// Items of one page of a list, and of each list of names in a request. Defaults to 1,000.
     pub page: usize,
     /// Tags of one job. Defaults to 32.
     pub tags: usize,
