@@ -1,4 +1,5 @@
 //! The client, the worker and the layers, on the store in memory and virtual time.
+#![allow(clippy::unwrap_used, reason = "a test's helpers fail the test")]
 
 mod consumer;
 mod faults;

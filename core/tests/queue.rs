@@ -23,7 +23,7 @@ async fn enqueues_one_many_and_later() {
     queue.enqueue(later).await.unwrap();
     let answers = queue.enqueue_all((0..2_500).map(|n| Add { a: n, b: 100 })).await.unwrap();
     assert_eq!(answers.len(), 2_500);
-    assert!(answers.iter().all(|answer| answer.is_created()));
+    assert!(answers.iter().all(leasehold_core::backend::Enqueued::is_created));
     assert!(queue.enqueue_all(Vec::<Add>::new()).await.unwrap().is_empty());
 
     let counts = queue.counts().await.unwrap();
