@@ -16,6 +16,7 @@ CREATE TABLE leasehold_jobs (
     due              INTEGER NOT NULL,
     enqueued_at      INTEGER NOT NULL,
     options          TEXT NOT NULL,
+    keep_succeeded   INTEGER,
     tags             TEXT,
     attempt          INTEGER NOT NULL DEFAULT 0,
     max_attempts     INTEGER NOT NULL,
@@ -37,7 +38,7 @@ CREATE TABLE leasehold_jobs (
     progress         TEXT,
     history          TEXT,
     error_class      TEXT,
-    settled_token    BLOB,
+    settled_claim    BLOB,
     settled_as       TEXT
 ) STRICT;
 
@@ -51,21 +52,32 @@ CREATE INDEX leasehold_jobs_waiting ON leasehold_jobs (queue, kind, priority, du
     WHERE state <= 2;
 CREATE INDEX leasehold_jobs_scheduled ON leasehold_jobs (queue, due) WHERE state = 1;
 CREATE INDEX leasehold_jobs_expiring_leases ON leasehold_jobs (lease_until) WHERE state = 3;
-CREATE INDEX leasehold_jobs_claims ON leasehold_jobs (claim) WHERE state = 3;
-CREATE INDEX leasehold_jobs_failed ON leasehold_jobs (enqueued_at, id) WHERE state = 5;
 CREATE INDEX leasehold_jobs_expiring ON leasehold_jobs (expires_at) WHERE expires_at IS NOT NULL;
 CREATE INDEX leasehold_jobs_listed ON leasehold_jobs (enqueued_at, id);
 CREATE UNIQUE INDEX leasehold_jobs_unique ON leasehold_jobs (unique_key) WHERE unique_key IS NOT NULL;
 
--- Kept by the triggers below: how many jobs of a kind and priority are in a state, and by that which lanes there are.
-CREATE TABLE leasehold_counts (
-    queue    TEXT NOT NULL,
-    state    INTEGER NOT NULL,
-    priority INTEGER NOT NULL,
-    kind     TEXT NOT NULL,
-    n        INTEGER NOT NULL,
-    PRIMARY KEY (queue, state, priority, kind)
+-- A lane is the jobs of one queue, priority and kind. Kept by the triggers below: how many of them are in which
+-- state, by which a claim knows where to look.
+CREATE TABLE leasehold_lanes (
+    queue     TEXT NOT NULL,
+    priority  INTEGER NOT NULL,
+    kind      TEXT NOT NULL,
+    scheduled INTEGER NOT NULL DEFAULT 0,
+    queued    INTEGER NOT NULL DEFAULT 0,
+    running   INTEGER NOT NULL DEFAULT 0,
+    succeeded INTEGER NOT NULL DEFAULT 0,
+    failed    INTEGER NOT NULL DEFAULT 0,
+    cancelled INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (queue, priority, kind)
 ) STRICT, WITHOUT ROWID;
+
+-- What each claim was given, as a JSON array of `seq`, as long as it may be repeated (clause E2).
+CREATE TABLE leasehold_claims (
+    seq   INTEGER PRIMARY KEY,
+    claim BLOB NOT NULL UNIQUE,
+    at    INTEGER NOT NULL,
+    jobs  TEXT NOT NULL
+) STRICT;
 
 -- How many jobs of each limit key run.
 CREATE TABLE leasehold_limits (key TEXT PRIMARY KEY, running INTEGER NOT NULL) STRICT, WITHOUT ROWID;
@@ -118,25 +130,41 @@ CREATE TABLE leasehold_schedules (
     name    TEXT PRIMARY KEY,
     body    BLOB NOT NULL,
     next    INTEGER,
-    version INTEGER NOT NULL
+    version BLOB NOT NULL
 ) STRICT;
 CREATE INDEX leasehold_schedules_next ON leasehold_schedules (next) WHERE next IS NOT NULL;
 
 CREATE TRIGGER leasehold_job_enqueued AFTER INSERT ON leasehold_jobs BEGIN
-    INSERT INTO leasehold_counts VALUES (new.queue, new.state, new.priority, new.kind, 1)
-        ON CONFLICT DO UPDATE SET n = n + 1;
+    INSERT INTO leasehold_lanes VALUES (new.queue, new.priority, new.kind, new.state = 1, new.state = 2,
+            new.state = 3, new.state = 4, new.state = 5, new.state = 6)
+        ON CONFLICT DO UPDATE SET scheduled = scheduled + excluded.scheduled, queued = queued + excluded.queued,
+            running = running + excluded.running, succeeded = succeeded + excluded.succeeded,
+            failed = failed + excluded.failed, cancelled = cancelled + excluded.cancelled;
 END;
 
-CREATE TRIGGER leasehold_job_changed AFTER UPDATE OF state, queue, priority ON leasehold_jobs
-WHEN old.state <> new.state OR old.queue <> new.queue OR old.priority <> new.priority BEGIN
-    UPDATE leasehold_counts SET n = n - 1
-        WHERE queue = old.queue AND state = old.state AND priority = old.priority AND kind = old.kind;
-    INSERT INTO leasehold_counts VALUES (new.queue, new.state, new.priority, new.kind, 1)
-        ON CONFLICT DO UPDATE SET n = n + 1;
+CREATE TRIGGER leasehold_job_changed AFTER UPDATE OF state ON leasehold_jobs
+WHEN old.state <> new.state AND old.queue = new.queue AND old.priority = new.priority BEGIN
+    UPDATE leasehold_lanes SET scheduled = scheduled - (old.state = 1) + (new.state = 1),
+            queued = queued - (old.state = 2) + (new.state = 2),
+            running = running - (old.state = 3) + (new.state = 3),
+            succeeded = succeeded - (old.state = 4) + (new.state = 4),
+            failed = failed - (old.state = 5) + (new.state = 5),
+            cancelled = cancelled - (old.state = 6) + (new.state = 6)
+        WHERE queue = new.queue AND priority = new.priority AND kind = new.kind;
 END;
 
-CREATE TRIGGER leasehold_job_moved AFTER UPDATE OF queue ON leasehold_jobs WHEN old.queue <> new.queue BEGIN
-    INSERT INTO leasehold_queues (queue, deleted) VALUES (old.queue, 1)
+CREATE TRIGGER leasehold_job_moved AFTER UPDATE OF queue, priority ON leasehold_jobs
+WHEN old.queue <> new.queue OR old.priority <> new.priority BEGIN
+    UPDATE leasehold_lanes SET scheduled = scheduled - (old.state = 1), queued = queued - (old.state = 2),
+            running = running - (old.state = 3), succeeded = succeeded - (old.state = 4),
+            failed = failed - (old.state = 5), cancelled = cancelled - (old.state = 6)
+        WHERE queue = old.queue AND priority = old.priority AND kind = old.kind;
+    INSERT INTO leasehold_lanes VALUES (new.queue, new.priority, new.kind, new.state = 1, new.state = 2,
+            new.state = 3, new.state = 4, new.state = 5, new.state = 6)
+        ON CONFLICT DO UPDATE SET scheduled = scheduled + excluded.scheduled, queued = queued + excluded.queued,
+            running = running + excluded.running, succeeded = succeeded + excluded.succeeded,
+            failed = failed + excluded.failed, cancelled = cancelled + excluded.cancelled;
+    INSERT INTO leasehold_queues (queue, deleted) SELECT old.queue, 1 WHERE old.queue <> new.queue
         ON CONFLICT DO UPDATE SET deleted = deleted + 1;
 END;
 
@@ -152,8 +180,10 @@ WHEN new.limit_key IS NOT NULL AND old.state = 3 AND new.state <> 3 BEGIN
 END;
 
 CREATE TRIGGER leasehold_job_deleted AFTER DELETE ON leasehold_jobs BEGIN
-    UPDATE leasehold_counts SET n = n - 1
-        WHERE queue = old.queue AND state = old.state AND priority = old.priority AND kind = old.kind;
+    UPDATE leasehold_lanes SET scheduled = scheduled - (old.state = 1), queued = queued - (old.state = 2),
+            running = running - (old.state = 3), succeeded = succeeded - (old.state = 4),
+            failed = failed - (old.state = 5), cancelled = cancelled - (old.state = 6)
+        WHERE queue = old.queue AND priority = old.priority AND kind = old.kind;
     INSERT INTO leasehold_queues (queue, deleted) VALUES (old.queue, 1)
         ON CONFLICT DO UPDATE SET deleted = deleted + 1;
     DELETE FROM leasehold_payloads WHERE seq = old.seq;

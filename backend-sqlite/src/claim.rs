@@ -7,47 +7,92 @@
 use std::collections::HashMap;
 
 use leasehold_core::backend::{Claim, Claimed, SetAside, TagRule};
-use leasehold_core::{JobRecord, Kind, LeasedJob, Retention, State, Timestamp};
+use leasehold_core::{JobRecord, Kind, LeasedJob, Retention, State, Timestamp, limits};
 use serde::Serialize;
-use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, Row, SqliteConnection};
 
 use crate::error::Done;
-use crate::record::{self, COLUMNS, UNIQUE_UNTIL_CLAIMED};
+use crate::record::{self, COLUMNS, NEW_COLUMNS, UNIQUE_UNTIL_CLAIMED};
 use crate::writer::Session;
 
 pub(crate) async fn claim(session: &mut Session, request: Claim) -> Done<Claimed> {
     let mut claimed = Claimed::default();
-    held(session, &request, &mut claimed).await?;
-    if !claimed.jobs.is_empty() || request.limit == 0 {
+    if let Some(jobs) = repeated(session, &request).await? {
+        claimed.jobs = jobs;
         return Ok(claimed);
     }
+    if request.limit == 0 {
+        return Ok(claimed);
+    }
+    let mut seqs = Vec::new();
     let lanes = lanes(&mut session.conn, &request).await?;
     for level in lanes.chunk_by(|a, b| a.priority == b.priority) {
-        take(session, &request, level, &mut claimed).await?;
+        take(session, &request, level, &mut seqs, &mut claimed).await?;
         if claimed.jobs.len() >= request.limit {
-            return Ok(claimed);
+            break;
         }
     }
-    let next = next_due(&mut session.conn, &lanes, session.now).await?;
-    claimed.next_due = next.map(|due| due.since(session.now));
+    if !seqs.is_empty() {
+        remember(session, &request, &seqs).await?;
+    }
+    if claimed.jobs.len() < request.limit {
+        let next = next_due(&mut session.conn, &lanes, session.now).await?;
+        claimed.next_due = next.map(|due| due.since(session.now));
+    }
     Ok(claimed)
 }
 
-/// Finds what this very claim got before its answer was lost (clause E2).
-async fn held(session: &mut Session, request: &Claim, claimed: &mut Claimed) -> Done<()> {
-    let sql = format!("SELECT {COLUMNS} FROM leasehold_jobs WHERE state = 3 AND claim = ?");
-    let rows =
-        sqlx::query(AssertSqlSafe(sql)).bind(*request.id.as_uuid()).fetch_all(&mut session.conn).await?;
+/// What this very claim got before its answer was lost and still holds; none if it is the first of its id
+/// (clause E2).
+async fn repeated(session: &mut Session, request: &Claim) -> Done<Option<Vec<LeasedJob>>> {
+    let id = *request.id.as_uuid();
+    let jobs: Option<String> = sqlx::query_scalar("SELECT jobs FROM leasehold_claims WHERE claim = ?")
+        .bind(id)
+        .fetch_optional(&mut session.conn)
+        .await?;
+    let Some(jobs) = jobs else { return Ok(None) };
+    let sql = format!(
+        "SELECT {COLUMNS} FROM leasehold_jobs
+         WHERE seq IN (SELECT value FROM json_each(?)) AND state = 3 AND claim = ?"
+    );
+    let rows = sqlx::query(AssertSqlSafe(sql)).bind(jobs).bind(id).fetch_all(&mut session.conn).await?;
     let mut jobs: Vec<_> = rows.iter().filter_map(|row| record::read(row, session.now).ok()).collect();
     jobs.sort_by_key(|job| (std::cmp::Reverse(job.options.priority), job.due, job.id));
-    claimed.jobs.extend(jobs.into_iter().map(|job| leased(request, job)));
+    Ok(Some(jobs.into_iter().map(|job| leased(request, job)).collect()))
+}
+
+/// Remembers what this claim got, and forgets claims that are too old to be repeated.
+async fn remember(session: &mut Session, request: &Claim, seqs: &[i64]) -> Done<()> {
+    sqlx::query("INSERT INTO leasehold_claims (claim, at, jobs) VALUES (?, ?, ?)")
+        .bind(*request.id.as_uuid())
+        .bind(session.now.as_millis())
+        .bind(record::list(seqs)?)
+        .execute(&mut session.conn)
+        .await?;
+    // Two for each that comes, so that they do not pile up.
+    sqlx::query(
+        "DELETE FROM leasehold_claims
+         WHERE seq IN (SELECT seq FROM leasehold_claims ORDER BY seq LIMIT 2) AND at < ?",
+    )
+    .bind(session.now.minus(limits::CLAIM_MEMORY).as_millis())
+    .execute(&mut session.conn)
+    .await?;
     Ok(())
 }
 
 fn leased(request: &Claim, job: JobRecord) -> LeasedJob {
     let (token, lease) = (request.id.token(job.id), job.options.lease.unwrap_or(request.lease));
     LeasedJob::new(job, token, lease)
+}
+
+/// Adds what the claim itself wrote.
+fn just_leased(request: &Claim, job: JobRecord, now: Timestamp) -> LeasedJob {
+    let mut leased = leased(request, job);
+    leased.job.state = State::Running;
+    leased.job.started_at = Some(now);
+    leased.job.worker = Some(request.worker);
+    leased.job.lease_until = Some(now.plus(leased.lease));
+    leased
 }
 
 /// The jobs of one queue, kind and priority.
@@ -61,8 +106,8 @@ struct Lane {
 /// The lanes that have waiting jobs for this claim, highest priority first.
 async fn lanes(conn: &mut SqliteConnection, request: &Claim) -> Done<Vec<Lane>> {
     let rows: Vec<(String, String, i64)> = sqlx::query_as(
-        "SELECT DISTINCT queue, kind, priority FROM leasehold_counts
-         WHERE queue IN (SELECT value FROM json_each(?)) AND state IN (1, 2) AND n > 0 AND priority >= ?
+        "SELECT queue, kind, priority FROM leasehold_lanes
+         WHERE queue IN (SELECT value FROM json_each(?)) AND scheduled + queued > 0 AND priority >= ?
              AND queue NOT IN (SELECT queue FROM leasehold_queues WHERE paused)
          ORDER BY priority DESC",
     )
@@ -75,25 +120,29 @@ async fn lanes(conn: &mut SqliteConnection, request: &Claim) -> Done<Vec<Lane>> 
 }
 
 /// Takes from the lanes of one priority until the claim is full or they have no more.
-async fn take(session: &mut Session, request: &Claim, lanes: &[Lane], claimed: &mut Claimed) -> Done<()> {
+async fn take(
+    session: &mut Session,
+    request: &Claim,
+    lanes: &[Lane],
+    seqs: &mut Vec<i64>,
+    claimed: &mut Claimed,
+) -> Done<()> {
     loop {
         let wanted = request.limit - claimed.jobs.len();
         let candidates = candidates(session, request, lanes, wanted).await?;
         let chosen = within_limits(&candidates);
         let complete = candidates.len() < wanted || chosen.is_empty();
         lease(session, request, &chosen, claimed).await?;
+        seqs.extend(&chosen);
         if complete || claimed.jobs.len() >= request.limit {
             return Ok(());
         }
     }
 }
 
-/// A due job that may be taken, as far as the store knows before the claim takes others.
-struct Candidate {
-    seq: i64,
-    /// Its limit key, how many jobs of it may run, and how many run.
-    limit: Option<(String, i64, i64)>,
-}
+/// A due job that may be taken, as far as the store knows before the claim takes others: its `seq`, its limit key,
+/// how many jobs of that may run, and how many do.
+type Candidate = (i64, Option<String>, Option<i64>, Option<i64>);
 
 /// The first due jobs of these lanes, in order.
 async fn candidates(
@@ -108,7 +157,8 @@ async fn candidates(
         TagRule::WorkerHasAll(tags) => (NONE_BUT, Some(tags)),
     };
     let sql = format!(
-        "SELECT j.seq, j.limit_key, j.limit_max, l.running
+        "SELECT json_group_array(json_array(seq, limit_key, limit_max, running)) FROM (
+         SELECT j.seq, j.limit_key, j.limit_max, l.running
          FROM json_each(?1) AS lane CROSS JOIN leasehold_jobs AS j
              LEFT JOIN leasehold_limits AS l ON l.key = j.limit_key
          WHERE j.seq IN (
@@ -119,17 +169,18 @@ async fn candidates(
                      (SELECT 1 FROM leasehold_limits WHERE key = limit_key AND running >= limit_max))
                  {rule}
              ORDER BY due, id LIMIT ?4)
-         ORDER BY j.due, j.id LIMIT ?4"
+         ORDER BY j.due, j.id LIMIT ?4)"
     );
-    let rows = sqlx::query(AssertSqlSafe(sql))
+    // As one value, since each row costs a passage between threads.
+    let candidates: String = sqlx::query_scalar(AssertSqlSafe(sql))
         .bind(record::list(lanes)?)
         .bind(lanes.first().map(|lane| lane.priority))
         .bind(session.now.as_millis())
         .bind(i64::try_from(wanted).unwrap_or(i64::MAX))
         .bind(tags.map(serde_json::to_string).transpose()?)
-        .fetch_all(&mut session.conn)
+        .fetch_one(&mut session.conn)
         .await?;
-    rows.iter().map(candidate).collect()
+    Ok(serde_json::from_str(&candidates)?)
 }
 
 /// Tags that cannot be read pass, so that the job is taken and set aside.
@@ -138,27 +189,19 @@ const HAS_ALL: &str = "AND (tags IS NOT NULL OR ?5 = '[]') AND (NOT json_valid(t
 const NONE_BUT: &str = "AND (tags IS NULL OR NOT json_valid(tags) OR NOT EXISTS \
     (SELECT value FROM json_each(tags) EXCEPT SELECT value FROM json_each(?5)))";
 
-fn candidate(row: &SqliteRow) -> Done<Candidate> {
-    let limit = match row.try_get(1)? {
-        Some(key) => Some((key, row.try_get(2)?, row.try_get::<Option<i64>, _>(3)?.unwrap_or(0))),
-        None => None,
-    };
-    Ok(Candidate { seq: row.try_get(0)?, limit })
-}
-
 /// Leaves out candidates that would break a limit together with those before them (clause C9).
 fn within_limits(candidates: &[Candidate]) -> Vec<i64> {
     let mut taken: HashMap<&str, i64> = HashMap::new();
     let mut chosen = Vec::with_capacity(candidates.len());
-    for candidate in candidates {
-        if let Some((key, max, running)) = &candidate.limit {
+    for (seq, key, max, running) in candidates {
+        if let (Some(key), Some(max)) = (key, max) {
             let taken = taken.entry(key).or_default();
-            if running + *taken >= *max {
+            if running.unwrap_or(0) + *taken >= *max {
                 continue;
             }
             *taken += 1;
         }
-        chosen.push(candidate.seq);
+        chosen.push(*seq);
     }
     chosen
 }
@@ -172,7 +215,7 @@ async fn lease(session: &mut Session, request: &Claim, seqs: &[i64], claimed: &m
         "UPDATE leasehold_jobs SET state = 3, reason = NULL, attempt = attempt + 1, started_at = ?1, claim = ?2,
              worker = ?3, lease_until = ?1 + coalesce(lease, ?4),
              unique_key = CASE unique_scope WHEN {UNIQUE_UNTIL_CLAIMED} THEN NULL ELSE unique_key END
-         WHERE seq IN (SELECT value FROM json_each(?5)) RETURNING {COLUMNS}"
+         WHERE seq IN (SELECT value FROM json_each(?5)) RETURNING {NEW_COLUMNS}"
     );
     let rows = sqlx::query(AssertSqlSafe(sql))
         .bind(session.now.as_millis())
@@ -184,8 +227,8 @@ async fn lease(session: &mut Session, request: &Claim, seqs: &[i64], claimed: &m
         .await?;
     let first = claimed.jobs.len();
     for row in &rows {
-        match record::read(row, session.now) {
-            Ok(job) => claimed.jobs.push(leased(request, job)),
+        match record::read_new(row) {
+            Ok(job) => claimed.jobs.push(just_leased(request, job, session.now)),
             Err(bad) => {
                 set_aside(session, row.try_get("seq")?, &bad).await?;
                 claimed.set_aside.push(bad);
@@ -194,7 +237,7 @@ async fn lease(session: &mut Session, request: &Claim, seqs: &[i64], claimed: &m
     }
     claimed.jobs[first..].sort_by_key(|leased| (leased.job.due, leased.job.id));
     for leased in &claimed.jobs[first..] {
-        session.tell_state(leased.job.id, &leased.job.queue, State::Running);
+        session.tell_state(leased.job.id, leased.job.queue.as_str(), State::Running);
     }
     Ok(())
 }

@@ -170,7 +170,7 @@ pub(crate) async fn queues(conn: &mut SqliteConnection) -> Done<Vec<QueueRecord>
     let rows: Vec<(String, Option<String>, Option<i64>)> = sqlx::query_as(
         "SELECT queue, max(settings), max(changed_at) FROM (
              SELECT queue, settings, changed_at FROM leasehold_queues
-             UNION ALL SELECT DISTINCT queue, NULL, NULL FROM leasehold_counts
+             UNION ALL SELECT DISTINCT queue, NULL, NULL FROM leasehold_lanes
          ) GROUP BY queue ORDER BY queue",
     )
     .fetch_all(conn)
@@ -198,7 +198,9 @@ pub(crate) async fn prune(session: &mut Session, request: Prune) -> Done<Pruned>
         .execute(&mut *conn)
         .await?
         .rows_affected();
-    sqlx::query("DELETE FROM leasehold_counts WHERE n = 0").execute(&mut *conn).await?;
+    let empty =
+        "DELETE FROM leasehold_lanes WHERE scheduled + queued + running + succeeded + failed + cancelled = 0";
+    sqlx::query(empty).execute(&mut *conn).await?;
     let more =
         sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM leasehold_jobs WHERE expires_at < ? AND state > 3)")
             .bind(now.as_millis())

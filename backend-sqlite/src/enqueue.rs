@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use leasehold_core::backend::{Enqueue, EnqueueAnswer, Enqueued};
-use leasehold_core::{Error, ErrorKind, JobId, NewJob, Timestamp, UniqueKey, UniqueScope};
+use leasehold_core::{Error, ErrorKind, JobId, Keep, NewJob, Timestamp, UniqueKey, UniqueScope};
 use sqlx::{AssertSqlSafe, SqliteConnection};
 use uuid::Uuid;
 
@@ -14,7 +14,7 @@ use crate::writer::Session;
 pub(crate) async fn enqueue(session: &mut Session, request: Enqueue) -> Done<Vec<Enqueued>> {
     let answers = insert(&mut session.conn, &request.jobs, session.now).await?;
     for (job, _) in request.jobs.iter().zip(&answers).filter(|(_, answer)| answer.is_created()) {
-        session.tell_state(job.id, &job.queue, record::waiting(job.due.by(session.now), session.now));
+        session.tell_state(job.id, job.queue.as_str(), record::waiting(job.due.by(session.now), session.now));
     }
     Ok(answers)
 }
@@ -63,7 +63,7 @@ pub(crate) async fn free_keys(conn: &mut SqliteConnection, keys: &[&UniqueKey], 
     Ok(())
 }
 
-const COLUMNS: [&str; 17] = [
+const COLUMNS: [&str; 18] = [
     "seq",
     "id",
     "queue",
@@ -81,6 +81,7 @@ const COLUMNS: [&str; 17] = [
     "unique_key",
     "unique_scope",
     "unique_until",
+    "keep_succeeded",
 ];
 
 /// Inserts jobs that are neither there nor kept out by a unique key, and tells how many.
@@ -95,6 +96,10 @@ async fn insert_jobs(conn: &mut SqliteConnection, jobs: &[NewJob], first: i64, n
         let (options, due) = (&job.options, job.due.by(now));
         let tags = if options.tags.is_empty() { None } else { Some(serde_json::to_string(&options.tags)?) };
         let (limit, unique) = (options.limit.as_ref(), options.unique.as_ref());
+        let keep = match options.retention.succeeded {
+            Keep::For(span) => Some(span),
+            Keep::Forever => None,
+        };
         let (scope, until) = unique.map(|unique| scope(unique.scope, now)).unwrap_or_default();
         query = query
             .bind(seq)
@@ -113,7 +118,8 @@ async fn insert_jobs(conn: &mut SqliteConnection, jobs: &[NewJob], first: i64, n
             .bind(limit.map(|limit| limit.max))
             .bind(unique.map(|unique| unique.key.as_str()))
             .bind(scope)
-            .bind(until);
+            .bind(until)
+            .bind(keep.map(record::millis));
     }
     Ok(query.execute(conn).await?.rows_affected())
 }

@@ -220,37 +220,35 @@ impl ByQueue {
     }
 }
 
-/// From the kept counts; jobs that were written as scheduled and have become due are counted as queued.
+/// From the lanes; jobs that were written as scheduled and have become due are counted as queued.
 async fn count_states(
     conn: &mut SqliteConnection,
     queues: Option<&str>,
     now: Timestamp,
     counts: &mut ByQueue,
 ) -> Done<()> {
-    let kept: Vec<(String, i64, i64)> = sqlx::query_as(
-        "WITH kept AS (
-             SELECT queue, state, sum(n) AS n FROM leasehold_counts
-             WHERE ?1 IS NULL OR queue IN (SELECT value FROM json_each(?1)) GROUP BY queue, state
-         ), due AS MATERIALIZED (
-             SELECT queue, (SELECT count(*) FROM leasehold_jobs AS j INDEXED BY leasehold_jobs_scheduled
-                 WHERE j.queue = kept.queue AND state = 1 AND due <= ?2) AS n
-             FROM kept WHERE state = 1 AND n > 0
-         )
-         SELECT queue, state, sum(n) FROM (
-             SELECT * FROM kept UNION ALL SELECT queue, 1, -n FROM due UNION ALL SELECT queue, 2, n FROM due
-         ) GROUP BY queue, state",
+    let rows = sqlx::query(
+        "SELECT queue, scheduled - due, queued + due, running, succeeded, failed, cancelled FROM (
+             SELECT *, CASE WHEN scheduled > 0 THEN (
+                 SELECT count(*) FROM leasehold_jobs AS j INDEXED BY leasehold_jobs_scheduled
+                 WHERE j.queue = lanes.queue AND state = 1 AND j.due <= ?2) ELSE 0 END AS due
+             FROM (
+                 SELECT queue, sum(scheduled) AS scheduled, sum(queued) AS queued, sum(running) AS running,
+                     sum(succeeded) AS succeeded, sum(failed) AS failed, sum(cancelled) AS cancelled
+                 FROM leasehold_lanes WHERE ?1 IS NULL OR queue IN (SELECT value FROM json_each(?1))
+                 GROUP BY queue) AS lanes)",
     )
     .bind(queues)
     .bind(now.as_millis())
     .fetch_all(conn)
     .await?;
-    for (queue, state, n) in kept {
-        let (n, state) =
-            (u64::try_from(n).unwrap_or(0), State::ALL.into_iter().find(|s| record::code(*s) == state));
-        if let (Some(counts), Some(state)) = (counts.of(&queue), state)
-            && n > 0
-        {
-            counts.states.insert(state, n);
+    for row in rows {
+        let Some(counts) = counts.of(row.try_get(0)?) else { continue };
+        for (state, column) in State::ALL.into_iter().zip(1..) {
+            let n = u64::try_from(row.try_get::<i64, usize>(column)?).unwrap_or(0);
+            if n > 0 {
+                counts.states.insert(state, n);
+            }
         }
     }
     Ok(())
@@ -267,8 +265,8 @@ async fn find_oldest(
         "SELECT queue, min((SELECT due FROM leasehold_jobs AS j INDEXED BY leasehold_jobs_waiting
              WHERE j.queue = c.queue AND j.kind = c.kind AND j.priority = c.priority AND j.state <= 2 AND due <= ?2
              ORDER BY due LIMIT 1))
-         FROM leasehold_counts AS c
-         WHERE state IN (1, 2) AND n > 0 AND (?1 IS NULL OR queue IN (SELECT value FROM json_each(?1)))
+         FROM leasehold_lanes AS c
+         WHERE scheduled + queued > 0 AND (?1 IS NULL OR queue IN (SELECT value FROM json_each(?1)))
          GROUP BY queue",
     )
     .bind(queues)

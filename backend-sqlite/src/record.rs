@@ -8,7 +8,8 @@ use std::time::Duration;
 use leasehold_core::backend::SetAside;
 use leasehold_core::limits::HISTORY;
 use leasehold_core::{
-    Failure, JobId, JobOptions, JobRecord, Keep, Kind, Payload, QueueName, Reason, State, Timestamp, WorkerId,
+    Failure, JobId, JobOptions, JobRecord, Keep, Kind, LeaseToken, Payload, QueueName, Reason, State,
+    Timestamp, WorkerId,
 };
 use serde::de::DeserializeOwned;
 use sqlx::sqlite::SqliteRow;
@@ -18,12 +19,22 @@ use uuid::Uuid;
 use crate::error::Done;
 use crate::writer::Session;
 
-/// What [`read`] reads, in its order, from `leasehold_jobs`.
-pub(crate) const COLUMNS: &str = "seq, id, queue, kind, options, priority, state, reason, due, attempt, crashes, \
-    generation, enqueued_at, started_at, finished_at, expires_at, worker, lease_until, cancel_requested, \
-    progress, history, \
-    (SELECT payload FROM leasehold_payloads p WHERE p.seq = leasehold_jobs.seq) AS payload, \
-    CASE state WHEN 4 THEN (SELECT result FROM leasehold_results r WHERE r.seq = leasehold_jobs.seq) END AS result";
+/// What [`read_new`] reads, in its order, from `leasehold_jobs`: what a claim cannot know otherwise.
+macro_rules! new_columns {
+    () => {
+        "seq, id, queue, kind, options, priority, due, attempt, crashes, generation, enqueued_at, progress, history, \
+         (SELECT payload FROM leasehold_payloads AS p WHERE p.seq = leasehold_jobs.seq) AS payload"
+    };
+}
+
+pub(crate) const NEW_COLUMNS: &str = new_columns!();
+
+/// What [`read`] reads.
+pub(crate) const COLUMNS: &str = concat!(
+    new_columns!(),
+    ", state, reason, started_at, finished_at, expires_at, worker, lease_until, cancel_requested, \
+     CASE state WHEN 4 THEN (SELECT result FROM leasehold_results AS r WHERE r.seq = leasehold_jobs.seq) END AS result"
+);
 
 /// The rows of one statement at most. Statements have a power of two of rows, so that few are prepared.
 const ROWS: usize = 128;
@@ -69,6 +80,15 @@ pub(crate) fn id_list<'a>(ids: impl IntoIterator<Item = &'a JobId>) -> String {
     list + "]"
 }
 
+/// Leases as one blob of jobs and their claims, and a list of where in it each begins: to bind them one by one would
+/// cost more than what is done with them.
+pub(crate) fn leases(leases: impl ExactSizeIterator<Item = (JobId, LeaseToken)>) -> (String, Vec<u8>) {
+    let starts = (0..leases.len()).map(|n| (32 * n + 1).to_string()).collect::<Vec<_>>().join(",");
+    let pair = |(job, token): (JobId, LeaseToken)| [*job.as_uuid(), *token.claim(job).as_uuid()];
+    let bytes = leases.flat_map(pair).flat_map(uuid::Uuid::into_bytes).collect();
+    (format!("[{starts}]"), bytes)
+}
+
 /// Strings or numbers as a list that SQL reads by `SELECT value FROM json_each(?)`.
 pub(crate) fn list<T: serde::Serialize>(items: &[T]) -> Done<String> {
     Ok(serde_json::to_string(items)?)
@@ -110,36 +130,49 @@ pub(crate) fn options(text: &str) -> serde_json::Result<JobOptions> {
 
 /// The job in a row of [`COLUMNS`], or what is wrong with it.
 pub(crate) fn read(row: &SqliteRow, now: Timestamp) -> Result<JobRecord, SetAside> {
-    try_read(row, now).map_err(|error| SetAside {
-        job: row.try_get("id").ok().map(JobId::from_uuid),
-        why: format!("the record cannot be read: {error}"),
-    })
+    try_read_new(row).and_then(|job| try_read_rest(row, job, now)).map_err(|error| set_aside(row, &error))
+}
+
+/// The job in a row of [`NEW_COLUMNS`], as if it was just taken in.
+pub(crate) fn read_new(row: &SqliteRow) -> Result<JobRecord, SetAside> {
+    try_read_new(row).map_err(|error| set_aside(row, &error))
 }
 
 type Unreadable = Box<dyn std::error::Error + Send + Sync>;
 
-fn try_read(row: &SqliteRow, now: Timestamp) -> Result<JobRecord, Unreadable> {
+fn set_aside(row: &SqliteRow, error: &Unreadable) -> SetAside {
+    let job = row.try_get("id").ok().map(JobId::from_uuid);
+    SetAside { job, why: format!("the record cannot be read: {error}") }
+}
+
+fn try_read_new(row: &SqliteRow) -> Result<JobRecord, Unreadable> {
     let id = JobId::from_uuid(row.try_get(1)?);
     let (queue, kind) = (QueueName::new(row.try_get::<&str, _>(2)?)?, Kind::new(row.try_get::<&str, _>(3)?)?);
-    let (due, enqueued_at) = (row.try_get(8)?, Timestamp::from_millis(row.try_get(12)?));
-    let payload = Payload::from(row.try_get::<Vec<u8>, _>(21)?);
     let mut options = options(row.try_get(4)?)?;
     options.priority = row.try_get(5)?;
-    let mut job = JobRecord::new(id, queue, kind, payload, options, Timestamp::from_millis(due), enqueued_at);
-    let written: i64 = row.try_get(6)?;
-    job.state = state(written, due, now).ok_or_else(|| format!("there is no state {written}"))?;
-    job.reason = row.try_get::<Option<&str>, _>(7)?.map(str::parse).transpose()?;
-    job.attempt = row.try_get(9)?;
-    job.crashes = row.try_get(10)?;
-    job.generation = row.try_get(11)?;
-    job.started_at = moment(row, 13)?;
-    job.finished_at = moment(row, 14)?;
-    job.expires_at = moment(row, 15)?;
-    job.worker = row.try_get::<Option<Uuid>, _>(16)?.map(WorkerId::from_uuid);
-    job.lease_until = moment(row, 17)?;
-    job.cancel_requested = row.try_get(18)?;
-    job.progress = json(row, 19)?;
-    job.history = json(row, 20)?.unwrap_or_default();
+    let (due, enqueued_at) =
+        (Timestamp::from_millis(row.try_get(6)?), Timestamp::from_millis(row.try_get(10)?));
+    let payload = Payload::from(row.try_get::<Vec<u8>, _>(13)?);
+    let mut job = JobRecord::new(id, queue, kind, payload, options, due, enqueued_at);
+    job.attempt = row.try_get(7)?;
+    job.crashes = row.try_get(8)?;
+    job.generation = row.try_get(9)?;
+    job.progress = json(row, 11)?;
+    job.history = json(row, 12)?.unwrap_or_default();
+    Ok(job)
+}
+
+fn try_read_rest(row: &SqliteRow, mut job: JobRecord, now: Timestamp) -> Result<JobRecord, Unreadable> {
+    let written: i64 = row.try_get(14)?;
+    job.state =
+        state(written, job.due.as_millis(), now).ok_or_else(|| format!("there is no state {written}"))?;
+    job.reason = row.try_get::<Option<&str>, _>(15)?.map(str::parse).transpose()?;
+    job.started_at = moment(row, 16)?;
+    job.finished_at = moment(row, 17)?;
+    job.expires_at = moment(row, 18)?;
+    job.worker = row.try_get::<Option<Uuid>, _>(19)?.map(WorkerId::from_uuid);
+    job.lease_until = moment(row, 20)?;
+    job.cancel_requested = row.try_get(21)?;
     job.result = row.try_get::<Option<Vec<u8>>, _>(22)?.map(Payload::from);
     Ok(job)
 }
@@ -180,7 +213,8 @@ macro_rules! brief {
     };
 }
 
-type Statement<'q> = sqlx::query::Query<'q, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;
+/// A statement that values are being bound to.
+pub(crate) type Statement<'q> = sqlx::query::Query<'q, sqlx::Sqlite, sqlx::sqlite::SqliteArguments>;
 
 brief! {
     kept {
@@ -209,7 +243,7 @@ brief! {
         progress: Option<String>,
         history: Option<String>,
         error_class: Option<String>,
-        settled_token: Option<Uuid>,
+        settled_claim: Option<Uuid>,
         settled_as: Option<String>,
     }
 }
@@ -219,10 +253,14 @@ pub(crate) async fn load(
     conn: &mut SqliteConnection,
     ids: impl IntoIterator<Item = &JobId>,
 ) -> Done<HashMap<JobId, Brief>> {
+    let ids = id_list(ids);
+    if ids == "[]" {
+        return Ok(HashMap::new());
+    }
     let columns = Brief::COLUMNS.join(", ");
     let sql =
         format!("SELECT {columns} FROM leasehold_jobs WHERE id IN (SELECT unhex(value) FROM json_each(?))");
-    let rows = sqlx::query(AssertSqlSafe(sql)).bind(id_list(ids)).fetch_all(conn).await?;
+    let rows = sqlx::query(AssertSqlSafe(sql)).bind(ids).fetch_all(conn).await?;
     let jobs = rows.iter().filter_map(|row| Brief::read(row).ok());
     Ok(jobs.map(|job| (JobId::from_uuid(job.id), job)).collect())
 }
@@ -295,8 +333,7 @@ impl Brief {
 
     /// Tells watchers of its new state.
     pub(crate) fn tell(&self, session: &mut Session) {
-        let Ok(queue) = QueueName::new(&self.queue) else { return };
-        session.tell_state(JobId::from_uuid(self.id), &queue, self.state_at(session.now));
+        session.tell_state(JobId::from_uuid(self.id), &self.queue, self.state_at(session.now));
     }
 }
 

@@ -48,12 +48,25 @@ impl Session {
         }
     }
 
+    /// Takes back all that the present operation did.
+    pub(crate) async fn undo(&mut self) -> Done<()> {
+        run_sql(self, "ROLLBACK TO call").await
+    }
+
+    pub(crate) fn is_watched(&self) -> bool {
+        self.watched
+    }
+
     /// Tells watchers of a job's new state.
-    pub(crate) fn tell_state(&mut self, job: JobId, queue: &QueueName, state: State) {
-        if state.is_waiting() {
-            self.tell(|| Event::Waiting { queue: queue.clone() });
+    pub(crate) fn tell_state(&mut self, job: JobId, queue: &str, state: State) {
+        if self.watched
+            && let Ok(queue) = QueueName::new(queue)
+        {
+            if state.is_waiting() {
+                self.tell(|| Event::Waiting { queue: queue.clone() });
+            }
+            self.tell(|| Event::Changed { job, queue, state });
         }
-        self.tell(|| Event::Changed { job, queue: queue.clone(), state });
     }
 }
 
@@ -264,36 +277,23 @@ impl Actor {
         session: &mut Session,
         calls: &mut [Box<dyn Call>],
     ) -> std::result::Result<(), Failure> {
-        run_sql(session, "BEGIN IMMEDIATE").await?;
+        run_sql(session, "BEGIN IMMEDIATE; SAVEPOINT call").await?;
         session.watched = self.events.receiver_count() > 0;
-        self.run_calls(session, calls).await?;
+        for call in calls.iter_mut().filter(|call| call.is_wanted()) {
+            session.now = self.config.clock.now();
+            let told = session.events.len();
+            if call.run(session).await {
+                run_sql(session, "RELEASE call; SAVEPOINT call").await?;
+            } else {
+                session.events.truncate(told);
+                session.undo().await?;
+            }
+        }
         run_sql(session, "COMMIT").await.map_err(|fault| match Failure::from(fault) {
             // These leave nothing behind; after any other error the commit may stand.
             certain @ Failure(ErrorKind::Full | ErrorKind::Unavailable, _) => certain,
             Failure(_, why) => Failure(ErrorKind::Unknown, format!("the commit failed: {why}")),
         })
-    }
-
-    async fn run_calls(
-        &self,
-        session: &mut Session,
-        calls: &mut [Box<dyn Call>],
-    ) -> std::result::Result<(), Failure> {
-        if let [call] = calls {
-            session.now = self.config.clock.now();
-            return if call.run(session).await { Ok(()) } else { Err(rolled_back()) };
-        }
-        for call in calls.iter_mut().filter(|call| call.is_wanted()) {
-            run_sql(session, "SAVEPOINT call").await?;
-            session.now = self.config.clock.now();
-            let told = session.events.len();
-            if !call.run(session).await {
-                session.events.truncate(told);
-                run_sql(session, "ROLLBACK TO call").await?;
-            }
-            run_sql(session, "RELEASE call").await?;
-        }
-        Ok(())
     }
 
     async fn open_session(&mut self) -> std::result::Result<Session, Failure> {
@@ -318,11 +318,6 @@ impl Actor {
         let session = self.session.as_mut()?;
         sqlx::query_scalar("PRAGMA data_version").fetch_one(&mut session.conn).await.ok()
     }
-}
-
-/// Of no interest to the call that failed, which tells its own error.
-fn rolled_back() -> Failure {
-    Failure(ErrorKind::Unavailable, "the transaction was rolled back; repeat the call".into())
 }
 
 async fn run_sql(session: &mut Session, sql: &'static str) -> Done<()> {

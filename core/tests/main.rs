@@ -1,9 +1,16 @@
 //! The client, the worker and the layers, on the store in memory and virtual time.
+#![allow(clippy::unwrap_used, reason = "a test's helpers fail the test")]
 
 mod consumer;
 mod faults;
 mod layers;
+mod leases;
+mod limits;
+mod outcomes;
+mod panics;
+mod probe;
 mod queue;
+mod wakes;
 mod worker;
 
 use leasehold_core::{JobArgs, Store};

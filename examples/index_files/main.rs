@@ -73,7 +73,8 @@ async fn main() -> Result<()> {
     let folder = options.folder.canonicalize().map_err(unusable)?;
     let store = connect(&options).await?;
     let queue = store.queue("files")?;
-    let answers = queue.enqueue_all(files(&folder).map(index).collect::<Result<Vec<_>>>()?).await?;
+    let answers =
+        queue.enqueue_all(files(&folder).map(|path| index(&path)).collect::<Result<Vec<_>>>()?).await?;
     let new = answers.iter().filter(|answer| answer.is_created()).count();
     eprintln!("{} files in {}, {new} of them new", answers.len(), folder.display());
 
@@ -115,7 +116,7 @@ fn files(folder: &Path) -> impl Iterator<Item = PathBuf> {
 }
 
 /// A job whose id is made from the path: enqueuing the same file again leaves one job.
-fn index(path: PathBuf) -> Result<NewJob> {
+fn index(path: &Path) -> Result<NewJob> {
     let id = JobId::from_uuid(Uuid::new_v5(&Uuid::NAMESPACE_URL, path.as_os_str().as_encoded_bytes()));
     // Whoever kills this program again and again is not the file's fault.
     Ok(NewJob::of(&IndexFile { path: path.to_string_lossy().into_owned() })?

@@ -7,7 +7,7 @@ use comfy_table::{CellAlignment, Table};
 use futures::TryStreamExt;
 use indicatif::{HumanBytes, HumanCount};
 use leasehold::backend::{Filter, Order};
-use leasehold::{Result, Store};
+use leasehold::{Payload, Result, Store};
 
 use crate::{Facts, IndexFile};
 
@@ -22,7 +22,7 @@ pub(crate) async fn print(store: &Store, folder: &Path) -> Result<()> {
         if !path.starts_with(folder) {
             continue;
         }
-        let facts = job.result.as_ref().map(|result| result.parse::<Facts>()).transpose()?;
+        let facts = job.result.as_ref().map(Payload::parse::<Facts>).transpose()?;
         if facts.is_none() {
             failures
                 .push(job.last_failure().map_or(job.state.to_string(), |failure| failure.message.clone()));

@@ -1,5 +1,4 @@
 //! The chores of this workspace, as `cargo xtask CHORE`.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for a terminal")]
 
 mod check;
 #[cfg(feature = "kill")]
