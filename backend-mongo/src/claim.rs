@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use leasehold_core::backend::{Claim, Claimed, KindRule, SetAside, TagRule};
-use leasehold_core::{JobRecord, LeasedJob, QueueName, Timestamp};
+use leasehold_core::{LeasedJob, QueueName};
 use mongodb::bson::{Bson, Document, doc};
 
 use crate::error::{DUPLICATE, Done};
@@ -24,81 +24,89 @@ const ROUNDS: usize = 16;
 const CROWD: usize = 16;
 
 pub(crate) async fn claim(db: &Db, request: &Claim) -> Done<Claimed> {
-    let held = granted(db, request);
-    let (mut claimed, paused) = futures::try_join!(held, paused(db, &request.queues))?;
-    if !claimed.jobs.is_empty() {
-        for leased in &mut claimed.jobs {
-            // Whoever repeats a claim counts from now on.
-            leased.lease = leased.lease.min(left(&leased.job, claimed.now));
-        }
-        return Ok(claimed.into());
-    }
-    let queues: Vec<_> = request.queues.iter().filter(|queue| !paused.contains(queue.as_str())).collect();
-    if request.limit == 0 || queues.is_empty() {
-        return Ok(Claimed::default());
-    }
+    let mut queues: Vec<_> = request.queues.iter().collect();
     let mut taking = Taking { db, request, wanted: wanted(request, &queues), full: Vec::new(), taken: 0 };
-    if taking.all().await? > 0 {
+    // In this order: what an earlier call of this claim took meanwhile is no candidate any more, and is found.
+    let mut first = taking.candidates(request.limit, taking.skip(request.limit)).await?;
+    let standing = standing(db, request).await?;
+    if standing.repeated {
+        return granted(db, request).await;
+    }
+    if !standing.paused.is_empty() {
+        queues.retain(|queue| !standing.paused.contains(queue.as_str()));
+        taking.wanted = wanted(request, &queues);
+        first = taking.candidates(request.limit, 0).await?;
+    }
+    let mut claimed = Claimed::default();
+    if taking.all(first).await? {
         claimed = granted(db, request).await?;
+        if !claimed.jobs.is_empty() {
+            remember(db, request).await?;
+        }
         give_back(db, request, &mut claimed.jobs).await?;
-        tell(db, &claimed.jobs);
+        db.signals.look_at(claimed.jobs.iter().map(|leased| leased.job.id).collect());
     }
     if claimed.jobs.len() < request.limit {
         claimed.next_due = next_due(db, &queues).await?;
     }
-    Ok(claimed.into())
+    Ok(claimed)
+}
+
+/// What is known of a claim and its queues before it takes anything.
+struct Standing {
+    /// Whether this very claim was given jobs before (clause E2).
+    repeated: bool,
+    paused: BTreeSet<String>,
+}
+
+async fn standing(db: &Db, request: &Claim) -> Done<Standing> {
+    let claim = record::uuid(request.id.as_uuid());
+    let queues: Vec<_> = request.queues.iter().map(QueueName::as_str).collect();
+    let holds = doc! {"claim": claim.clone(), "state": RUNNING};
+    let pipeline = vec![
+        doc! {"$match": {"_id": claim}},
+        doc! {"$project": {"repeated": "yes"}},
+        doc! {"$unionWith": {"coll": db.name(Kept::Jobs), "pipeline": [
+            {"$match": holds}, {"$limit": 1}, {"$project": {"repeated": "yes"}},
+        ]}},
+        doc! {"$unionWith": {"coll": db.name(Kept::Queues), "pipeline": [
+            {"$match": {"_id": {"$in": queues}, "paused": true}}, {"$project": {"_id": 1}},
+        ]}},
+    ];
+    let mut standing = Standing { repeated: false, paused: BTreeSet::new() };
+    for found in db.plain().read(Kept::Claims, pipeline).await? {
+        standing.repeated |= found.contains_key("repeated");
+        standing.paused.extend(found.get_str("_id").ok().map(str::to_owned));
+    }
+    Ok(standing)
+}
+
+/// Remembers that this claim was given jobs, for as long as it may be repeated. The server forgets it in time.
+async fn remember(db: &Db, request: &Claim) -> Done<()> {
+    let claim = doc! {"_id": record::uuid(request.id.as_uuid())};
+    let mut change = Change::one(claim, vec![doc! {"$set": {"at": "$$NOW"}}]);
+    change.upsert = true;
+    db.plain().update(Kept::Claims, vec![change]).await?.whole().map(drop)
 }
 
 /// What is held under this very claim.
-#[derive(Default)]
-struct Granted {
-    jobs: Vec<LeasedJob>,
-    set_aside: Vec<SetAside>,
-    next_due: Option<Duration>,
-    now: Timestamp,
-}
-
-impl From<Granted> for Claimed {
-    fn from(granted: Granted) -> Self {
-        Self { jobs: granted.jobs, set_aside: granted.set_aside, next_due: granted.next_due }
-    }
-}
-
-fn left(job: &JobRecord, now: Timestamp) -> Duration {
-    job.lease_until.map(|until| until.since(now)).unwrap_or_default()
-}
-
-async fn granted(db: &Db, request: &Claim) -> Done<Granted> {
+async fn granted(db: &Db, request: &Claim) -> Done<Claimed> {
     let claim = record::uuid(request.id.as_uuid());
     let pipeline = vec![doc! {"$match": {"claim": claim, "state": RUNNING}}, with_now(db)];
-    let (mut granted, mut bad) = (Granted::default(), Vec::new());
+    let (mut claimed, mut bad) = (Claimed::default(), Vec::new());
     for document in db.plain().read(Kept::Jobs, pipeline).await? {
-        granted.now = Fields(&document).moment("now").ok().flatten().unwrap_or_default();
         match record::read(&document) {
             Ok(job) => {
-                let lease = job.options.lease.unwrap_or(request.lease);
-                granted.jobs.push(LeasedJob::new(job, request.id.token(record_id(&document)), lease));
+                let (token, lease) = (request.id.token(job.id), job.options.lease.unwrap_or(request.lease));
+                claimed.jobs.push(LeasedJob::new(job, token, lease));
             }
             Err(why) => bad.extend(document.get("_id").map(|id| (id.clone(), why))),
         }
     }
     record::set_aside(db, &bad).await?;
-    granted.set_aside = bad.into_iter().map(|(_, why)| why).collect();
-    granted.jobs.sort_by_key(|leased| (Reverse(leased.job.options.priority), leased.job.due, leased.job.id));
-    Ok(granted)
-}
-
-/// The id of a document that was read as a job.
-fn record_id(document: &Document) -> leasehold_core::JobId {
-    record::id(document).unwrap_or_else(|| leasehold_core::JobId::from_uuid(uuid::Uuid::nil()))
-}
-
-async fn paused(db: &Db, queues: &[QueueName]) -> Done<BTreeSet<String>> {
-    let names: Vec<_> = queues.iter().map(QueueName::as_str).collect();
-    let pipeline =
-        vec![doc! {"$match": {"_id": {"$in": names}, "paused": true}}, doc! {"$project": {"_id": 1}}];
-    let found = db.plain().read(Kept::Queues, pipeline).await?;
-    Ok(found.iter().filter_map(|queue| Some(queue.get_str("_id").ok()?.to_owned())).collect())
+    claimed.set_aside = bad.into_iter().map(|(_, why)| why).collect();
+    claimed.jobs.sort_by_key(|leased| (Reverse(leased.job.options.priority), leased.job.due, leased.job.id));
+    Ok(claimed)
 }
 
 /// What a job must be to be claimed.
@@ -147,30 +155,51 @@ struct Taking<'a> {
 }
 
 impl Taking<'_> {
-    /// Takes until the claim is full or nothing waits, and tells how many it took.
-    async fn all(&mut self) -> Done<usize> {
-        let crowd = &self.db.crowd;
+    /// Takes until the claim is full or nothing waits, and tells whether it tried to take anything.
+    async fn all(&mut self, first: Vec<Candidate>) -> Done<bool> {
+        let (mut candidates, mut tried) = (first, false);
         for _ in 0..ROUNDS {
             let room = self.request.limit - self.taken;
-            let skip = room * fastrand::usize(..=crowd.load(Ordering::Relaxed));
-            let mut candidates = self.candidates(room, skip).await?;
-            if candidates.len() < room && skip > 0 {
+            if candidates.len() < room && self.crowd() > 0 {
+                // It looked too far down.
                 candidates = self.candidates(room, 0).await?;
             }
+            if candidates.is_empty() {
+                break;
+            }
+            tried = true;
             let (found, full) = (candidates.len(), self.full.len());
             let taken = self.take(candidates).await?;
             self.taken += taken;
-            let (ahead, missed) = (crowd.load(Ordering::Relaxed), found.saturating_sub(taken));
-            if self.full.len() == full && missed * 4 > found {
-                crowd.store((ahead + 1).min(CROWD), Ordering::Relaxed);
-            } else if missed == 0 && ahead > 0 && fastrand::u8(..8) == 0 {
-                crowd.store(ahead - 1, Ordering::Relaxed);
+            if self.full.len() == full {
+                self.learn(found, taken);
             }
             if self.taken >= self.request.limit || found < room && taken == found {
                 break;
             }
+            let room = self.request.limit - self.taken;
+            candidates = self.candidates(room, self.skip(room)).await?;
         }
-        Ok(self.taken)
+        Ok(tried)
+    }
+
+    fn crowd(&self) -> usize {
+        self.db.crowd.load(Ordering::Relaxed)
+    }
+
+    /// How far down the queue to look, at random: whole batches, and the more of them the more was missed lately.
+    fn skip(&self, room: usize) -> usize {
+        room * fastrand::usize(..=self.crowd())
+    }
+
+    /// Learns from what it missed how many others claim at the same time.
+    fn learn(&self, found: usize, taken: usize) {
+        let missed = found.saturating_sub(taken);
+        if missed * 4 > found {
+            self.db.crowd.store((self.crowd() + 1).min(CROWD), Ordering::Relaxed);
+        } else if missed == 0 && self.crowd() > 0 && fastrand::u8(..8) == 0 {
+            self.db.crowd.store(self.crowd() - 1, Ordering::Relaxed);
+        }
     }
 
     fn filter(&self) -> Document {
@@ -183,6 +212,9 @@ impl Taking<'_> {
     }
 
     async fn candidates(&self, room: usize, skip: usize) -> Done<Vec<Candidate>> {
+        if room == 0 {
+            return Ok(Vec::new());
+        }
         let mut pipeline =
             vec![doc! {"$match": self.filter()}, doc! {"$sort": {"priority": -1, "due": 1, "_id": 1}}];
         if skip > 0 {
@@ -346,8 +378,4 @@ async fn next_due(db: &Db, queues: &[&QueueName]) -> Done<Option<Duration>> {
         Some(fields.moment("due").ok()??.since(fields.moment("now").ok()??))
     };
     Ok(found.first().and_then(due))
-}
-
-fn tell(db: &Db, jobs: &[LeasedJob]) {
-    db.signals.look_at(jobs.iter().map(|leased| leased.job.id).collect());
 }

@@ -1,7 +1,7 @@
 //! Changes jobs and queues on an operator's behalf, and removes what is over: see `Backend::amend`, `set_queue`,
 //! `queues` and `prune`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use leasehold_core::backend::{
     Action, Amend, AmendAnswer, Amended, Cursor, Order, Prune, Pruned, QueueRecord, QueueSettings, Select,
@@ -78,7 +78,7 @@ async fn round(
         Action::Requeue { .. } => keys_held(db, &jobs).await?,
         _ => HashMap::new(),
     };
-    let mut writes: Vec<(usize, &Document)> = Vec::new();
+    let (mut writes, mut first): (Vec<(usize, &Document)>, HashSet<JobId>) = Default::default();
     for &i in left {
         let Some(job) = jobs.get(&ids[i]) else {
             answers[i] = Some(AmendAnswer::NotFound);
@@ -87,7 +87,7 @@ async fn round(
         let answer = act(job, action, &held);
         let changes = matches!(answer, AmendAnswer::Applied | AmendAnswer::Requested);
         // A job that stands twice is looked at again once the first was written.
-        if changes && !preview && writes.iter().any(|(other, _)| ids[*other] == ids[i]) {
+        if changes && !preview && !first.insert(ids[i]) {
             continue;
         }
         if changes && !preview {
@@ -105,7 +105,7 @@ async fn round(
             answers[*i] = Some(act(job, action, &held));
         }
     }
-    tell(db, action, written);
+    tell(db, action, written.into_iter().collect());
     Ok(())
 }
 
@@ -178,7 +178,7 @@ fn act(job: &Document, action: &Action, held: &HashMap<String, JobId>) -> AmendA
 }
 
 /// Writes jobs that are still as they were read, and tells which were.
-async fn write(db: &Db, ids: &[JobId], jobs: &[(usize, &Document)], action: &Action) -> Done<Vec<JobId>> {
+async fn write(db: &Db, ids: &[JobId], jobs: &[(usize, &Document)], action: &Action) -> Done<HashSet<JobId>> {
     let mut session = match action {
         // What leaves a queue is counted in the same transaction.
         Action::Delete | Action::Move { .. } => db.atomic().await?,
@@ -197,7 +197,7 @@ async fn try_write(
     ids: &[JobId],
     jobs: &[(usize, &Document)],
     action: &Action,
-) -> Done<Vec<JobId>> {
+) -> Done<HashSet<JobId>> {
     let (db, call) = (session.db, Uuid::new_v4());
     let changes = jobs.iter().map(|(_, job)| Change::one(as_read(job), update(db, job, action, &call)));
     let written = session.update(Kept::Jobs, changes.collect()).await?;
@@ -210,7 +210,8 @@ async fn try_write(
         doc! {"$match": {"_id": {"$in": all}, "amended": record::uuid(&call)}},
         doc! {"$project": {"_id": 1}},
     ];
-    let written: Vec<JobId> = session.read(Kept::Jobs, marked).await?.iter().filter_map(record::id).collect();
+    let written: HashSet<JobId> =
+        session.read(Kept::Jobs, marked).await?.iter().filter_map(record::id).collect();
     if matches!(action, Action::Delete | Action::Move { .. }) {
         let mut left: BTreeMap<&str, i64> = BTreeMap::new();
         for (_, job) in jobs.iter().filter(|(i, _)| written.contains(&ids[*i])) {
@@ -225,7 +226,7 @@ async fn try_write(
 }
 
 /// Removes jobs and their logs.
-async fn remove(session: &mut Session<'_>, jobs: &[JobId]) -> Done<u64> {
+async fn remove(session: &mut Session<'_>, jobs: &HashSet<JobId>) -> Done<u64> {
     session.delete(Kept::Logs, doc! {"job": {"$in": record::ids(jobs)}}).await?;
     session.delete(Kept::Jobs, doc! {"_id": {"$in": record::ids(jobs)}, "state": {"$ne": RUNNING}}).await
 }
@@ -367,6 +368,6 @@ async fn remove_found(session: &mut Session<'_>, pipeline: Vec<Document>, limit:
         return Ok((0, more));
     }
     count_out(session, left).await?;
-    let ids: Vec<JobId> = found.iter().filter_map(record::id).collect();
+    let ids: HashSet<JobId> = found.iter().filter_map(record::id).collect();
     Ok((remove(session, &ids).await?, more))
 }

@@ -11,11 +11,11 @@ use leasehold_core::backend::{
 };
 use leasehold_core::{JobId, Timestamp, WorkerId};
 use mongodb::bson::{Bson, Document, doc};
+use mongodb::options::ReturnDocument;
 use uuid::Uuid;
 
 use crate::error::Done;
 use crate::record::{self, Fields, RUNNING, corrupt};
-use crate::schedules::next;
 use crate::session::{Change, Db, Kept, Session, date};
 
 /// Every line counts as its message and so many bytes more, so that empty lines are bounded too.
@@ -38,7 +38,7 @@ struct Held {
 pub(crate) async fn append_logs(db: &Db, request: &AppendLogs) -> Done<Vec<Answer>> {
     let total: usize = request.appends.iter().map(|append| append.lines.len()).sum();
     let total = i64::try_from(total).unwrap_or(i64::MAX);
-    let last = if total == 0 { 0 } else { next(db, "log_sequence", total).await? };
+    let last = if total == 0 { 0 } else { take_numbers(db, total).await? };
     let now = db.stamp().await?;
     let mut session = db.atomic().await?;
     let (answers, logged) = loop {
@@ -58,6 +58,18 @@ pub(crate) async fn append_logs(db: &Db, request: &AppendLogs) -> Done<Vec<Answe
         shed(db).await?;
     }
     Ok(answers)
+}
+
+/// Takes so many numbers from the sequence and tells the last of them. What a call does not use is never used.
+async fn take_numbers(db: &Db, n: i64) -> Done<i64> {
+    let counted = db
+        .of(Kept::Meta)
+        .find_one_and_update(doc! {"_id": "log_sequence"}, doc! {"$inc": {"value": n}})
+        .upsert(true)
+        .return_document(ReturnDocument::After)
+        .await?;
+    let value = counted.as_ref().and_then(|counted| record::whole(counted.get("value")));
+    Ok(value.ok_or_else(|| corrupt("the sequence of lines is no number"))?)
 }
 
 fn size(line: &NewLine) -> i64 {

@@ -1,50 +1,46 @@
 //! Keeps schedules: see `Backend::put_schedule`, `schedules` and `delete_schedule`.
 
 use leasehold_core::backend::{DeleteSchedule, PutSchedule, Schedule, Schedules};
-use leasehold_core::{Error, ErrorKind, ScheduleName};
+use leasehold_core::{Error, ErrorKind, ScheduleName, VersionId};
 use mongodb::bson::{Bson, Document, doc};
-use mongodb::options::ReturnDocument;
 
 use crate::error::{DUPLICATE, Done};
 use crate::record::{self, Fields, corrupt};
 use crate::session::{Change, Db, Kept, date};
 
-pub(crate) async fn put_schedule(db: &Db, request: PutSchedule) -> Done<u64> {
+pub(crate) async fn put_schedule(db: &Db, request: PutSchedule) -> Done<()> {
     loop {
-        let filter = doc! {"$match": {"_id": request.name.as_str()}};
-        let found = db.plain().read(Kept::Schedules, vec![filter]).await?;
-        let found = found.first().map(read).transpose()?;
-        let version = found.as_ref().map(|found| found.version);
-        let same = found.is_some_and(|found| found.body == request.body && found.next == request.next);
-        if let Some(version) = version.filter(|_| same && version != request.expected) {
-            return Ok(version);
+        let found = doc! {"$match": {"_id": request.name.as_str()}};
+        let found = db.plain().read(Kept::Schedules, vec![found]).await?;
+        let version = found.first().map(read).transpose()?.map(|found| found.version);
+        if version == Some(request.version) {
+            return Ok(());
         }
         if version != request.expected {
             return Err(conflict(&request, version).into());
         }
-        if let Some(version) = write(db, &request).await? {
-            return Ok(version);
+        if write(db, &request).await? {
+            return Ok(());
         }
     }
 }
 
-fn conflict(request: &PutSchedule, found: Option<u64>) -> Error {
-    let shown = |version: Option<u64>| version.map_or_else(|| "none".into(), |version| version.to_string());
+fn conflict(request: &PutSchedule, found: Option<VersionId>) -> Error {
+    let shown = |version: Option<VersionId>| version.map_or_else(|| "none".into(), |v| v.to_string());
     let (name, found, expected) = (&request.name, shown(found), shown(request.expected));
     let why = format!("the schedule {name:?} has version {found}, not {expected}: read it and decide anew");
     Error::new(ErrorKind::Conflict, why)
 }
 
-/// Writes over the expected version; none if it was another one by then.
-async fn write(db: &Db, request: &PutSchedule) -> Done<Option<u64>> {
-    // Of all schedules, so that one which was removed and made anew does not get a version it had before.
-    let version = next(db, "schedule_version", 1).await?;
+/// Writes over the expected version; tells whether it was still that one.
+async fn write(db: &Db, request: &PutSchedule) -> Done<bool> {
     let next = request.next.map_or(Bson::Null, date);
+    let version = record::uuid(request.version.as_uuid());
     let fields = doc! {"body": record::bytes(&request.body), "next": next, "version": version};
     let mut session = db.plain();
     let written = match request.expected {
         Some(expected) => {
-            let filter = doc! {"_id": request.name.as_str(), "version": expected.cast_signed()};
+            let filter = doc! {"_id": request.name.as_str(), "version": record::uuid(expected.as_uuid())};
             session.update(Kept::Schedules, vec![Change::one(filter, doc! {"$set": fields})]).await?
         }
         None => {
@@ -54,21 +50,9 @@ async fn write(db: &Db, request: &PutSchedule) -> Done<Option<u64>> {
         }
     };
     if written.failed.iter().any(|(_, code, _)| *code == DUPLICATE) {
-        return Ok(None);
+        return Ok(false);
     }
-    Ok((written.whole()? > 0).then_some(version.cast_unsigned()))
-}
-
-/// Takes so many numbers from a counter and tells the last of them.
-pub(crate) async fn next(db: &Db, counter: &str, n: i64) -> Done<i64> {
-    let counted = db
-        .of(Kept::Meta)
-        .find_one_and_update(doc! {"_id": counter}, doc! {"$inc": {"value": n}})
-        .upsert(true)
-        .return_document(ReturnDocument::After)
-        .await?;
-    let value = counted.as_ref().and_then(|counted| record::whole(counted.get("value")));
-    Ok(value.ok_or_else(|| corrupt(format!("the counter {counter:?} is no number")))?)
+    Ok(written.whole()? > 0)
 }
 
 pub(crate) async fn schedules(db: &Db, request: Schedules) -> Done<Vec<Schedule>> {
@@ -91,12 +75,13 @@ pub(crate) async fn schedules(db: &Db, request: Schedules) -> Done<Vec<Schedule>
 fn read(document: &Document) -> Done<Schedule> {
     let fields = Fields(document);
     let name = fields.text("_id").map_err(corrupt)?.unwrap_or_default();
-    let version: i64 = fields.number("version").map_err(corrupt)?;
+    let version =
+        fields.uuid("version").map_err(corrupt)?.ok_or_else(|| corrupt("a schedule of no version"))?;
     Ok(Schedule {
         name: ScheduleName::new(name)?,
         body: fields.bytes("body").map_err(corrupt)?.unwrap_or_default(),
         next: fields.moment("next").map_err(corrupt)?,
-        version: version.cast_unsigned(),
+        version: VersionId::from_uuid(version),
     })
 }
 

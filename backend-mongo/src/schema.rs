@@ -106,6 +106,7 @@ pub(crate) async fn setup(db: &Db) -> Done<()> {
         db.of(Kept::Signals).insert_one(doc! {"events": []}).await?;
     }
     db.of(Kept::Jobs).create_indexes(job_indexes()).await?;
+    db.of(Kept::Claims).create_index(forgetting()).await?;
     db.of(Kept::Logs).create_indexes(log_indexes()).await?;
     let mut mark = Change::one(
         doc! {"_id": "schema"},
@@ -176,6 +177,14 @@ fn job_indexes() -> Vec<IndexModel> {
         index("listed", doc! {"enqueued_at": 1, "_id": 1}),
         partial("expiring", doc! {"expires_at": 1}, Some(doc! {"expires_at": {"$type": "date"}}), false),
     ]
+}
+
+/// The server itself forgets claims that are too old to be repeated, six times as late as it may.
+fn forgetting() -> IndexModel {
+    let mut options = mongodb::options::IndexOptions::default();
+    options.name = Some("forgotten".into());
+    options.expire_after = Some(leasehold_core::limits::CLAIM_MEMORY * 6);
+    IndexModel::builder().keys(doc! {"at": 1}).options(options).build()
 }
 
 fn log_indexes() -> Vec<IndexModel> {

@@ -22,6 +22,7 @@ use crate::watch::Signals;
 pub(crate) enum Kept {
     Jobs,
     Queues,
+    Claims,
     Limits,
     Logs,
     LogHeads,
@@ -33,9 +34,10 @@ pub(crate) enum Kept {
 
 impl Kept {
     /// Those that are ordinary collections.
-    pub(crate) const PLAIN: [Self; 8] = [
+    pub(crate) const PLAIN: [Self; 9] = [
         Self::Jobs,
         Self::Queues,
+        Self::Claims,
         Self::Limits,
         Self::Logs,
         Self::LogHeads,
@@ -48,6 +50,7 @@ impl Kept {
         match self {
             Self::Jobs => "jobs",
             Self::Queues => "queues",
+            Self::Claims => "claims",
             Self::Limits => "limits",
             Self::Logs => "logs",
             Self::LogHeads => "log_heads",

@@ -242,7 +242,7 @@ impl Backend for Mongo {
         self.call("stop_workers", deadline, true, workers::stop_workers(db, request)).await
     }
 
-    async fn put_schedule(&self, deadline: Deadline, request: PutSchedule) -> Result<u64> {
+    async fn put_schedule(&self, deadline: Deadline, request: PutSchedule) -> Result<()> {
         let db = &self.0.db;
         self.call("put_schedule", deadline, true, schedules::put_schedule(db, request)).await
     }
