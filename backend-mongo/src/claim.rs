@@ -124,11 +124,11 @@ fn wanted(request: &Claim, queues: &[&QueueName]) -> Document {
         TagRule::Any => {}
         TagRule::JobHasAll(tags) if tags.is_empty() => {}
         TagRule::JobHasAll(tags) => {
-            let all: Vec<_> = tags.iter().map(|tag| tag.as_str()).collect();
+            let all: Vec<_> = tags.iter().map(leasehold_core::Tag::as_str).collect();
             wanted.insert("tags", doc! {"$all": all});
         }
         TagRule::WorkerHasAll(tags) => {
-            let offered: Vec<_> = tags.iter().map(|tag| tag.as_str()).collect();
+            let offered: Vec<_> = tags.iter().map(leasehold_core::Tag::as_str).collect();
             wanted.insert("tags", doc! {"$not": {"$elemMatch": {"$nin": offered}}});
         }
     }

@@ -45,7 +45,7 @@ pub(crate) async fn enqueue_in(db: &Db, session: &mut ClientSession, jobs: &[New
     let all = db.of(Kept::Jobs);
     // A transaction ends with its first error: what would be refused is looked for beforehand.
     let mut filter = vec![doc! {"_id": {"$in": record::ids(jobs.iter().map(|job| &job.id))}}];
-    filter.push(doc! {"unique_key": {"$in": keys(jobs)}});
+    filter.push(doc! {"unique_key": {"$type": "string", "$in": keys(jobs)}});
     let mut found =
         all.find(doc! {"$or": filter}).projection(doc! {"unique_key": 1}).session(&mut *session).await?;
     let (mut there, mut held) = (HashSet::new(), HashMap::new());
@@ -141,7 +141,7 @@ pub(crate) async fn free_keys(db: &Db, keys: &[&str]) -> Done<()> {
         return Ok(());
     }
     let filter = doc! {
-        "unique_key": {"$in": keys},
+        "unique_key": {"$type": "string", "$in": keys},
         "unique_until": {"$type": "date"},
         "$expr": {"$lt": ["$unique_until", db.now()]},
     };
@@ -154,7 +154,10 @@ pub(crate) async fn holders(db: &Db, keys: &[&str]) -> Done<HashMap<String, JobI
     if keys.is_empty() {
         return Ok(HashMap::new());
     }
-    let pipeline = vec![doc! {"$match": {"unique_key": {"$in": keys}}}, doc! {"$project": {"unique_key": 1}}];
+    let pipeline = vec![
+        doc! {"$match": {"unique_key": {"$type": "string", "$in": keys}}},
+        doc! {"$project": {"unique_key": 1}},
+    ];
     let found = db.plain().read(Kept::Jobs, pipeline).await?;
     let holder = |document: &mongodb::bson::Document| {
         let key = UniqueKey::new(document.get_str("unique_key").ok()?).ok()?;

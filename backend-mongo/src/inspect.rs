@@ -152,7 +152,7 @@ fn conditions(db: &Db, filter: &Filter) -> Document {
     all.extend(any("kind", filter.kinds.as_ref(), |kind| kind.as_str().into()));
     all.extend(any("reason", filter.reasons.as_ref(), |reason| reason.to_string().into()));
     if let Some(tags) = filter.tags.as_ref().filter(|tags| !tags.is_empty()) {
-        all.push(doc! {"tags": {"$all": tags.iter().map(|tag| tag.as_str()).collect::<Vec<_>>()}});
+        all.push(doc! {"tags": {"$all": tags.iter().map(leasehold_core::Tag::as_str).collect::<Vec<_>>()}});
     }
     all.extend(filter.worker.map(|worker| doc! {"worker": record::uuid(worker.as_uuid())}));
     all.extend(filter.error_class.as_ref().map(|class| doc! {"error_class": {"$eq": class}}));

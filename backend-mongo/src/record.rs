@@ -79,7 +79,7 @@ pub(crate) fn document(job: &NewJob, now: Timestamp) -> Done<Document> {
         document.insert("options", serde_json::to_string(options)?);
     }
     if !options.tags.is_empty() {
-        document.insert("tags", options.tags.iter().map(|tag| tag.as_str()).collect::<Vec<_>>());
+        document.insert("tags", options.tags.iter().map(leasehold_core::Tag::as_str).collect::<Vec<_>>());
     }
     if let Some(lease) = options.lease {
         document.insert("lease_ms", millis(lease));
