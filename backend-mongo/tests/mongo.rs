@@ -37,7 +37,7 @@ fn fresh() -> String {
 }
 
 fn job(payload: &[u8]) -> NewJob {
-    NewJob::new(Kind::new("work").unwrap(), Payload::from(payload.to_vec()))
+    NewJob::new(Kind::new("work").expect("a name"), Payload::from(payload.to_vec()))
 }
 
 async fn add(store: &Mongo, jobs: Vec<NewJob>) -> Vec<EnqueueAnswer> {
@@ -157,7 +157,7 @@ async fn damaged_documents_are_set_aside_and_stop_no_other() {
 #[tokio::test]
 async fn a_transaction_of_the_caller_takes_jobs_in_if_it_commits() {
     let store = store().await;
-    let key = UniqueKey::new("key").unwrap();
+    let key = UniqueKey::new("key").expect("a key");
     let jobs = || {
         let unique = |payload: &[u8]| job(payload).unique(key.clone(), UniqueScope::UntilFinished);
         vec![job(b"a"), unique(b"b"), unique(b"c")]
@@ -186,12 +186,41 @@ async fn a_store_says_what_its_server_is() {
 }
 
 #[tokio::test]
+async fn three_nodes_outlive_the_loss_of_one() {
+    let server = Server::replica_set(3).expect("servers");
+    let store = set_up(Config::new(server.url())).await;
+    let described = store.describe(Deadline::default()).await.expect("a description");
+    assert_eq!(described.capabilities.durability, Durability::D3);
+    add(&store, vec![job(b"")]).await;
+    let lease = claim(&store, 9).await.jobs.remove(0);
+    assert_eq!(settle(&store, &lease, Verdict::Succeed { result: None }, None).await, Answer::Applied);
+}
+
+#[tokio::test]
+async fn a_user_without_rights_is_told_so() {
+    let server = Server::guarded("reader", "hunter2").expect("a server");
+    let store = Mongo::connect(server.url()).await.expect("a store");
+    for outcome in [
+        store.setup(Deadline::default()).await,
+        store.enqueue(Deadline::default(), Enqueue { jobs: vec![job(b"")] }).await.map(drop),
+    ] {
+        let error = outcome.expect_err("refused");
+        assert_eq!(error.kind(), ErrorKind::Denied, "{error:?}");
+        assert!(!format!("{error:?} {store:?}").contains("hunter2"), "{error:?}");
+    }
+    let stranger = server.url().replace("hunter2", "hunter3");
+    let error = Mongo::connect(&stranger).await.expect_err("refused");
+    assert_eq!(error.kind(), ErrorKind::Denied, "{error:?}");
+    assert!(!format!("{error:?}").contains("hunter3"), "{error:?}");
+}
+
+#[tokio::test]
 async fn a_standalone_server_does_all_but_transactions() {
     let server = Server::standalone().expect("a server");
     let store = set_up(Config::new(server.url())).await;
     let described = store.describe(Deadline::default()).await.expect("a description");
     assert!(!described.capabilities.transactions);
-    let limited = || job(b"").limit("key".parse().unwrap(), 1);
+    let limited = || job(b"").limit("key".parse().expect("a key"), 1);
     add(&store, vec![job(b""), limited(), limited()]).await;
     let leases = claim(&store, 9).await.jobs;
     assert_eq!(leases.len(), 2);

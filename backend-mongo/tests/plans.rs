@@ -60,7 +60,7 @@ fn judge(call: &Document) -> Option<String> {
 }
 
 fn job() -> NewJob {
-    NewJob::new(Kind::new("work").unwrap(), Payload::from(b"{}".to_vec()))
+    NewJob::new(Kind::new("work").expect("a name"), Payload::from(b"{}".to_vec()))
 }
 
 fn asking(limit: usize) -> Claim {
@@ -85,20 +85,18 @@ async fn fill(store: &Mongo) {
 
 async fn call_all(store: &Mongo) {
     let d = Deadline::default;
-    let unique = job().unique(UniqueKey::new("key").unwrap(), UniqueScope::UntilFinished);
+    let unique = job().unique(UniqueKey::new("key").expect("a key"), UniqueScope::UntilFinished);
     store.enqueue(d(), Enqueue { jobs: vec![job(), unique.clone()] }).await.expect("taken in");
     store
         .enqueue(
             d(),
             Enqueue {
-                jobs: vec![
-                    job().unique(unique.options.unique.clone().unwrap().key, UniqueScope::UntilClaimed),
-                ],
+                jobs: vec![job().unique(UniqueKey::new("key").expect("a key"), UniqueScope::UntilClaimed)],
             },
         )
         .await
         .expect("held");
-    let limited = |n: i16| job().priority(n).limit("key".parse().unwrap(), 1);
+    let limited = |n: i16| job().priority(n).limit("key".parse().expect("a key"), 1);
     store.enqueue(d(), Enqueue { jobs: vec![limited(5), limited(4)] }).await.expect("taken in");
     let leases = store.claim(d(), asking(10)).await.expect("a claim").jobs;
     assert_eq!(leases.len(), 10);

@@ -63,6 +63,24 @@ impl Mongo {
         Self::told(start())
     }
 
+    /// A server on its own that asks for credentials, and whose URL has those of a user who may only read.
+    ///
+    /// # Errors
+    /// [`Missing`] if none can be started.
+    pub fn guarded(user: &str, password: &str) -> Result<Self, Missing> {
+        let start = || -> io::Result<Self> {
+            let port = free_port()?;
+            let node = node(&program("mongod").map_err(io::Error::other)?, port, &["--auth"])?;
+            let mongo =
+                Self { url: format!("mongodb://{user}:{password}@127.0.0.1:{port}/"), nodes: vec![node] };
+            // Whoever comes first from this host may make the first user.
+            let create = doc! {"createUser": user, "pwd": password, "roles": ["readAnyDatabase"]};
+            mongo.wait(format!("mongodb://127.0.0.1:{port}/"), Some(create))?;
+            Ok(mongo)
+        };
+        Self::told(start())
+    }
+
     /// The URL, which names no database.
     pub fn url(&self) -> &str {
         &self.url
@@ -81,11 +99,11 @@ impl Mongo {
     }
 
     /// Waits until the server can be written to. In a thread of its own, so that it can be called from anywhere.
-    fn wait(&self, url: String, initiate: Option<Document>) -> io::Result<()> {
+    fn wait(&self, url: String, first: Option<Document>) -> io::Result<()> {
         let work = move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             runtime.block_on(async {
-                tokio::time::timeout(START, writable(&url, initiate))
+                tokio::time::timeout(START, writable(&url, first))
                     .await
                     .map_err(|_| io::Error::other(format!("it was not ready within {START:?}")))?
                     .map_err(io::Error::other)
@@ -126,17 +144,17 @@ fn initiate(hosts: &[String]) -> Document {
     doc! {"replSetInitiate": {"_id": "test", "members": members, "settings": settings}}
 }
 
-async fn writable(url: &str, initiate: Option<Document>) -> mongodb::error::Result<()> {
+/// Runs a first command once the server listens, and waits until it can be written to.
+async fn writable(url: &str, mut first: Option<Document>) -> mongodb::error::Result<()> {
     let mut options = ClientOptions::parse(url).await?;
     options.server_selection_timeout = Some(Duration::from_millis(500));
     let admin = Client::with_options(options)?.database("admin");
-    let mut initiate = initiate;
     loop {
-        if let Some(command) = &initiate {
+        if let Some(command) = &first {
             // It is not listening yet, or has heard it already.
             match admin.run_command(command.clone()).await {
-                Ok(_) => initiate = None,
-                Err(error) if error.to_string().contains("already initialized") => initiate = None,
+                Ok(_) => first = None,
+                Err(error) if error.to_string().contains("already") => first = None,
                 Err(_) => {}
             }
         } else if let Ok(hello) = admin.run_command(doc! {"hello": 1}).await
