@@ -25,11 +25,14 @@
 //! - **Write a store**: [`backend`] is the contract, rule by rule; the crate `leasehold-conformance` is the
 //!   judge.
 
+#[doc(inline)]
 pub use leasehold_core::*;
 
 #[cfg(feature = "memory")]
+#[doc(inline)]
 pub use leasehold_memory as memory;
 #[cfg(feature = "sqlite")]
+#[doc(inline)]
 pub use leasehold_sqlite as sqlite;
 
 use std::sync::Arc;

@@ -7,12 +7,12 @@ use leasehold_core::{JobId, Kind, LeasedJob, State, Timestamp};
 use crate::schema::{Demand, Head, Place, Tables};
 
 pub(crate) fn claim(tables: &mut Tables, now: Timestamp, request: &Claim) -> Claimed {
-    if let Some(jobs) = repeated(tables, now, request) {
+    if let Some(jobs) = repeated(tables, request) {
         return Claimed { jobs, ..Claimed::default() };
     }
     let queues = open_queues(tables, now, request);
     let jobs = Taking { tables, now, request, queues: &queues, jobs: Vec::new() }.all();
-    tables.grant(request.id, jobs.iter().map(|leased| leased.job.id).collect());
+    tables.grant(request.id, jobs.iter().map(|leased| leased.job.id).collect(), now);
     let mut claimed = Claimed { jobs, ..Claimed::default() };
     if claimed.jobs.len() < request.limit {
         let due = queues.iter().filter_map(|&queue| tables.queues[queue].next_due()).min();
@@ -21,15 +21,13 @@ pub(crate) fn claim(tables: &mut Tables, now: Timestamp, request: &Claim) -> Cla
     claimed
 }
 
-/// What this very claim was given before and still runs. The time that is left of each lease is told, not
-/// its length: whoever repeats a claim counts from now on.
-fn repeated(tables: &mut Tables, now: Timestamp, request: &Claim) -> Option<Vec<LeasedJob>> {
+/// What this very claim was given before and still runs; none if it is the first of its id.
+fn repeated(tables: &Tables, request: &Claim) -> Option<Vec<LeasedJob>> {
     let jobs: Vec<JobId> = tables.claims.get(&request.id)?.jobs.clone();
     let still_held = |id: JobId| {
         let row = &tables.rows[tables.slot(id)?];
         let token = request.id.token(id);
-        let left = row.job.lease_until.unwrap_or(now).since(now);
-        let lease = left.min(row.job.options.lease.unwrap_or(request.lease));
+        let lease = row.job.options.lease.unwrap_or(request.lease);
         row.is_held_by(token).then(|| LeasedJob::new(row.job.clone(), token, lease))
     };
     Some(jobs.into_iter().filter_map(still_held).collect())

@@ -5,24 +5,18 @@ use leasehold_core::{Error, ErrorKind, Result, Timestamp};
 
 use crate::schema::Tables;
 
-pub(crate) fn put(tables: &mut Tables, request: PutSchedule) -> Result<u64> {
-    let there = tables.schedules.get(&request.name);
-    let version = there.map(|schedule| schedule.version);
-    if version != request.expected {
-        if let Some(same) = there.filter(|there| there.body == request.body && there.next == request.next) {
-            return Ok(same.version);
-        }
-        let shown =
-            |version: Option<u64>| version.map_or("none".into(), |version| format!("version {version}"));
-        let (name, is, expected) = (&request.name, shown(version), shown(request.expected));
-        let why = format!("of the schedule {name:?} there is {is}, not {expected}; read it again");
+pub(crate) fn put(tables: &mut Tables, request: PutSchedule) -> Result<()> {
+    let PutSchedule { name, body, next, version, expected } = request;
+    let there = tables.schedules.get(&name).map(|schedule| schedule.version);
+    if there == Some(version) {
+        return Ok(());
+    }
+    if there != expected {
+        let why = format!("the schedule {name:?} was written by somebody else; read it and decide anew");
         return Err(Error::new(ErrorKind::Conflict, why));
     }
-    tables.schedule_version += 1;
-    let (version, name) = (tables.schedule_version, request.name);
-    let schedule = Schedule { name: name.clone(), body: request.body, next: request.next, version };
-    tables.schedules.insert(name, schedule);
-    Ok(version)
+    tables.schedules.insert(name.clone(), Schedule { name, body, next, version });
+    Ok(())
 }
 
 pub(crate) fn schedules(tables: &Tables, now: Timestamp, request: Schedules) -> Vec<Schedule> {

@@ -185,7 +185,7 @@ impl Backend for Memory {
         self.run(deadline, "stop_workers", |tables, _| Ok(workers::stop(tables, &request)))
     }
 
-    async fn put_schedule(&self, deadline: Deadline, request: PutSchedule) -> Result<u64> {
+    async fn put_schedule(&self, deadline: Deadline, request: PutSchedule) -> Result<()> {
         self.run(deadline, "put_schedule", |tables, _| schedules::put(tables, request))
     }
 

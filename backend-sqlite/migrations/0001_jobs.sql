@@ -50,7 +50,6 @@ CREATE INDEX leasehold_jobs_waiting ON leasehold_jobs (lane, due, id, limit_key,
     WHERE state <= 2;
 CREATE INDEX leasehold_jobs_scheduled ON leasehold_jobs (lane, due) WHERE state = 1;
 CREATE INDEX leasehold_jobs_expiring_leases ON leasehold_jobs (lease_until) WHERE state = 3;
-CREATE INDEX leasehold_jobs_claims ON leasehold_jobs (claim) WHERE state = 3;
 CREATE INDEX leasehold_jobs_expiring ON leasehold_jobs (expires_at) WHERE expires_at IS NOT NULL;
 CREATE INDEX leasehold_jobs_listed ON leasehold_jobs (enqueued_at, id);
 CREATE UNIQUE INDEX leasehold_jobs_unique ON leasehold_jobs (unique_key) WHERE unique_key IS NOT NULL;
@@ -69,6 +68,14 @@ CREATE TABLE leasehold_lanes (
     failed    INTEGER NOT NULL DEFAULT 0,
     cancelled INTEGER NOT NULL DEFAULT 0,
     UNIQUE (queue, priority, kind)
+) STRICT;
+
+-- What each claim was given, as a JSON array of `seq`, as long as it may be repeated (clause E2).
+CREATE TABLE leasehold_claims (
+    seq   INTEGER PRIMARY KEY,
+    claim BLOB NOT NULL UNIQUE,
+    at    INTEGER NOT NULL,
+    jobs  TEXT NOT NULL
 ) STRICT;
 
 -- How many jobs of each limit key run.
@@ -122,7 +129,7 @@ CREATE TABLE leasehold_schedules (
     name    TEXT PRIMARY KEY,
     body    BLOB NOT NULL,
     next    INTEGER,
-    version INTEGER NOT NULL
+    version BLOB NOT NULL
 ) STRICT;
 CREATE INDEX leasehold_schedules_next ON leasehold_schedules (next) WHERE next IS NOT NULL;
 

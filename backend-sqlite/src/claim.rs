@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use leasehold_core::backend::{Claim, Claimed, SetAside, TagRule};
-use leasehold_core::{JobRecord, LeasedJob, Retention, State, Timestamp};
+use leasehold_core::{JobRecord, LeasedJob, Retention, State, Timestamp, limits};
 use sqlx::{AssertSqlSafe, Row, SqliteConnection};
 
 use crate::error::Done;
@@ -16,30 +16,61 @@ use crate::writer::Session;
 
 pub(crate) async fn claim(session: &mut Session, request: Claim) -> Done<Claimed> {
     let mut claimed = Claimed::default();
-    held(session, &request, &mut claimed).await?;
-    if !claimed.jobs.is_empty() || request.limit == 0 {
+    if let Some(jobs) = repeated(session, &request).await? {
+        claimed.jobs = jobs;
         return Ok(claimed);
     }
+    if request.limit == 0 {
+        return Ok(claimed);
+    }
+    let mut seqs = Vec::new();
     let lanes = lanes(&mut session.conn, &request).await?;
     for level in lanes.chunk_by(|(_, a), (_, b)| a.priority == b.priority) {
-        take(session, &request, level, &mut claimed).await?;
+        take(session, &request, level, &mut seqs, &mut claimed).await?;
         if claimed.jobs.len() >= request.limit {
-            return Ok(claimed);
+            break;
         }
     }
-    let next = next_due(&mut session.conn, &lanes, session.now).await?;
-    claimed.next_due = next.map(|due| due.since(session.now));
+    if !seqs.is_empty() {
+        remember(session, &request, &seqs).await?;
+    }
+    if claimed.jobs.len() < request.limit {
+        let next = next_due(&mut session.conn, &lanes, session.now).await?;
+        claimed.next_due = next.map(|due| due.since(session.now));
+    }
     Ok(claimed)
 }
 
-/// Finds what this very claim got before its answer was lost (clause E2).
-async fn held(session: &mut Session, request: &Claim, claimed: &mut Claimed) -> Done<()> {
-    let sql = format!("{SELECT} WHERE state = 3 AND claim = ?");
-    let rows =
-        sqlx::query(AssertSqlSafe(sql)).bind(*request.id.as_uuid()).fetch_all(&mut session.conn).await?;
+/// What this very claim got before its answer was lost and still holds; none if it is the first of its id
+/// (clause E2).
+async fn repeated(session: &mut Session, request: &Claim) -> Done<Option<Vec<LeasedJob>>> {
+    let id = *request.id.as_uuid();
+    let jobs: Option<String> = sqlx::query_scalar("SELECT jobs FROM leasehold_claims WHERE claim = ?")
+        .bind(id)
+        .fetch_optional(&mut session.conn)
+        .await?;
+    let Some(jobs) = jobs else { return Ok(None) };
+    let sql = format!("{SELECT} WHERE seq IN (SELECT value FROM json_each(?)) AND state = 3 AND claim = ?");
+    let rows = sqlx::query(AssertSqlSafe(sql)).bind(jobs).bind(id).fetch_all(&mut session.conn).await?;
     let mut jobs: Vec<_> = rows.iter().filter_map(|row| record::read(row, session.now).ok()).collect();
     jobs.sort_by_key(|job| (std::cmp::Reverse(job.options.priority), job.due, job.id));
-    claimed.jobs.extend(jobs.into_iter().map(|job| leased(request, job)));
+    Ok(Some(jobs.into_iter().map(|job| leased(request, job)).collect()))
+}
+
+/// Remembers what this claim got, and forgets claims that are too old to be repeated.
+async fn remember(session: &mut Session, request: &Claim, seqs: &[i64]) -> Done<()> {
+    // Two are forgotten for each that comes, so that they do not pile up.
+    sqlx::query(
+        "INSERT INTO leasehold_claims (claim, at, jobs) VALUES (?, ?, ?);
+         DELETE FROM leasehold_claims
+         WHERE seq IN (SELECT seq FROM leasehold_claims ORDER BY seq LIMIT 2) AND at < ?",
+    )
+    .bind(*request.id.as_uuid())
+    .bind(session.now.as_millis())
+    .bind(record::list(seqs)?)
+    .bind(session.now.minus(limits::CLAIM_MEMORY).as_millis())
+    .execute(&mut session.conn)
+    .await?;
     Ok(())
 }
 
@@ -88,6 +119,7 @@ async fn take(
     session: &mut Session,
     request: &Claim,
     lanes: &[(i64, Lane)],
+    seqs: &mut Vec<i64>,
     claimed: &mut Claimed,
 ) -> Done<()> {
     loop {
@@ -96,6 +128,7 @@ async fn take(
         let chosen = within_limits(&candidates);
         let complete = candidates.len() < wanted || chosen.is_empty();
         lease(session, request, lanes, &chosen, claimed).await?;
+        seqs.extend(&chosen);
         if complete || claimed.jobs.len() >= request.limit {
             return Ok(());
         }

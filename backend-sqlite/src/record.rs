@@ -102,7 +102,7 @@ pub(crate) fn id_list<'a>(ids: impl IntoIterator<Item = &'a JobId>) -> String {
 pub(crate) fn leases(leases: impl ExactSizeIterator<Item = (JobId, LeaseToken)>) -> (String, Vec<u8>) {
     let starts = (0..leases.len()).map(|n| (32 * n + 1).to_string()).collect::<Vec<_>>().join(",");
     let pair = |(job, token): (JobId, LeaseToken)| [*job.as_uuid(), *token.claim(job).as_uuid()];
-    let bytes = leases.flat_map(pair).flat_map(|id| id.into_bytes()).collect();
+    let bytes = leases.flat_map(pair).flat_map(uuid::Uuid::into_bytes).collect();
     (format!("[{starts}]"), bytes)
 }
 

@@ -228,7 +228,7 @@ impl Backend for Sqlite {
         self.write("stop_workers", deadline, |s| Box::pin(workers::stop_workers(s, request))).await
     }
 
-    async fn put_schedule(&self, deadline: Deadline, request: PutSchedule) -> Result<u64> {
+    async fn put_schedule(&self, deadline: Deadline, request: PutSchedule) -> Result<()> {
         self.write("put_schedule", deadline, |s| Box::pin(schedules::put_schedule(s, request))).await
     }
 

@@ -64,7 +64,7 @@ count! {
     check_in(CheckIn) -> CheckedIn;
     workers(Workers) -> Vec<WorkerRecord>;
     stop_workers(StopWorkers) -> u64;
-    put_schedule(PutSchedule) -> u64;
+    put_schedule(PutSchedule) -> ();
     schedules(Schedules) -> Vec<Schedule>;
     delete_schedule(DeleteSchedule) -> bool;
     watch(Watch) -> BoxStream<'static, Event>;

@@ -27,7 +27,6 @@ impl Report {
         ]);
     }
 
-    #[expect(clippy::print_stdout, reason = "the report is what the program is for")]
     pub(crate) fn print(&self, options: &Options) -> Result<(), Trouble> {
         let mut table = Table::new();
         table.load_style(presets::ASCII_MARKDOWN);

@@ -14,6 +14,9 @@ use crate::harness::{CannotRun, Harness, Place};
 /// How long a case may take before it counts as hung.
 pub const CASE_BOUND: Duration = Duration::from_secs(60);
 
+/// The environment variable that sets the dice of cases which leave something to chance, to repeat a failure.
+pub const SEED: &str = "CONFORMANCE_SEED";
+
 /// One behaviour that the contract asks for.
 #[derive(Debug, Clone, Copy)]
 pub struct Case {
@@ -56,6 +59,10 @@ impl Case {
 
     /// Judges the backend of `harness`, on a thread and a runtime of its own, within [`CASE_BOUND`].
     pub fn judge(&self, harness: Arc<dyn Harness>) -> Report {
+        self.judge_within(CASE_BOUND, harness)
+    }
+
+    fn judge_within(&self, bound: Duration, harness: Arc<dyn Harness>) -> Report {
         let (answer, answered) = mpsc::channel();
         let case = *self;
         let work = move || answer.send(case.judge_here(harness));
@@ -63,11 +70,11 @@ impl Case {
             Ok(thread) => thread,
             Err(error) => return Report::CannotRun(format!("no thread for the case: {error}")),
         };
-        match answered.recv_timeout(CASE_BOUND) {
+        match answered.recv_timeout(bound) {
             Ok(report) => report,
             // The thread is left behind: whatever holds it up cannot be stopped from outside.
             Err(mpsc::RecvTimeoutError::Timeout) => {
-                Report::Broken(format!("the case hangs: it has not ended within {CASE_BOUND:?}"))
+                Report::Broken(format!("the case hangs: it has not ended within {bound:?}"))
             }
             Err(mpsc::RecvTimeoutError::Disconnected) => Report::Broken(panic_of(thread)),
         }
@@ -79,7 +86,13 @@ impl Case {
             Ok(runtime) => runtime,
             Err(error) => return Report::CannotRun(format!("no runtime for the case: {error}")),
         };
-        let report = runtime.block_on(self.judge_at(harness, Place::of(self.name)));
+        let seed = seed();
+        let place = Place::of(self.name);
+        fastrand::seed(seed);
+        let report = match runtime.block_on(self.judge_at(harness, place)) {
+            Report::Broken(how) => Report::Broken(format!("{how}\n  ({SEED}={seed} casts the same dice)")),
+            report => report,
+        };
         // A blocking call that never comes back must not keep the case from being reported.
         runtime.shutdown_background();
         report
@@ -113,6 +126,11 @@ impl Case {
     }
 }
 
+fn seed() -> u64 {
+    let said = std::env::var(SEED).ok().and_then(|seed| seed.parse().ok());
+    said.unwrap_or_else(|| fastrand::u64(..))
+}
+
 fn panic_of<T>(thread: thread::JoinHandle<T>) -> String {
     let Err(panic) = thread.join() else { return "the case ended without a word".into() };
     let text = panic.downcast_ref::<String>().map(String::as_str);
@@ -138,3 +156,79 @@ macro_rules! cases {
 }
 
 pub(crate) use cases;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use async_trait::async_trait;
+
+    struct InMemory;
+
+    #[async_trait]
+    impl Harness for InMemory {
+        async fn open(&self, place: &Place) -> Result<Arc<dyn Backend>, CannotRun> {
+            Ok(Arc::new(leasehold_memory::Memory::on_clock(place.clock.clone())))
+        }
+    }
+
+    struct Elsewhere(fn() -> CannotRun);
+
+    #[async_trait]
+    impl Harness for Elsewhere {
+        async fn open(&self, _: &Place) -> Result<Arc<dyn Backend>, CannotRun> {
+            Err((self.0)())
+        }
+    }
+
+    fn case(run: fn(Bench) -> BoxFuture<'static, Kept>) -> Case {
+        Case { name: "case", sentence: "", clauses: &[], needs: &[], module: "a::b", run }
+    }
+
+    #[test]
+    fn a_case_that_hangs_is_ended() {
+        let waits = case(|_| Box::pin(std::future::pending()));
+        let blocks = case(|_| {
+            Box::pin(async {
+                let (_sender, never) = mpsc::channel::<()>();
+                let _ = never.recv_timeout(Duration::from_secs(30));
+                Ok(())
+            })
+        });
+        for case in [waits, blocks] {
+            let report = case.judge_within(Duration::from_millis(50), Arc::new(InMemory));
+            assert!(matches!(&report, Report::Broken(how) if how.contains("hangs")), "{report:?}");
+        }
+    }
+
+    #[test]
+    fn a_case_that_panics_is_broken() {
+        let report = case(|_| Box::pin(async { panic!("oh {}", 1) })).judge(Arc::new(InMemory));
+        assert_eq!(report, Report::Broken("the case panicked: oh 1".into()));
+    }
+
+    #[test]
+    fn a_breach_names_the_line_of_the_case() {
+        let report =
+            case(|t| Box::pin(async move { Ok(t.take().await.map(drop)?) })).judge(Arc::new(InMemory));
+        assert!(matches!(&report, Report::Broken(how) if how.contains("src/case.rs:")), "{report:?}");
+    }
+
+    #[test]
+    fn what_is_missing_here_is_no_fault_of_the_backend() {
+        let report =
+            case(|_| Box::pin(async { Ok(()) })).judge(Arc::new(Elsewhere(|| CannotRun::missing("server"))));
+        assert_eq!(report, Report::CannotRun("server".into()));
+        let broken = || leasehold_core::Error::invalid("bad").into();
+        let report = case(|_| Box::pin(async { Ok(()) })).judge(Arc::new(Elsewhere(broken)));
+        assert!(matches!(report, Report::Broken(_)));
+    }
+
+    #[test]
+    fn what_a_store_cannot_do_is_said_with_the_reason() {
+        let needy =
+            Case { needs: &[Need::AtomicBatch, Need::SharedEvents], ..case(|_| Box::pin(async { Ok(()) })) };
+        let report = needy.judge(Arc::new(InMemory));
+        let why = "not supported: it sees no events of other clients";
+        assert_eq!(report, Report::NotSupported(why.into()));
+    }
+}

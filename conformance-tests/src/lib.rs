@@ -56,7 +56,7 @@ pub mod history;
 mod breach;
 mod cases;
 
-pub use case::{CASE_BOUND, Case, Report};
+pub use case::{CASE_BOUND, Case, Report, SEED};
 pub use clause::{Clause, ELSEWHERE, Need};
 pub use harness::{CannotRun, Harness, Place};
 pub use run::{STRICT, main};

@@ -19,7 +19,7 @@ pub fn main(harness: impl Harness) -> ExitCode {
     let strict = std::env::var(STRICT).is_ok_and(|value| value == "1");
     let harness: Arc<dyn Harness> = Arc::new(harness);
     // Only a list has to know beforehand what will not run: a run says it case by case.
-    let unfit = if arguments.list && !strict { unfit(&harness) } else { Vec::new() };
+    let unfit = if arguments.list { unfit(&harness, strict) } else { Vec::new() };
     let trials = crate::cases().map(|case| {
         let ignored = unfit.contains(&case.name);
         trial(case, Arc::clone(&harness), strict).with_ignored_flag(ignored)
@@ -41,13 +41,15 @@ fn outcome(report: Report, strict: bool) -> Result<Completion, Failed> {
     }
 }
 
-/// The cases that will not run, because the backend does not support them or this machine lacks something.
-fn unfit(harness: &Arc<dyn Harness>) -> Vec<&'static str> {
+/// The cases that will not run, because the backend does not support them or this machine lacks something; a
+/// strict run tries the latter, and fails.
+fn unfit(harness: &Arc<dyn Harness>, strict: bool) -> Vec<&'static str> {
     let probe =
         |case: &Case| Case { run: |_| Box::pin(async { Ok(()) }), ..*case }.judge(Arc::clone(harness));
     let (needy, able): (Vec<&'static Case>, Vec<_>) = crate::cases().partition(|case| !case.needs.is_empty());
     if able.first().is_some_and(|case| matches!(probe(case), Report::CannotRun(_))) {
-        return crate::cases().map(|case| case.name).collect();
+        let all = crate::cases().map(|case| case.name);
+        return if strict { Vec::new() } else { all.collect() };
     }
     let unsupported = |case: &&Case| matches!(probe(case), Report::NotSupported(_));
     needy.into_iter().filter(unsupported).map(|case| case.name).collect()

@@ -61,6 +61,8 @@ ids! {
     ClaimId, "a claim's id";
     /// The right to write under one lease: what a store compares before every such write (clause C2).
     LeaseToken, "a lease token";
+    /// Names one write of a schedule: what the next write of it is fenced by (clause F2).
+    VersionId, "a version's id";
 }
 
 impl JobId {
@@ -74,6 +76,13 @@ impl JobId {
     pub fn of_tick(schedule: &ScheduleName, tick: Timestamp) -> Self {
         const NAMESPACE: Uuid = Uuid::from_u128(0x4c65_6173_6568_6f6c_6420_7469_636b_7321);
         Self(Uuid::new_v5(&NAMESPACE, format!("{}\n{schedule}", tick.as_millis()).as_bytes()))
+    }
+}
+
+impl VersionId {
+    /// A fresh id.
+    pub fn generate() -> Self {
+        Self(Uuid::now_v7())
     }
 }
 

@@ -23,7 +23,7 @@ pub mod worker;
 pub use backend::Backend;
 pub use client::{Consumer, HeldJob, Queue, Store};
 pub use error::{Error, ErrorKind, Result};
-pub use id::{ClaimId, JobId, LeaseToken, WorkerId};
+pub use id::{ClaimId, JobId, LeaseToken, VersionId, WorkerId};
 pub use job::{
     Due, Failure, IntoJob, JobArgs, JobOptions, JobRecord, Keep, LeasedJob, Limit, NewJob, Payload, Progress,
     Reason, Retention, State, Unique, UniqueScope,

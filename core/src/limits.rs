@@ -16,6 +16,8 @@ pub const TIMEOUT: Duration = Duration::from_hours(24 * 30);
 pub const SPAN: Duration = Duration::from_hours(24 * 36_525);
 /// How many attempts a job may be given.
 pub const ATTEMPTS: u32 = 1_000_000;
+/// How long a store remembers the id of a claim that gave out jobs, at least: a claim may be repeated until then.
+pub const CLAIM_MEMORY: Duration = Duration::from_mins(10);
 /// How many failed attempts a job remembers: the first one and the latest others.
 pub const HISTORY: usize = 10;
 

@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use futures::TryStreamExt;
+
 use crate::backend::{Filter, Order};
 use crate::client::{Store, Wake};
 use crate::error::Result;
@@ -20,18 +22,7 @@ pub use crate::time::ManualClock;
 /// Those named at [`Store`]; [`InvalidInput`](crate::ErrorKind::InvalidInput) if `kind` is no valid name.
 pub async fn enqueued(store: &Store, kind: &str) -> Result<Vec<JobRecord>> {
     let filter = Filter { kinds: Some(vec![Kind::new(kind)?]), ..Filter::default() };
-    let mut jobs = Vec::new();
-    let mut after = None;
-    loop {
-        let request =
-            crate::backend::List { filter: filter.clone(), order: Order::OldestFirst, after, limit: 500 };
-        let mut page = store.backend().list(store.deadline(), request).await?;
-        jobs.append(&mut page.jobs);
-        after = page.next;
-        if after.is_none() {
-            return Ok(jobs);
-        }
-    }
+    store.list_all(filter, Order::OldestFirst).try_collect().await
 }
 
 /// Asserts that exactly one job of a kind is in the store, and returns its record; with `args`, exactly one

@@ -1,5 +1,7 @@
 //! The client, the worker and the layers, on the store in memory and virtual time.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod consumer;
 mod faults;
 mod layers;

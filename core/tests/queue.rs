@@ -2,8 +2,8 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use leasehold_core::backend::{
-    Action, AmendAnswer, AppendLogs, Claim, Durability, EnqueueAnswer, Filter, Level, LogAppend, LogSource,
-    NewLine,
+    Action, AmendAnswer, AppendLogs, Claim, Durability, EnqueueAnswer, Enqueued, Filter, Level, LogAppend,
+    LogSource, NewLine,
 };
 use leasehold_core::{
     ErrorKind, NewJob, Payload, QueueName, State, UniqueKey, UniqueScope, WorkerId, assert_enqueued,
@@ -23,7 +23,7 @@ async fn enqueues_one_many_and_later() {
     queue.enqueue(later).await.unwrap();
     let answers = queue.enqueue_all((0..2_500).map(|n| Add { a: n, b: 100 })).await.unwrap();
     assert_eq!(answers.len(), 2_500);
-    assert!(answers.iter().all(|answer| answer.is_created()));
+    assert!(answers.iter().all(Enqueued::is_created));
     assert!(queue.enqueue_all(Vec::<Add>::new()).await.unwrap().is_empty());
 
     let counts = queue.counts().await.unwrap();

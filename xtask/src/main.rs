@@ -1,7 +1,7 @@
 //! The chores of this workspace, as `cargo xtask CHORE`.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program for a terminal")]
 
 mod check;
+#[cfg(feature = "kill")]
 mod kill;
 mod run;
 mod test;
@@ -23,7 +23,25 @@ enum Chore {
     /// Checks the rules of this house that no compiler knows
     Tidy,
     /// Kills processes that index files, again and again, and proves that nothing was lost or done twice
-    Kill(kill::Options),
+    Kill(KillOptions),
+}
+
+/// How much to kill.
+#[derive(Parser)]
+#[cfg_attr(not(feature = "kill"), allow(dead_code, reason = "read by the chore itself"))]
+struct KillOptions {
+    /// How many processes are killed in all
+    #[arg(long, default_value_t = 50)]
+    kills: u32,
+    /// How many files are indexed in each round; a round ends when all are
+    #[arg(long, default_value_t = 5_000)]
+    files: u32,
+    /// How many processes index them at once
+    #[arg(long, default_value_t = 4)]
+    processes: usize,
+    /// Repeats the choices of an earlier run
+    #[arg(long)]
+    seed: Option<u64>,
 }
 
 fn main() -> ExitCode {
@@ -32,7 +50,10 @@ fn main() -> ExitCode {
         Chore::Check => check::check(),
         Chore::Fix => check::fix(),
         Chore::Tidy => tidy::tidy(),
+        #[cfg(feature = "kill")]
         Chore::Kill(options) => kill::kill(&options),
+        #[cfg(not(feature = "kill"))]
+        Chore::Kill(_) => run::again_with("kill"),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

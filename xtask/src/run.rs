@@ -29,6 +29,14 @@ pub(crate) fn cargo_with(arguments: &[&str], variables: &[(&str, &str)]) -> Resu
     }
 }
 
+/// Runs this very chore again, built with a feature that most chores do without.
+#[cfg(not(feature = "kill"))]
+pub(crate) fn again_with(feature: &str) -> Result<(), Trouble> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let cargo_run = ["run", "--quiet", "--release", "--package", "xtask", "--features", feature, "--"];
+    cargo(&[&cargo_run[..], &arguments.iter().map(String::as_str).collect::<Vec<_>>()].concat())
+}
+
 /// What a command prints, if it runs and succeeds.
 pub(crate) fn output(program: impl AsRef<OsStr>, arguments: &[&str]) -> Option<String> {
     let output =

@@ -62,6 +62,14 @@ pub(crate) fn tidy() -> Result<(), Trouble> {
                 fault("reads the host's clock; take a `Clock`".into());
             }
         }
+        let library = ["src", "core/src", "backend-"].iter().any(|folder| shown.starts_with(folder));
+        let code = |line: &&str| !line.trim_start().starts_with("//");
+        if library
+            && shown.contains("src/")
+            && text.lines().filter(code).any(|line| line.contains("println!("))
+        {
+            fault("a library prints; use `tracing`".into());
+        }
         if shown.starts_with("conformance-tests/src/cases") && text.contains("sleep(") {
             fault("a case sleeps; move the manual clock".into());
         }

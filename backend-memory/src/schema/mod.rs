@@ -4,12 +4,12 @@
 mod lane;
 mod queue;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use leasehold_core::backend::{Event, Schedule};
 use leasehold_core::{
     ClaimId, JobId, LeaseToken, LimitKey, QueueName, ScheduleName, State, Timestamp, Unique, UniqueKey,
-    UniqueScope, WorkerId,
+    UniqueScope, WorkerId, limits,
 };
 use slab::Slab;
 
@@ -33,8 +33,12 @@ pub(crate) struct Tables {
     pub(crate) queue_names: BTreeMap<QueueName, usize>,
     /// The running jobs by the end of their leases.
     pub(crate) leases: BTreeSet<(Timestamp, usize)>,
-    /// The claims of which jobs still run.
+    /// What each claim was given, as long as jobs run under it or it may be repeated.
     pub(crate) claims: HashMap<ClaimId, Grant>,
+    /// The same claims, the first to be forgotten first.
+    granted: VecDeque<(Timestamp, ClaimId)>,
+    /// Claims of which nothing ran any more when an operation looked last: their jobs need no place.
+    over: Vec<ClaimId>,
     /// How many jobs of each limit key run.
     running: HashMap<LimitKey, u32>,
     /// Who holds each unique key.
@@ -43,9 +47,6 @@ pub(crate) struct Tables {
     pub(crate) expiry: BTreeSet<(Timestamp, usize)>,
     pub(crate) logs: Logs,
     pub(crate) schedules: BTreeMap<ScheduleName, Schedule>,
-    /// The version of the latest write of any schedule, so that one which was deleted and made anew never
-    /// has a version that it had before.
-    pub(crate) schedule_version: u64,
     pub(crate) workers: BTreeMap<WorkerId, Worker>,
     /// Whether anybody watches; if not, no event is made.
     pub(crate) watched: bool,
@@ -80,12 +81,13 @@ impl Tables {
             queue_names: BTreeMap::new(),
             leases: BTreeSet::new(),
             claims: HashMap::new(),
+            granted: VecDeque::new(),
+            over: Vec::new(),
             running: HashMap::new(),
             keys: HashMap::new(),
             expiry: BTreeSet::new(),
             logs: Logs::default(),
             schedules: BTreeMap::new(),
-            schedule_version: 0,
             workers: BTreeMap::new(),
             watched: false,
             events: Vec::new(),
@@ -151,7 +153,7 @@ impl Tables {
                     if let Some(grant) = self.claims.get_mut(&claim) {
                         grant.running -= 1;
                         if grant.running == 0 {
-                            self.claims.remove(&claim);
+                            self.over.push(claim);
                         }
                     }
                 }
@@ -183,6 +185,11 @@ impl Tables {
                 if let Some(until) = row.job.lease_until {
                     self.leases.insert((until, slot));
                 }
+                // None while the claim itself is under way: `grant` counts those jobs.
+                let claim = row.token.map(|token| token.claim(row.job.id));
+                if let Some(grant) = claim.and_then(|claim| self.claims.get_mut(&claim)) {
+                    grant.running += 1;
+                }
                 if let Some(limit) = &row.job.options.limit {
                     *self.running.entry(limit.key.clone()).or_default() += 1;
                 }
@@ -199,11 +206,27 @@ impl Tables {
         self.free_key_by_state(slot);
     }
 
-    /// Remembers what a claim was given.
-    pub(crate) fn grant(&mut self, claim: ClaimId, jobs: Vec<JobId>) {
+    /// Remembers what a claim was given, and forgets claims that are too old to be repeated.
+    pub(crate) fn grant(&mut self, claim: ClaimId, jobs: Vec<JobId>, now: Timestamp) {
+        for over in std::mem::take(&mut self.over) {
+            if let Some(grant) = self.claims.get_mut(&over).filter(|grant| grant.running == 0) {
+                grant.jobs = Vec::new();
+            }
+        }
         let running = jobs.len();
         if running > 0 {
             self.claims.insert(claim, Grant { jobs, running });
+            self.granted.push_back((now, claim));
+        }
+        while let Some(&(at, oldest)) = self.granted.front()
+            && now.since(at) > limits::CLAIM_MEMORY
+        {
+            self.granted.pop_front();
+            if self.claims.get(&oldest).is_some_and(|grant| grant.running > 0) {
+                self.granted.push_back((now, oldest));
+            } else {
+                self.claims.remove(&oldest);
+            }
         }
     }
 

@@ -2,8 +2,10 @@
 //!
 //! A verb calls the raw backend and expects no more of the answer than its doc says.
 
+mod dropping;
 mod holding;
 mod showing;
+mod storm;
 mod words;
 
 use std::sync::Arc;
@@ -12,10 +14,12 @@ use std::time::Duration;
 use leasehold_core::backend::{Claim, Enqueue, Enqueued};
 use leasehold_core::{Backend, Clock, Deadline, JobId, LeasedJob, NewJob, QueueName, Timestamp, WorkerId};
 
+pub(crate) use self::dropping::drop_after;
 pub(crate) use self::holding::{lines, settlement, token_of};
+pub(crate) use self::storm::{Storm, rage};
 pub(crate) use self::words::*;
 use crate::breach::{Done, Trouble};
-use crate::harness::{Harness, Place};
+use crate::harness::{CannotRun, Harness, Place};
 
 /// A client of the store that a case judges. Clones are the same client.
 #[derive(Clone)]
@@ -44,6 +48,25 @@ impl Bench {
         let mut clients = vec![self.clone()];
         while clients.len() < count {
             clients.push(self.another().await?);
+        }
+        Ok(clients)
+    }
+
+    /// So many clients of a store that is not there yet, all of which open it at once.
+    pub(crate) async fn open_at_once(&self, count: usize) -> Done<Vec<Self>> {
+        let place = Place { name: format!("{}_n", self.place.name), ..self.place.clone() };
+        let mut opening = Vec::new();
+        for _ in 0..count {
+            let (harness, place) = (Arc::clone(&self.harness), place.clone());
+            opening.push(tokio::spawn(async move {
+                let backend = harness.open(&place).await?;
+                Ok::<_, CannotRun>(Self::new(harness, place, backend))
+            }));
+        }
+        let mut clients = Vec::new();
+        for client in opening {
+            let opened = client.await.map_err(|error| Trouble::Unmet(error.to_string()))?;
+            clients.push(opened.map_err(|why| Trouble::Unmet(format!("one of {count} clients: {why}")))?);
         }
         Ok(clients)
     }

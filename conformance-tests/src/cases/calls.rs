@@ -1,20 +1,16 @@
 //! E2, E3, E4 and B4: what holds for every call.
 
-use std::future::poll_fn;
-use std::pin::pin;
-use std::task::Poll;
-
 use futures::future::BoxFuture;
 use leasehold_core::backend::{
-    Action, Amend, Answer, AppendLogs, CheckIn, Counts, DeleteSchedule, Enqueue, Expired, Filter, Find, List,
-    LogAppend, LogSource, Order, Prune, PutSchedule, QueueSettings, ReadLogs, Recover, Renew, Renewal,
-    Schedules, Select, SetQueue, Settle, StopWorkers, WorkerInfo, Workers,
+    Action, Amend, AmendAnswer, Answer, AppendLogs, CheckIn, Counts, DeleteSchedule, Enqueue, Expired,
+    Filter, Find, List, LogAppend, LogSource, Order, Prune, PutSchedule, QueueSettings, ReadLogs, Recover,
+    Renew, Renewal, Renewed, Schedules, Select, SetQueue, Settle, StopWorkers, WorkerInfo, Workers,
 };
-use leasehold_core::{Backend, Deadline, Due, ErrorKind, LeasedJob, QueueName, Result, State};
+use leasehold_core::{Backend, Deadline, Due, ErrorKind, LeasedJob, Limits, QueueName, Result, State};
 
 use crate::bench::{
-    Bench, FAIL, LEASE, LOST_ATTEMPT, SUCCEED, job, jobs, lines, queue, schedule_name, secs, settlement,
-    text, verdicts, worker_name,
+    Bench, FAIL, LEASE, LOST_ATTEMPT, SUCCEED, drop_after, job, jobs, lines, queue, schedule_name, secs,
+    settlement, text, token_of, verdicts, worker_name,
 };
 use crate::breach::{Done, Kept, must, must_eq};
 use crate::case::cases;
@@ -22,6 +18,10 @@ use crate::case::cases;
 cases! {
     /// Any call that writes may be repeated, by another client as well, and has the effect of one.
     [E2] gives_a_repeated_call_the_effect_of_one;
+    /// So may an operator's change, a recovery, a check-in.
+    [E2, S1, C5] gives_a_repeated_change_the_effect_of_one;
+    /// The largest batches that the limits allow are taken by every call.
+    [C11, P3] takes_the_largest_batches;
     /// A call whose deadline has passed answers with a transient error, and has changed nothing.
     [E3] answers_a_call_that_is_too_late_with_an_error;
     /// Dropping a call at any of its awaits leaves a client that works, and no job lost or doubled.
@@ -30,6 +30,8 @@ cases! {
     [E4, P3] leaves_no_half_of_a_dropped_batch needs [AtomicBatch];
     /// After dropped calls every answer is that of its own question.
     [E4] crosses_no_answers_after_dropped_calls;
+    /// A store that is not there yet may be opened and set up by any number of clients at once.
+    [B4] can_be_made_by_many_clients_at_once;
     /// Setting the store up again, by any number of clients at once and while it is used, changes nothing.
     [B4] can_be_set_up_again_at_any_time;
 }
@@ -64,6 +66,59 @@ async fn gives_a_repeated_call_the_effect_of_one(t: Bench) -> Kept {
     Ok(())
 }
 
+async fn gives_a_repeated_change_the_effect_of_one(t: Bench) -> Kept {
+    let other = t.another().await?;
+    let lease = t.hold().await?;
+    let id = lease.job.id;
+    t.let_run_out(&lease).await?;
+    for client in [&t, &other] {
+        client.recover(token_of(&lease), LOST_ATTEMPT).await?;
+    }
+    must_eq!(t.find(id).await?.crashes, 1);
+    t.finish(&t.take().await?, FAIL).await?;
+    let actions = [
+        Action::Requeue { due: Due::Now },
+        Action::Reprioritise { priority: 3 },
+        Action::Move { queue: queue("elsewhere") },
+        Action::Postpone { due: Due::At(t.hour().plus(secs(60))) },
+        Action::Cancel,
+    ];
+    for action in actions {
+        t.amend(id, action.clone()).await?;
+        let once = t.find(id).await?;
+        other.amend(id, action.clone()).await?;
+        must_eq!(t.find(id).await?, once, "the job after {action:?} was repeated");
+    }
+    let job = t.find(id).await?;
+    must_eq!((job.generation, job.state), (1, State::Cancelled));
+    must_eq!(t.counts().await?.deleted, 1, "jobs moved out");
+    for client in [&t, &other] {
+        let info = WorkerInfo::new(worker_name("w"), "h", 1);
+        let check_in = CheckIn { worker: t.worker, info, lost_after: secs(9), leaving: false };
+        client.backend().check_in(Deadline::default(), check_in).await?;
+    }
+    must_eq!(t.backend().workers(Deadline::default(), Workers { after: None, limit: 9 }).await?.len(), 1);
+    Ok(())
+}
+
+async fn takes_the_largest_batches(t: Bench) -> Kept {
+    let most = Limits::default().batch;
+    let ids = t.add_all(jobs(most)).await?;
+    let leases = t.claim(most).await?;
+    must_eq!(leases.len(), most);
+    let renewal = |l: &LeasedJob| Renewal { job: l.job.id, token: l.token, lease: LEASE * 2, progress: None };
+    let renewed = t.renew_all(leases.iter().map(renewal).collect()).await?;
+    must!(!renewed.contains(&Renewed::Lost), "a renewal of a large batch was lost");
+    let settlements = leases.iter().map(|lease| settlement(lease, SUCCEED)).collect();
+    let settled = t.settle_all(settlements).await?;
+    must!(settled.iter().all(|answer| *answer == Answer::Applied), "a settlement of a large batch was lost");
+    must!(t.find_all(&ids).await?.iter().all(Option::is_some), "a job of a large batch was not found");
+    let amended = t.amend_all(&ids, Action::Delete).await?;
+    must!(amended.iter().all(|answer| *answer == AmendAnswer::Applied), "a job was not deleted");
+    must_eq!(t.counts().await?.deleted, most as u64);
+    Ok(())
+}
+
 /// Every method of the contract, called with this deadline on a store that has something for each to do.
 async fn call_all(
     backend: &dyn Backend,
@@ -77,7 +132,13 @@ async fn call_all(
     let list = List { filter: Filter::default(), order: Order::NewestFirst, after: None, limit: 9 };
     let info = WorkerInfo::new(worker_name("w"), "h", 1);
     let check_in = CheckIn { worker: t.worker, info, lost_after: secs(9), leaving: false };
-    let put = PutSchedule { name: schedule_name("s"), body: text(""), next: None, expected: None };
+    let put = PutSchedule {
+        name: schedule_name("s"),
+        body: text(""),
+        next: None,
+        version: leasehold_core::VersionId::generate(),
+        expected: None,
+    };
     let settlements = vec![settlement(held, SUCCEED)];
     let renewals = vec![Renewal { job: id, token, lease: LEASE * 9, progress: None }];
     let appends = vec![LogAppend { job: id, token, position: 0, lines: lines(["late"]) }];
@@ -147,24 +208,6 @@ async fn answers_a_call_that_is_too_late_with_an_error(t: Bench) -> Kept {
     Ok(())
 }
 
-/// Polls a call up to so many times and then drops it; its answer, if it came by then.
-async fn drop_after<T>(polls: usize, call: impl Future<Output = T>) -> Option<T> {
-    let mut call = pin!(call);
-    let mut polled = 0;
-    poll_fn(|context| {
-        if polled == polls {
-            return Poll::Ready(None);
-        }
-        polled += 1;
-        match call.as_mut().poll(context) {
-            Poll::Ready(answer) => Poll::Ready(Some(answer)),
-            Poll::Pending if polled == polls => Poll::Ready(None),
-            Poll::Pending => Poll::Pending,
-        }
-    })
-    .await
-}
-
 /// More polls than a call takes in any store that we know, so that also its last awaits are tried.
 const POLLS: usize = 12;
 
@@ -209,6 +252,8 @@ async fn leaves_no_half_of_a_dropped_batch(t: Bench) -> Kept {
         let there = t.find_all(&ids).await?.into_iter().flatten().count();
         must!(there == 0 || there == 200, "{there} of 200 jobs are found after {polls} polls");
     }
+    t.add_all(jobs(200)).await?;
+    must!(t.counts().await?.total() >= 200, "a batch that was not dropped is not there");
     Ok(())
 }
 
@@ -225,6 +270,18 @@ async fn crosses_no_answers_after_dropped_calls(t: Bench) -> Kept {
         drop_after(i % POLLS, t.backend().claim(Deadline::default(), claim)).await;
         must_eq!(t.find(other).await?.id, other);
     }
+    Ok(())
+}
+
+async fn can_be_made_by_many_clients_at_once(t: Bench) -> Kept {
+    let clients = t.open_at_once(6).await?;
+    for client in &clients {
+        client.add(job()).await?;
+    }
+    for client in &clients {
+        must_eq!(client.counts().await?.of(State::Queued), 6);
+    }
+    must_eq!(t.counts().await?.total(), 0, "jobs in another place");
     Ok(())
 }
 

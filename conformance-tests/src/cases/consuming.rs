@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use leasehold_core::backend::{Claim, Renewed};
-use leasehold_core::{ClaimId, Deadline, JobId, State, WorkerId};
+use leasehold_core::{ClaimId, Deadline, JobId, State, WorkerId, limits};
 
 use crate::bench::{
     Bench, LEASE, LOST_ATTEMPT, RELEASE, RETRY, SUCCEED, job, jobs, millis, release_for, secs, token_of,
@@ -36,6 +36,8 @@ cases! {
     [E2, C11] finds_a_lost_claim_by_its_id;
     /// A claim that was lost and partly settled finds what it still holds.
     [E2] finds_what_is_left_of_a_lost_claim;
+    /// A claim whose jobs it holds no longer is given no others, and not the same again.
+    [E2, C2] gives_nothing_to_a_claim_that_is_over;
     /// A repeated claim neither spends an attempt nor moves the lease's end.
     [E2, C4] spends_nothing_on_a_repeated_claim;
     /// A job is given at the very moment it is due, and not a millisecond sooner.
@@ -171,7 +173,9 @@ async fn fills_its_claims_from_a_large_backlog(t: Bench) -> Kept {
 async fn gives_the_token_that_the_claim_named(t: Bench) -> Kept {
     t.add_all(jobs(3)).await?;
     let claim = t.asking(3);
-    for lease in t.claim_as(claim.clone()).await? {
+    let leases = t.claim_as(claim.clone()).await?;
+    must_eq!(leases.len(), 3);
+    for lease in leases {
         must_eq!(lease.token, claim.id.token(lease.job.id));
         must_be!(t.renew(&lease, LEASE).await?, Renewed::Held { .. });
     }
@@ -210,6 +214,28 @@ async fn finds_what_is_left_of_a_lost_claim(t: Bench) -> Kept {
     Ok(())
 }
 
+async fn gives_nothing_to_a_claim_that_is_over(t: Bench) -> Kept {
+    for verdict in [SUCCEED, RELEASE] {
+        t.add(job()).await?;
+        let claim = t.asking(1);
+        let first = t.claim_as(claim.clone()).await?;
+        t.finish(&first[0], verdict).await?;
+        t.add(job()).await?;
+        t.advance(limits::CLAIM_MEMORY);
+        must_eq!(
+            ids(&t.another().await?.claim_as(claim).await?),
+            BTreeSet::new(),
+            "a claim that came a second time"
+        );
+        let others = t.claim(9).await?;
+        must!(!others.is_empty(), "nobody else was given the jobs");
+        for lease in &others {
+            t.finish(lease, SUCCEED).await?;
+        }
+    }
+    Ok(())
+}
+
 async fn spends_nothing_on_a_repeated_claim(t: Bench) -> Kept {
     t.add(job()).await?;
     let claim = t.asking(1);
@@ -219,6 +245,7 @@ async fn spends_nothing_on_a_repeated_claim(t: Bench) -> Kept {
     must_eq!(again.len(), 1);
     must_eq!(again[0].job.attempt, 1);
     must_eq!(again[0].job.lease_until, Some(t.hour().plus(LEASE - secs(10))));
+    must_eq!(again[0].lease, LEASE, "the length of the lease, whoever counts from when it first asked");
     Ok(())
 }
 

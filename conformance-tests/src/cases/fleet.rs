@@ -7,7 +7,7 @@ use leasehold_core::backend::{
     WorkerRecord, Workers,
 };
 use leasehold_core::{
-    Deadline, ErrorKind, JobId, Payload, ScheduleName, State, Timestamp, UniqueScope, WorkerId,
+    Deadline, ErrorKind, JobId, Payload, ScheduleName, State, Timestamp, UniqueScope, VersionId, WorkerId,
 };
 
 use super::producing::corpus;
@@ -36,6 +36,8 @@ cases! {
     [F1, F5] forgets_workers_long_gone;
     /// A schedule is written only by who has read its latest version.
     [F2] writes_a_schedule_only_by_its_version;
+    /// The same write of a schedule again changes nothing, and is no conflict.
+    [F2, E2] writes_a_repeated_schedule_once;
     /// A schedule comes back byte for byte.
     [F2, P6] returns_schedules_byte_for_byte;
     /// Schedules are shown by name, page by page.
@@ -191,10 +193,12 @@ async fn put(
     name: &ScheduleName,
     body: Payload,
     next: Option<Timestamp>,
-    expected: Option<u64>,
-) -> leasehold_core::Result<u64> {
-    let request = PutSchedule { name: name.clone(), body, next, expected };
-    t.backend().put_schedule(Deadline::default(), request).await
+    expected: Option<VersionId>,
+) -> leasehold_core::Result<VersionId> {
+    let version = VersionId::generate();
+    let request = PutSchedule { name: name.clone(), body, next, version, expected };
+    t.backend().put_schedule(Deadline::default(), request).await?;
+    Ok(version)
 }
 
 async fn schedules(t: &Bench, due: bool, after: Option<ScheduleName>, limit: usize) -> Done<Vec<Schedule>> {
@@ -210,16 +214,29 @@ async fn writes_a_schedule_only_by_its_version(t: Bench) -> Kept {
     let first = put(&t, &name, text("1"), None, None).await?;
     let next = Some(t.hour().plus(secs(9)));
     let second = put(&t, &name, text("2"), next, Some(first)).await?;
-    must!(second > first, "the version went from {first} to {second}");
-    for stale in [None, Some(first), Some(second + 1)] {
+    for stale in [None, Some(first), Some(VersionId::generate())] {
         let refused = put(&t, &name, text("3"), None, stale).await.map_err(|error| error.kind());
         must_eq!(refused, Err(ErrorKind::Conflict), "writing with the version {stale:?}");
     }
     let wanted = Schedule { name, body: text("2"), next, version: second };
     must_eq!(schedules(&t.another().await?, false, None, 9).await?, [wanted]);
     let unknown =
-        put(&t, &schedule_name("other"), text(""), None, Some(1)).await.map_err(|error| error.kind());
+        put(&t, &schedule_name("other"), text(""), None, Some(first)).await.map_err(|error| error.kind());
     must_eq!(unknown, Err(ErrorKind::Conflict));
+    Ok(())
+}
+
+async fn writes_a_repeated_schedule_once(t: Bench) -> Kept {
+    let (name, version) = (schedule_name("nightly"), VersionId::generate());
+    let request = PutSchedule { name: name.clone(), body: text("1"), next: None, version, expected: None };
+    for client in t.several(3).await? {
+        client.backend().put_schedule(Deadline::default(), request.clone()).await?;
+    }
+    must_eq!(schedules(&t, false, None, 9).await?.first().map(|there| there.version), Some(version));
+    let second = put(&t, &name, text("2"), None, Some(version)).await?;
+    let late = t.backend().put_schedule(Deadline::default(), request).await.map_err(|error| error.kind());
+    must_eq!(late, Err(ErrorKind::Conflict), "repeating a write that was written over");
+    must_eq!(schedules(&t, false, None, 9).await?.first().map(|there| there.version), Some(second));
     Ok(())
 }
 
@@ -302,8 +319,9 @@ async fn lets_one_of_racing_schedulers_move_a_schedule(t: Bench) -> Kept {
         schedulers.push(tokio::spawn(async move {
             let mut moved = 0;
             loop {
-                let found = schedules(&client, false, None, 1).await?.remove(0);
-                let tick = found.next.ok_or_else(|| Trouble::Unmet("the next tick is gone".into()))?;
+                let gone = || Trouble::Unmet("the schedule or its next tick is gone".into());
+                let found = schedules(&client, false, None, 1).await?.pop().ok_or_else(gone)?;
+                let tick = found.next.ok_or_else(gone)?;
                 if tick >= client.hour().plus(secs(TICKS)) {
                     return Ok::<u64, Trouble>(moved);
                 }

@@ -22,6 +22,7 @@ mod inspecting;
 
 mod calls;
 mod events;
+mod races;
 
 use crate::case::Case;
 
@@ -42,4 +43,5 @@ pub(crate) const TABLES: &[&[Case]] = &[
     fleet::CASES,
     events::CASES,
     calls::CASES,
+    races::CASES,
 ];

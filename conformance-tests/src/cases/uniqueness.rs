@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use leasehold_core::backend::{Action, AmendAnswer, EnqueueAnswer, Verdict};
+use leasehold_core::backend::{Action, AmendAnswer, EnqueueAnswer, Enqueued, Verdict};
 use leasehold_core::{Due, JobId, NewJob, Reason, UniqueScope};
 
 use crate::bench::{Bench, CANCEL, FAIL, RELEASE, RETRY, SUCCEED, job, jobs, millis, secs, unique_key};
@@ -58,7 +58,7 @@ async fn tells_who_holds_a_key(t: Bench) -> Kept {
         must_eq!(answers[0].job, first);
     }
     let other = t.enqueue([job().unique(unique_key("other"), UniqueScope::UntilFinished), job()]).await?;
-    must!(other.iter().all(|answer| answer.is_created()), "a job of another key, or of none, was held up");
+    must!(other.iter().all(Enqueued::is_created), "a job of another key, or of none, was held up");
     must_eq!(t.counts().await?.enqueued, 3);
     Ok(())
 }
@@ -98,6 +98,9 @@ async fn frees_a_key_once_its_job_is_claimed(t: Bench) -> Kept {
     must_eq!(holder(&t).await?, None);
     t.finish(&lease, RETRY).await?;
     must_eq!(holder(&t).await?, None, "the holder after its job was retried");
+    let id = t.add(keyed(UniqueScope::UntilClaimed)).await?;
+    t.amend(id, Action::Cancel).await?;
+    must_eq!(holder(&t).await?, None, "the holder after its job was cancelled and will never be claimed");
     Ok(())
 }
 

@@ -43,7 +43,11 @@ impl Recorder {
     ) -> Result<T> {
         let mut open = Open { journal: &self.journal, op: self.journal.next_call(), closed: false };
         self.journal.write(open.op, What::Invoke { call })?;
+        // A caller can be cut off before the store has heard of the call, and before it hears of the answer: here
+        // are the places for it, also where the store itself never waits.
+        tokio::task::yield_now().await;
         let result = work.await;
+        tokio::task::yield_now().await;
         open.close(match &result {
             Ok(answer) => What::Ok { reply: told(answer) },
             Err(error) if had_no_effect(error.kind()) => What::Fail { why: format!("{error:?}") },
@@ -318,7 +322,7 @@ impl Backend for Recorder {
         self.pass("stop_workers", self.inner.stop_workers(deadline, request)).await
     }
 
-    async fn put_schedule(&self, deadline: Deadline, request: PutSchedule) -> Result<u64> {
+    async fn put_schedule(&self, deadline: Deadline, request: PutSchedule) -> Result<()> {
         self.pass("put_schedule", self.inner.put_schedule(deadline, request)).await
     }
 

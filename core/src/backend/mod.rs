@@ -98,8 +98,9 @@ pub trait Backend: std::fmt::Debug + Send + Sync + 'static {
     /// - Never more than `max` running jobs per limit key (C9); such jobs wait and block nothing.
     /// - Nothing from a paused queue (C10).
     /// - The lease is the job's own where it has one, else the request's.
-    /// - The token of each is [`ClaimId::token`](crate::ClaimId::token) (C11). A claim whose id is already held
-    ///   by running jobs is a repetition: it returns those and takes no other (E2).
+    /// - The token of each is [`ClaimId::token`](crate::ClaimId::token) (C11).
+    /// - A claim whose id gave out jobs within [`limits::CLAIM_MEMORY`](crate::limits::CLAIM_MEMORY) is a
+    ///   repetition: it returns those that are still held under it, maybe none, and takes no other (E2).
     /// - A unique key held [`UntilClaimed`](crate::UniqueScope::UntilClaimed) is free from here on (P4).
     /// - A record that cannot be read is set aside as failed, reported, and stops no other (B3).
     ///
@@ -252,14 +253,13 @@ pub trait Backend: std::fmt::Debug + Send + Sync + 'static {
     /// Transient ones.
     async fn stop_workers(&self, deadline: Deadline, request: StopWorkers) -> Result<u64>;
 
-    /// Writes a schedule if its version is still the expected one (F2); answers the new version.
+    /// Writes a schedule if its version is still the expected one (F2).
     ///
-    /// - A version that was answered once is never answered for another write of that name.
-    /// - What is there already, to the letter, is answered with its version whatever was expected (E2).
+    /// - A write whose version is there already is a repetition, and changes nothing (E2).
     ///
     /// # Errors
     /// [`Conflict`](crate::ErrorKind::Conflict) if it is another one; transient ones.
-    async fn put_schedule(&self, deadline: Deadline, request: PutSchedule) -> Result<u64>;
+    async fn put_schedule(&self, deadline: Deadline, request: PutSchedule) -> Result<()>;
 
     /// Shows schedules by name, or only those whose next tick is due by the store's clock (F2).
     ///

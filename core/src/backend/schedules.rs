@@ -1,3 +1,4 @@
+use crate::id::VersionId;
 use crate::job::Payload;
 use crate::name::ScheduleName;
 use crate::time::Timestamp;
@@ -12,8 +13,8 @@ pub struct Schedule {
     pub body: Payload,
     /// When it next fires; none while it is paused or exhausted.
     pub next: Option<Timestamp>,
-    /// Grows with each write; what a write is fenced by.
-    pub version: u64,
+    /// Names the write that made it so; what the next write is fenced by.
+    pub version: VersionId,
 }
 
 /// Asks for a schedule to be written.
@@ -25,8 +26,10 @@ pub struct PutSchedule {
     pub body: Payload,
     /// When it next fires.
     pub next: Option<Timestamp>,
+    /// Names this write; make a new one for each, and repeat it when the answer was lost (E2).
+    pub version: VersionId,
     /// The version that it must have now; none if it must not exist.
-    pub expected: Option<u64>,
+    pub expected: Option<VersionId>,
 }
 
 /// Asks for schedules, by name.

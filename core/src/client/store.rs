@@ -2,6 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::stream::BoxStream;
+use futures::{Stream, TryStreamExt};
 
 use super::queue::Queue;
 use crate::backend::{
@@ -15,6 +16,9 @@ use crate::layer;
 use crate::limits::Limits;
 use crate::name::QueueName;
 use crate::time::{Deadline, Timestamp};
+
+/// How many jobs one call of a longer list asks for.
+const PAGE: usize = 500;
 
 /// A store of jobs, whichever it is. Clones share it.
 ///
@@ -140,6 +144,27 @@ impl Store {
     /// Only those named at [`Store`].
     pub async fn list(&self, filter: Filter, after: Option<Cursor>, limit: usize) -> Result<Page> {
         self.backend.list(self.deadline(), List { filter, order: Order::NewestFirst, after, limit }).await
+    }
+
+    /// All jobs that match, in this order, a page of the store at a time. Records that cannot be read are left
+    /// out; [`list`](Self::list) names them. An error ends the stream.
+    pub fn list_all(
+        &self,
+        filter: Filter,
+        order: Order,
+    ) -> impl Stream<Item = Result<JobRecord>> + Send + use<> {
+        let from = Some((self.clone(), None));
+        let pages = futures::stream::try_unfold(from, move |from| {
+            let filter = filter.clone();
+            async move {
+                let Some((store, after)) = from else { return Ok::<_, Error>(None) };
+                let page =
+                    store.backend.list(store.deadline(), List { filter, order, after, limit: PAGE }).await?;
+                let next = page.next.map(|next| (store, Some(next)));
+                Ok(Some((futures::stream::iter(page.jobs.into_iter().map(Ok)), next)))
+            }
+        });
+        pages.try_flatten()
     }
 
     /// The counts of all queues, by state.

@@ -117,7 +117,8 @@ impl NewJob {
         self
     }
 
-    /// Sets the queue. Defaults to `default`, or to the queue of the handle that enqueues it.
+    /// Sets the queue, for whoever calls the contract itself: a [`Queue`](crate::Queue) handle puts every job
+    /// into its own. Defaults to `default`.
     #[must_use]
     pub fn queue(mut self, queue: QueueName) -> Self {
         self.queue = queue;

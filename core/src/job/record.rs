@@ -135,7 +135,9 @@ pub struct LeasedJob {
     pub job: JobRecord,
     /// The right to write to it (clause C2).
     pub token: LeaseToken,
-    /// How long the lease is, from the claim's moment by the store's clock.
+    /// How long each renewal makes the lease last, and how long it lasted at first: from the store's moment of
+    /// the claim, which is never before the moment at which the claim was first asked for. Whoever repeats a
+    /// claim counts from the first time it asked.
     pub lease: Duration,
 }
 

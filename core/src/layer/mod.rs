@@ -124,7 +124,7 @@ macro_rules! around {
             CheckIn check_in($crate::backend::CheckIn) -> $crate::backend::CheckedIn;
             Workers workers($crate::backend::Workers) -> Vec<$crate::backend::WorkerRecord>;
             StopWorkers stop_workers($crate::backend::StopWorkers) -> u64;
-            PutSchedule put_schedule($crate::backend::PutSchedule) -> u64;
+            PutSchedule put_schedule($crate::backend::PutSchedule) -> ();
             Schedules schedules($crate::backend::Schedules) -> Vec<$crate::backend::Schedule>;
             DeleteSchedule delete_schedule($crate::backend::DeleteSchedule) -> bool;
             Watch watch($crate::backend::Watch) -> futures::stream::BoxStream<'static, $crate::backend::Event>;

@@ -214,14 +214,7 @@ impl Judge<'_, '_> {
             matches!(write.kind, Kind::Settle | Kind::Recover) && write.answer == Some(Answer::AlreadyApplied)
         };
         for write in story.writes.iter().filter(repeated) {
-            let made = |other: &Fenced<'_>| {
-                matches!(other.kind, Kind::Settle | Kind::Recover)
-                    && other.write.token == write.write.token
-                    && other.write.verdict == write.write.verdict
-                    && matches!(other.answer, None | Some(Answer::Applied))
-                    && other.i < write.c
-            };
-            if !story.writes.iter().any(made) {
+            if !story.is_made(write) {
                 self.find(
                     Invariant::I4,
                     "a settlement was said to be there that nobody had made",

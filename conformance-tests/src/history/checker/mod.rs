@@ -26,6 +26,9 @@ pub struct Rules {
     pub losses: usize,
     /// A run with fewer calls of which nothing is known proves nothing.
     pub unknown: usize,
+    /// Whether something between the recorder and the store may have made a call twice, such as a driver: then a
+    /// call may be told that it was applied already, by itself.
+    pub repeats_inside: bool,
 }
 
 impl Rules {
@@ -47,6 +50,13 @@ impl Rules {
         self.unknown = unknown;
         self
     }
+
+    /// Lets calls be repeated between the recorder and the store.
+    #[must_use]
+    pub fn repeats_inside(mut self) -> Self {
+        self.repeats_inside = true;
+        self
+    }
 }
 
 /// Judges a history by the invariants I1 to I9; see [`Invariant`].
@@ -55,7 +65,10 @@ impl Rules {
 /// is known at some moment after its beginning, or never; one that failed, never. Only what no choice of such
 /// moments explains is found.
 pub fn check(events: &[Event], rules: &Rules) -> Verdict {
-    let model = Model::read(events);
+    let mut model = Model::read(events);
+    if rules.repeats_inside {
+        model.take_repetitions_for_first_calls();
+    }
     let tally = tally(events, &model);
     let mut findings = Vec::new();
     for (job, story) in &model.stories {

@@ -292,6 +292,35 @@ impl<'h> Model<'h> {
     }
 }
 
+impl Model<'_> {
+    /// Takes a settlement that was there already, and that no recorded call had made, for one that its own call
+    /// had made a moment before.
+    pub(crate) fn take_repetitions_for_first_calls(&mut self) {
+        for story in self.stories.values_mut() {
+            for at in 0..story.writes.len() {
+                if story.writes[at].answer == Some(Answer::AlreadyApplied)
+                    && !story.is_made(&story.writes[at])
+                {
+                    story.writes[at].answer = Some(Answer::Applied);
+                }
+            }
+        }
+    }
+}
+
+impl Story<'_> {
+    /// Whether some call made, or may have made, the settlement that this one is told was there.
+    pub(crate) fn is_made(&self, repeated: &Fenced<'_>) -> bool {
+        self.writes.iter().any(|other| {
+            other.kind == repeated.kind
+                && other.write.token == repeated.write.token
+                && other.write.verdict == repeated.write.verdict
+                && matches!(other.answer, None | Some(Answer::Applied))
+                && other.i < repeated.c
+        })
+    }
+}
+
 impl Grant<'_> {
     /// Whether this is the same lease, told once more.
     fn is_again(&self, other: &Granted) -> bool {

@@ -24,7 +24,7 @@ fn i1_an_acknowledged_job_that_is_gone() {
         }
     });
     bad.breaks(I1);
-    good.is_fine();
+    good.passes();
 }
 
 #[test]
@@ -39,7 +39,7 @@ fn i1_a_job_whose_enqueue_failed_and_is_there() {
         tale.ends_well(lease);
     });
     bad.breaks(I1);
-    good.is_fine();
+    good.passes();
 }
 
 #[test]
@@ -50,7 +50,7 @@ fn i1_two_who_created_one_job() {
         tale.ends_well(lease);
     });
     bad.breaks(I1);
-    good.is_fine();
+    good.passes();
 }
 
 #[test]
@@ -61,7 +61,7 @@ fn i2_a_job_that_nobody_enqueued() {
         tale.ends_well(lease);
     });
     bad.breaks(I2);
-    good.is_fine();
+    good.passes();
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn i2_a_job_that_was_altered() {
             tale.last_as(last);
         });
         bad.breaks(I2);
-        good.is_fine();
+        good.passes();
     }
 }
 
@@ -91,7 +91,7 @@ fn i2_a_change_by_an_operator_is_no_invention() {
     tale.amend(lease.job, ChangeKind::Move);
     let last = Seen { queue: "x".try_into().unwrap(), ..Tale::seen(lease.job, State::Succeeded, 1) };
     tale.last_as(last);
-    tale.is_fine();
+    tale.passes();
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn i3_a_job_given_out_while_it_is_held() {
         tale.ends_well(second);
     });
     bad.breaks(I3);
-    good.is_fine();
+    good.passes();
 }
 
 #[test]
@@ -123,7 +123,7 @@ fn i3_a_renewal_makes_the_lease_last() {
         tale.ends_well(second);
     });
     bad.breaks(I3);
-    good.is_fine();
+    good.passes();
 }
 
 #[test]
@@ -136,7 +136,7 @@ fn i3_a_slow_claim_may_have_been_given_early() {
     tale.recover(first, "retry", Applied);
     let second = tale.claim(job, 2);
     tale.ends_well(second);
-    tale.is_fine();
+    tale.passes();
 }
 
 #[test]
@@ -148,7 +148,7 @@ fn i3_an_attempt_given_out_twice() {
         tale.ends_well(second);
     });
     bad.breaks(I3);
-    good.is_fine();
+    good.passes();
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn i3_a_repeated_claim_is_one_grant() {
         tale.ends_well(Lease { job, token });
     });
     bad.breaks(I3);
-    good.is_fine();
+    good.passes();
 }
 
 #[test]
@@ -183,7 +183,7 @@ fn i4_a_stale_write_that_was_accepted() {
             tale.ends_well(second);
         });
         bad.breaks(I4);
-        good.is_fine();
+        good.passes();
     }
 }
 
@@ -196,7 +196,7 @@ fn i4_a_write_under_a_token_that_nobody_was_given() {
         tale.ends_well(lease);
     });
     bad.breaks(I4);
-    good.is_fine();
+    good.passes();
 }
 
 #[test]
@@ -205,7 +205,7 @@ fn i4_a_lost_claim_may_have_been_given_the_job() {
     let (job, claim) = (tale.enqueue(), ClaimId::generate());
     tale.grant_as("w", claim, None);
     tale.ends_well(Lease { job, token: claim.token(job) });
-    tale.is_fine();
+    tale.passes();
 }
 
 #[test]
@@ -221,7 +221,7 @@ fn i4_a_holder_that_was_refused() {
         tale.ends_well(second);
     });
     bad.breaks(I4);
-    good.is_fine();
+    good.passes();
 }
 
 #[test]
@@ -232,7 +232,7 @@ fn i4_a_settlement_that_was_forgotten() {
         tale.settle(lease, "succeed", if flaw { Lost } else { AlreadyApplied });
     });
     bad.breaks(I4);
-    good.is_fine();
+    good.passes();
 }
 
 #[test]
@@ -245,7 +245,7 @@ fn i4_a_repetition_of_what_nobody_did() {
         tale.last(lease.job, State::Succeeded);
     });
     bad.breaks(I4);
-    good.is_fine();
+    good.passes();
 }
 
 #[test]
@@ -262,7 +262,7 @@ fn i5_a_job_given_out_after_its_end() {
         tale.ends_well(Lease { job: first.job, token });
     });
     bad.breaks(I5);
-    good.is_fine();
+    good.passes();
 }
 
 #[test]
@@ -274,7 +274,7 @@ fn i5_a_job_seen_alive_after_its_end() {
         tale.last(lease.job, State::Failed);
     });
     bad.breaks(I5);
-    good.is_fine();
+    good.passes();
 }
 
 #[test]
@@ -285,7 +285,7 @@ fn i5_an_end_that_is_another_one_at_last() {
         tale.last(lease.job, if flaw { State::Failed } else { State::Succeeded });
     });
     bad.breaks(I5);
-    good.is_fine();
+    good.passes();
 }
 
 #[test]
@@ -298,7 +298,7 @@ fn i5_a_job_that_ended_twice() {
         tale.last(lease.job, State::Failed);
     });
     bad.breaks(I5);
-    good.is_fine();
+    good.passes();
 }
 
 #[test]
@@ -312,7 +312,7 @@ fn i5_a_cancelled_job_is_not_given_out() {
         tale.last(job, State::Cancelled);
     });
     bad.breaks(I5);
-    good.is_fine();
+    good.passes();
 }
 
 #[test]
@@ -326,7 +326,7 @@ fn i6_an_attempt_that_went_back() {
         tale.ends_well(third);
     });
     bad.breaks(I6);
-    good.is_fine();
+    good.passes();
 }
 
 #[test]
@@ -340,7 +340,7 @@ fn i6_an_attempt_too_many() {
         tale.ends_well(lease);
     });
     bad.breaks(I6);
-    good.is_fine();
+    good.passes();
 }
 
 #[test]
@@ -355,7 +355,7 @@ fn i6_an_attempt_that_was_skipped() {
         tale.ends_well(lease);
     });
     bad.breaks(I6);
-    good.is_fine();
+    good.passes();
 }
 
 #[test]
@@ -366,7 +366,7 @@ fn i7_a_run_without_a_lease_of_its_own() {
         tale.ends_well(lease);
     });
     bad.breaks(I7);
-    good.is_fine();
+    good.passes();
 }
 
 #[test]
@@ -380,7 +380,7 @@ fn i7_a_run_too_many() {
         tale.ends_well(lease);
     });
     bad.breaks(I7);
-    good.is_fine();
+    good.passes();
 }
 
 #[test]
@@ -397,7 +397,7 @@ fn i7_a_rerun_that_nothing_explains() {
         tale.ends_well(second);
     });
     bad.breaks(I7);
-    good.is_fine();
+    good.passes();
 }
 
 #[test]
@@ -410,7 +410,7 @@ fn i8_a_retry_that_came_too_soon() {
         tale.ends_well(second);
     });
     bad.breaks(I8);
-    good.is_fine();
+    good.passes();
 }
 
 #[test]
@@ -421,7 +421,7 @@ fn i8_a_retry_that_an_operator_hurried() {
     tale.amend(first.job, ChangeKind::Postpone);
     let second = tale.claim(first.job, 2);
     tale.ends_well(second);
-    tale.is_fine();
+    tale.passes();
 }
 
 #[test]
@@ -438,7 +438,7 @@ fn i8_a_retry_that_never_came() {
         }
     });
     bad.breaks(I8);
-    good.is_fine();
+    good.passes();
 }
 
 #[test]
@@ -451,7 +451,7 @@ fn i9_a_job_given_out_before_its_time() {
         tale.ends_well(lease);
     });
     bad.breaks(I9);
-    good.is_fine();
+    good.passes();
 }
 
 #[test]
@@ -464,7 +464,7 @@ fn i9_a_job_given_out_before_its_time_by_the_stores_own_account() {
         tale.ends_well(Lease { job, token });
     });
     bad.breaks(I9);
-    good.is_fine();
+    good.passes();
 }
 
 #[test]

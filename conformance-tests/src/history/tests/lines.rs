@@ -158,7 +158,7 @@ mod answers {
         check_in(CheckIn) -> CheckedIn;
         workers(Workers) -> Vec<WorkerRecord>;
         stop_workers(StopWorkers) -> u64;
-        put_schedule(PutSchedule) -> u64;
+        put_schedule(PutSchedule) -> ();
         schedules(Schedules) -> Vec<Schedule>;
         delete_schedule(DeleteSchedule) -> bool;
         watch(Watch) -> BoxStream<'static, Event>;

@@ -23,7 +23,7 @@ fn a_plain_life_breaks_nothing() {
     let lease = tale.claim(lease.job, 2);
     tale.ends_well(lease);
     tale.settle(lease, "succeed", Answer::AlreadyApplied);
-    tale.is_fine();
+    tale.passes();
 }
 
 #[test]

@@ -187,7 +187,7 @@ impl Tale {
     }
 
     /// Fails unless nothing is found.
-    pub(super) fn is_fine(self) {
+    pub(super) fn passes(self) {
         let verdict = self.verdict();
         assert!(verdict.is_valid(), "{verdict}");
     }

@@ -1,0 +1,238 @@
+//! The store in memory with one defect around it.
+
+mod defect;
+mod giving;
+mod holding;
+mod hollow;
+mod showing;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use leasehold_conformance::{CannotRun, Harness, Place};
+use leasehold_core::backend::*;
+use leasehold_core::{
+    Backend, ClaimId, Clock as _, Deadline, ErrorKind, JobId, JobRecord, LeaseToken, LeasedJob, Result,
+    SystemClock, Timestamp,
+};
+use leasehold_memory::Memory;
+
+pub(crate) use self::defect::Defect;
+pub(crate) use self::hollow::Nothing;
+
+/// Opens the store in memory, sound or with a defect.
+#[derive(Default)]
+pub(crate) struct Ours {
+    defect: Option<Defect>,
+    stores: Mutex<HashMap<String, Store>>,
+}
+
+/// A store, and what its defect remembers of it.
+type Store = (Memory, Arc<Mutex<Shadow>>);
+
+impl Ours {
+    pub(crate) fn sound() -> Arc<dyn Harness> {
+        Arc::new(Self::default())
+    }
+
+    pub(crate) fn with(defect: Defect) -> Arc<dyn Harness> {
+        Arc::new(Self { defect: Some(defect), ..Self::default() })
+    }
+}
+
+#[async_trait]
+impl Harness for Ours {
+    async fn open(&self, place: &Place) -> Result<Arc<dyn Backend>, CannotRun> {
+        let mut stores = self.stores.lock().unwrap_or_else(PoisonError::into_inner);
+        let make = || (Memory::on_clock(place.clock.clone()), Arc::default());
+        let (inner, shadow) = stores.entry(place.name.clone()).or_insert_with(make).clone();
+        Ok(match self.defect {
+            Some(defect) => Arc::new(Broken { inner, defect, shadow }),
+            None => Arc::new(inner),
+        })
+    }
+}
+
+/// What a defect needs to know of the past.
+#[derive(Default)]
+struct Shadow {
+    /// The present lease of each job.
+    tokens: HashMap<JobId, LeaseToken>,
+    /// Every job that was given out, last ones last.
+    given: Vec<LeasedJob>,
+    claims: HashSet<ClaimId>,
+    ended: Vec<JobId>,
+    lines: Vec<LogLine>,
+}
+
+/// A store with a defect.
+struct Broken {
+    inner: Memory,
+    defect: Defect,
+    shadow: Arc<Mutex<Shadow>>,
+}
+
+impl std::fmt::Debug for Broken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Broken({})", self.defect)
+    }
+}
+
+impl Broken {
+    fn has(&self, defect: Defect) -> bool {
+        self.defect == defect
+    }
+
+    fn shadow(&self) -> MutexGuard<'_, Shadow> {
+        self.shadow.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When a call must have answered, or so one should think.
+    fn by(&self, deadline: Deadline) -> Deadline {
+        if self.has(Defect::ActsAfterTheDeadline) { Deadline::default() } else { deadline }
+    }
+
+    /// The token under which a job runs now.
+    fn present(&self, job: JobId) -> Option<LeaseToken> {
+        self.shadow().tokens.get(&job).copied()
+    }
+
+    async fn record(&self, job: JobId) -> Result<Option<JobRecord>> {
+        let found = self.inner.find(Deadline::default(), Find { ids: vec![job] }).await?;
+        Ok(found.into_iter().next().flatten())
+    }
+}
+
+#[async_trait]
+impl Backend for Broken {
+    async fn describe(&self, deadline: Deadline) -> Result<Description> {
+        self.inner.describe(deadline).await
+    }
+
+    async fn setup(&self, deadline: Deadline) -> Result<()> {
+        self.inner.setup(deadline).await
+    }
+
+    async fn now(&self, deadline: Deadline) -> Result<Timestamp> {
+        let now = self.inner.now(deadline).await?;
+        Ok(if self.has(Defect::UsesTheCallersClock) { SystemClock.now() } else { now })
+    }
+
+    async fn enqueue(&self, deadline: Deadline, request: Enqueue) -> Result<Vec<Enqueued>> {
+        self.enqueue_badly(self.by(deadline), request).await
+    }
+
+    async fn claim(&self, deadline: Deadline, request: Claim) -> Result<Claimed> {
+        self.claim_badly(deadline, request).await
+    }
+
+    async fn renew(&self, deadline: Deadline, request: Renew) -> Result<Vec<Renewed>> {
+        self.renew_badly(deadline, request).await
+    }
+
+    async fn settle(&self, deadline: Deadline, request: Settle) -> Result<Vec<Answer>> {
+        self.settle_badly(deadline, request).await
+    }
+
+    async fn expired(&self, deadline: Deadline, request: Expired) -> Result<Vec<ExpiredLease>> {
+        self.inner.expired(deadline, request).await
+    }
+
+    async fn recover(&self, deadline: Deadline, request: Recover) -> Result<Vec<Answer>> {
+        self.recover_badly(deadline, request).await
+    }
+
+    async fn append_logs(&self, deadline: Deadline, request: AppendLogs) -> Result<Vec<Answer>> {
+        self.log_badly(deadline, request).await
+    }
+
+    async fn read_logs(&self, deadline: Deadline, request: ReadLogs) -> Result<LogPage> {
+        self.read_badly(deadline, request).await
+    }
+
+    async fn find(&self, deadline: Deadline, request: Find) -> Result<Vec<Option<JobRecord>>> {
+        self.find_badly(deadline, request).await
+    }
+
+    async fn list(&self, deadline: Deadline, request: List) -> Result<Page> {
+        let later = request.after.is_some();
+        let mut page = self.inner.list(deadline, request).await?;
+        if self.has(Defect::SkipsAJobBetweenPages) && later && !page.jobs.is_empty() {
+            page.jobs.remove(0);
+        }
+        Ok(page)
+    }
+
+    async fn counts(&self, deadline: Deadline, request: Counts) -> Result<Vec<QueueCounts>> {
+        let mut counts = self.inner.counts(deadline, request).await?;
+        if self.has(Defect::ForgetsDeletedJobs) {
+            counts.iter_mut().for_each(|queue| queue.deleted = 0);
+        }
+        Ok(counts)
+    }
+
+    async fn amend(&self, deadline: Deadline, request: Amend) -> Result<Amended> {
+        self.amend_badly(deadline, request).await
+    }
+
+    async fn set_queue(&self, deadline: Deadline, mut request: SetQueue) -> Result<()> {
+        if self.has(Defect::IgnoresPauses) {
+            request.settings = QueueSettings::default();
+        }
+        self.inner.set_queue(deadline, request).await
+    }
+
+    async fn queues(&self, deadline: Deadline) -> Result<Vec<QueueRecord>> {
+        self.inner.queues(deadline).await
+    }
+
+    async fn prune(&self, deadline: Deadline, request: Prune) -> Result<Pruned> {
+        self.prune_badly(deadline, request).await
+    }
+
+    async fn check_in(&self, deadline: Deadline, request: CheckIn) -> Result<CheckedIn> {
+        self.inner.check_in(deadline, request).await
+    }
+
+    async fn workers(&self, deadline: Deadline, request: Workers) -> Result<Vec<WorkerRecord>> {
+        let mut workers = self.inner.workers(deadline, request).await?;
+        if self.has(Defect::NeverShowsAWorkerLost) {
+            workers.iter_mut().for_each(|worker| worker.lost = false);
+        }
+        Ok(workers)
+    }
+
+    async fn stop_workers(&self, deadline: Deadline, request: StopWorkers) -> Result<u64> {
+        self.inner.stop_workers(deadline, request).await
+    }
+
+    async fn put_schedule(&self, deadline: Deadline, mut request: PutSchedule) -> Result<()> {
+        match self.inner.put_schedule(deadline, request.clone()).await {
+            Err(error) if self.has(Defect::WritesOverSchedules) && error.kind() == ErrorKind::Conflict => {
+                let all = Schedules { due: false, after: None, limit: 1_000 };
+                let all = self.inner.schedules(deadline, all).await?;
+                let there = all.into_iter().find(|schedule| schedule.name == request.name);
+                request.expected = there.map(|schedule| schedule.version);
+                self.inner.put_schedule(deadline, request).await
+            }
+            answer => answer,
+        }
+    }
+
+    async fn schedules(&self, deadline: Deadline, request: Schedules) -> Result<Vec<Schedule>> {
+        self.inner.schedules(deadline, request).await
+    }
+
+    async fn delete_schedule(&self, deadline: Deadline, request: DeleteSchedule) -> Result<bool> {
+        self.inner.delete_schedule(deadline, request).await
+    }
+
+    async fn watch(&self, deadline: Deadline, request: Watch) -> Result<BoxStream<'static, Event>> {
+        if self.has(Defect::EndsItsEvents) {
+            return Ok(Box::pin(futures::stream::empty()));
+        }
+        self.inner.watch(deadline, request).await
+    }
+}
