@@ -9,7 +9,7 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, Connection, QueryBuilder, Row, Sqlite, SqliteConnection};
 
 use crate::error::Done;
-use crate::record::{self, COLUMNS};
+use crate::record::{self, SELECT};
 
 /// How many jobs one call looks at to find those that match a filter. A page may be short for it, and says so.
 const LOOK_AT: i64 = 20_000;
@@ -19,8 +19,7 @@ pub(crate) async fn find(
     request: Find,
     now: Timestamp,
 ) -> Done<Vec<Option<JobRecord>>> {
-    let sql =
-        format!("SELECT {COLUMNS} FROM leasehold_jobs WHERE id IN (SELECT unhex(value) FROM json_each(?))");
+    let sql = format!("{SELECT} WHERE id IN (SELECT unhex(value) FROM json_each(?))");
     let rows = sqlx::query(AssertSqlSafe(sql)).bind(record::id_list(&request.ids)).fetch_all(conn).await?;
     let mut found = BTreeMap::new();
     for row in &rows {
@@ -37,10 +36,8 @@ pub(crate) async fn list(conn: &mut SqliteConnection, request: List, now: Timest
     let (places, next) =
         matching(&mut conn, &request.filter, request.order, after, request.limit, now).await?;
     let seqs: Vec<_> = places.iter().map(|place| place.seq).collect();
-    let sql = format!(
-        "SELECT {COLUMNS} FROM leasehold_jobs WHERE seq IN (SELECT value FROM json_each(?)) ORDER BY {}",
-        by(request.order)
-    );
+    let sql =
+        format!("{SELECT} WHERE seq IN (SELECT value FROM json_each(?)) ORDER BY {}", by(request.order));
     let rows = sqlx::query(AssertSqlSafe(sql)).bind(record::list(&seqs)?).fetch_all(&mut *conn).await?;
     conn.commit().await?;
     let mut page = Page { next, ..Page::default() };
@@ -151,9 +148,13 @@ fn read_cursor(cursor: &Cursor, order: Order) -> Done<(i64, Vec<u8>)> {
 
 /// `Filter::matches` in SQL.
 fn push_filter(query: &mut QueryBuilder<Sqlite>, filter: &Filter, now: Timestamp) -> Done<()> {
-    push_any(query, "queue", filter.queues.as_deref())?;
     push_any(query, "reason", filter.reasons.as_deref())?;
-    push_any(query, "kind", filter.kinds.as_deref())?;
+    if filter.queues.is_some() || filter.kinds.is_some() {
+        query.push(" AND lane IN (SELECT lane FROM leasehold_lanes WHERE true");
+        push_any(query, "queue", filter.queues.as_deref())?;
+        push_any(query, "kind", filter.kinds.as_deref())?;
+        query.push(")");
+    }
     if let Some(states) = &filter.states {
         let states: Vec<_> = states.iter().map(|state| record::code(*state)).collect();
         query.push(" AND CASE WHEN state > 2 THEN state WHEN due > ").push_bind(now.as_millis());
@@ -228,15 +229,14 @@ async fn count_states(
     counts: &mut ByQueue,
 ) -> Done<()> {
     let rows = sqlx::query(
-        "SELECT queue, scheduled - due, queued + due, running, succeeded, failed, cancelled FROM (
+        "SELECT queue, sum(scheduled - due), sum(queued + due), sum(running), sum(succeeded), sum(failed),
+             sum(cancelled)
+         FROM (
              SELECT *, CASE WHEN scheduled > 0 THEN (
                  SELECT count(*) FROM leasehold_jobs AS j INDEXED BY leasehold_jobs_scheduled
-                 WHERE j.queue = lanes.queue AND state = 1 AND j.due <= ?2) ELSE 0 END AS due
-             FROM (
-                 SELECT queue, sum(scheduled) AS scheduled, sum(queued) AS queued, sum(running) AS running,
-                     sum(succeeded) AS succeeded, sum(failed) AS failed, sum(cancelled) AS cancelled
-                 FROM leasehold_lanes WHERE ?1 IS NULL OR queue IN (SELECT value FROM json_each(?1))
-                 GROUP BY queue) AS lanes)",
+                 WHERE j.lane = lanes.lane AND state = 1 AND j.due <= ?2) ELSE 0 END AS due
+             FROM leasehold_lanes AS lanes WHERE ?1 IS NULL OR queue IN (SELECT value FROM json_each(?1)))
+         GROUP BY queue",
     )
     .bind(queues)
     .bind(now.as_millis())
@@ -263,9 +263,8 @@ async fn find_oldest(
 ) -> Done<()> {
     let oldest: Vec<(String, Option<i64>)> = sqlx::query_as(
         "SELECT queue, min((SELECT due FROM leasehold_jobs AS j INDEXED BY leasehold_jobs_waiting
-             WHERE j.queue = c.queue AND j.kind = c.kind AND j.priority = c.priority AND j.state <= 2 AND due <= ?2
-             ORDER BY due LIMIT 1))
-         FROM leasehold_lanes AS c
+             WHERE j.lane = lanes.lane AND j.state <= 2 AND due <= ?2 ORDER BY due LIMIT 1))
+         FROM leasehold_lanes AS lanes
          WHERE scheduled + queued > 0 AND (?1 IS NULL OR queue IN (SELECT value FROM json_each(?1)))
          GROUP BY queue",
     )
