@@ -7,14 +7,17 @@ const QUERIES: [(&str, &str); 6] = [
     (
         "claim",
         "SELECT seq FROM leasehold_jobs INDEXED BY leasehold_jobs_waiting
-         WHERE queue = 'a' AND kind = 'k' AND priority = 0 AND state <= 2 AND due <= 9 AND attempt < max_attempts
+         WHERE lane = 1 AND state <= 2 AND due <= 9 AND attempt < max_attempts
          ORDER BY due, id LIMIT 10",
     ),
-    ("expired", "SELECT seq FROM leasehold_jobs WHERE state = 3 AND lease_until < 9 ORDER BY lease_until LIMIT 10"),
+    (
+        "expired",
+        "SELECT seq FROM leasehold_jobs WHERE state = 3 AND lease_until < 9 ORDER BY lease_until LIMIT 10",
+    ),
     ("prune", "SELECT seq FROM leasehold_jobs WHERE expires_at < 9 ORDER BY expires_at LIMIT 10"),
     ("list", "SELECT seq FROM leasehold_jobs ORDER BY enqueued_at DESC, id DESC LIMIT 10"),
     ("find", "SELECT seq FROM leasehold_jobs WHERE id = x'00'"),
-    ("counts", "SELECT count(*) FROM leasehold_jobs WHERE queue = 'a' AND state = 1 AND due <= 9"),
+    ("counts", "SELECT count(*) FROM leasehold_jobs WHERE lane = 1 AND state = 1 AND due <= 9"),
 ];
 
 #[tokio::test]
