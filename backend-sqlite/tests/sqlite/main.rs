@@ -1,3 +1,9 @@
-//! What is SQLite's alone; what every backend promises is in `leasehold-conformance`.
+//! What is SQLite's alone; what every backend promises is judged by `leasehold-conformance`.
 
-mod basics;
+#![allow(clippy::unwrap_used, reason = "in a test, helpers too may panic")]
+
+mod bench;
+mod caller;
+mod faults;
+mod opening;
+mod sharing;
