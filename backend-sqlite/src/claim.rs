@@ -146,12 +146,35 @@ async fn candidates(
     lanes: &[(i64, Lane)],
     wanted: usize,
 ) -> Done<Vec<Candidate>> {
-    let (rule, tags) = match &request.tags {
-        TagRule::Any => ("", None),
-        TagRule::JobHasAll(tags) => (HAS_ALL, Some(tags)),
-        TagRule::WorkerHasAll(tags) => (NONE_BUT, Some(tags)),
+    let tags = match &request.tags {
+        TagRule::Any => None,
+        TagRule::JobHasAll(tags) | TagRule::WorkerHasAll(tags) => Some(serde_json::to_string(tags)?),
     };
-    let sql = format!(
+    // As one value, since each row costs a passage between threads.
+    let candidates: String = sqlx::query_scalar(AssertSqlSafe(candidates_sql(&request.tags)))
+        .bind(numbers(lanes)?)
+        .bind(session.now.as_millis())
+        .bind(i64::try_from(wanted).unwrap_or(i64::MAX))
+        .bind(tags)
+        .fetch_one(&mut session.conn)
+        .await?;
+    Ok(serde_json::from_str(&candidates)?)
+}
+
+fn candidates_sql(tags: &TagRule) -> String {
+    // Tags that cannot be read pass, so that the job is taken and set aside.
+    let rule = match tags {
+        TagRule::Any => "",
+        TagRule::JobHasAll(_) => {
+            "AND (tags IS NOT NULL OR ?4 = '[]') AND (NOT json_valid(tags) OR NOT EXISTS
+                (SELECT value FROM json_each(?4) EXCEPT SELECT value FROM json_each(tags)))"
+        }
+        TagRule::WorkerHasAll(_) => {
+            "AND (tags IS NULL OR NOT json_valid(tags) OR NOT EXISTS
+                (SELECT value FROM json_each(tags) EXCEPT SELECT value FROM json_each(?4)))"
+        }
+    };
+    format!(
         "SELECT json_group_array(json_array(seq, limit_key, limit_max, running)) FROM (
          SELECT j.seq, j.limit_key, j.limit_max, l.running
          FROM json_each(?1) AS start CROSS JOIN leasehold_jobs AS j
@@ -164,23 +187,8 @@ async fn candidates(
                  {rule}
              ORDER BY due, id LIMIT ?3)
          ORDER BY j.due, j.id LIMIT ?3)"
-    );
-    // As one value, since each row costs a passage between threads.
-    let candidates: String = sqlx::query_scalar(AssertSqlSafe(sql))
-        .bind(numbers(lanes)?)
-        .bind(session.now.as_millis())
-        .bind(i64::try_from(wanted).unwrap_or(i64::MAX))
-        .bind(tags.map(serde_json::to_string).transpose()?)
-        .fetch_one(&mut session.conn)
-        .await?;
-    Ok(serde_json::from_str(&candidates)?)
+    )
 }
-
-/// Tags that cannot be read pass, so that the job is taken and set aside.
-const HAS_ALL: &str = "AND (tags IS NOT NULL OR ?4 = '[]') AND (NOT json_valid(tags) OR NOT EXISTS \
-    (SELECT value FROM json_each(?4) EXCEPT SELECT value FROM json_each(tags)))";
-const NONE_BUT: &str = "AND (tags IS NULL OR NOT json_valid(tags) OR NOT EXISTS \
-    (SELECT value FROM json_each(tags) EXCEPT SELECT value FROM json_each(?4)))";
 
 /// Leaves out candidates that would break a limit together with those before them (clause C9).
 fn within_limits(candidates: &[Candidate]) -> Vec<i64> {
@@ -262,21 +270,36 @@ pub(crate) async fn set_aside(session: &mut Session, seq: i64, bad: &SetAside) -
     Ok(())
 }
 
+const NEXT_DUE: &str = "SELECT min((
+             SELECT due FROM leasehold_jobs INDEXED BY leasehold_jobs_waiting
+             WHERE lane = start.value AND state <= 2 AND due > ?2 ORDER BY due LIMIT 1))
+         FROM json_each(?1) AS start";
+
 /// When the next job of these lanes becomes due.
 async fn next_due(
     conn: &mut SqliteConnection,
     lanes: &[(i64, Lane)],
     now: Timestamp,
 ) -> Done<Option<Timestamp>> {
-    let due: Option<i64> = sqlx::query_scalar(
-        "SELECT min((
-             SELECT due FROM leasehold_jobs INDEXED BY leasehold_jobs_waiting
-             WHERE lane = start.value AND state <= 2 AND due > ?2 ORDER BY due LIMIT 1))
-         FROM json_each(?1) AS start",
-    )
-    .bind(numbers(lanes)?)
-    .bind(now.as_millis())
-    .fetch_one(conn)
-    .await?;
+    let due: Option<i64> =
+        sqlx::query_scalar(NEXT_DUE).bind(numbers(lanes)?).bind(now.as_millis()).fetch_one(conn).await?;
     Ok(due.map(Timestamp::from_millis))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::schema::assert_indexed;
+
+    #[tokio::test]
+    async fn a_claim_reads_ranges_of_indexes() {
+        let none = BTreeSet::new;
+        for rule in [TagRule::Any, TagRule::JobHasAll(none()), TagRule::WorkerHasAll(none())] {
+            let plan = assert_indexed(&candidates_sql(&rule)).await;
+            assert!(plan.contains("leasehold_jobs_waiting (lane=? AND due<?)"), "{plan}");
+        }
+        assert_indexed(NEXT_DUE).await;
+    }
 }

@@ -195,17 +195,17 @@ pub(crate) async fn queues(conn: &mut SqliteConnection) -> Done<Vec<QueueRecord>
     Ok(rows.into_iter().filter_map(record).collect())
 }
 
+const PRUNE: &str = "DELETE FROM leasehold_jobs WHERE seq IN (
+             SELECT seq FROM leasehold_jobs WHERE expires_at < ? AND state > 3 ORDER BY expires_at LIMIT ?)";
+
 pub(crate) async fn prune(session: &mut Session, request: Prune) -> Done<Pruned> {
     let (conn, now) = (&mut session.conn, session.now);
-    let jobs = sqlx::query(
-        "DELETE FROM leasehold_jobs WHERE seq IN (
-             SELECT seq FROM leasehold_jobs WHERE expires_at < ? AND state > 3 ORDER BY expires_at LIMIT ?)",
-    )
-    .bind(now.as_millis())
-    .bind(i64::try_from(request.limit).unwrap_or(i64::MAX))
-    .execute(&mut *conn)
-    .await?
-    .rows_affected();
+    let jobs = sqlx::query(PRUNE)
+        .bind(now.as_millis())
+        .bind(i64::try_from(request.limit).unwrap_or(i64::MAX))
+        .execute(&mut *conn)
+        .await?
+        .rows_affected();
     let workers = sqlx::query("DELETE FROM leasehold_workers WHERE seen_at < ?")
         .bind(now.minus(request.workers_after).as_millis())
         .execute(&mut *conn)
@@ -220,4 +220,13 @@ pub(crate) async fn prune(session: &mut Session, request: Prune) -> Done<Pruned>
             .fetch_one(conn)
             .await?;
     Ok(Pruned { jobs, workers, more })
+}
+
+#[cfg(test)]
+mod tests {
+    #[tokio::test]
+    async fn a_pruning_reads_a_range_of_an_index() {
+        let plan = crate::schema::assert_indexed(super::PRUNE).await;
+        assert!(plan.contains("leasehold_jobs_expiring (expires_at<?)"), "{plan}");
+    }
 }

@@ -68,10 +68,10 @@ pub(crate) const fn code(state: State) -> i64 {
     }
 }
 
-/// What a written state is at `now`: a waiting job's due time tells which of the two waiting states it is in.
+/// What a written state is at `now`: a scheduled job becomes queued with no write when its time comes.
 pub(crate) fn state(code: i64, due: i64, now: Timestamp) -> Option<State> {
     Some(match code {
-        1 | 2 if due > now.as_millis() => State::Scheduled,
+        1 if due > now.as_millis() => State::Scheduled,
         1 | 2 => State::Queued,
         3 => State::Running,
         4 => State::Succeeded,

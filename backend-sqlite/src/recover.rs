@@ -13,8 +13,7 @@ use crate::writer::Session;
 
 /// Runs in the writer, since records that cannot be read are set aside (clause B3).
 pub(crate) async fn expired(session: &mut Session, request: Expired) -> Done<Vec<ExpiredLease>> {
-    let sql = format!("{SELECT} WHERE state = 3 AND lease_until < ? ORDER BY lease_until, id LIMIT ?");
-    let rows = sqlx::query(AssertSqlSafe(sql))
+    let rows = sqlx::query(AssertSqlSafe(expired_sql()))
         .bind(session.now.as_millis())
         .bind(i64::try_from(request.limit).unwrap_or(i64::MAX))
         .fetch_all(&mut session.conn)
@@ -27,6 +26,10 @@ pub(crate) async fn expired(session: &mut Session, request: Expired) -> Done<Vec
         }
     }
     Ok(leases)
+}
+
+fn expired_sql() -> String {
+    format!("{SELECT} WHERE state = 3 AND lease_until < ? ORDER BY lease_until, id LIMIT ?")
 }
 
 fn lease(job: JobRecord, claim: ClaimId) -> ExpiredLease {
@@ -46,4 +49,13 @@ fn lease(job: JobRecord, claim: ClaimId) -> ExpiredLease {
 
 pub(crate) async fn recover(session: &mut Session, request: Recover) -> Done<Vec<Answer>> {
     settle(session, Settle { settlements: request.settlements }, By::Recoverer).await
+}
+
+#[cfg(test)]
+mod tests {
+    #[tokio::test]
+    async fn a_search_for_lost_leases_reads_a_range_of_an_index() {
+        let plan = crate::schema::assert_indexed(&super::expired_sql()).await;
+        assert!(plan.contains("leasehold_jobs_expiring_leases (lease_until<?)"), "{plan}");
+    }
 }
