@@ -8,9 +8,7 @@ CREATE TABLE leasehold_meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL) STRIC
 CREATE TABLE leasehold_jobs (
     seq              INTEGER PRIMARY KEY,
     id               BLOB NOT NULL UNIQUE,
-    queue            TEXT NOT NULL,
-    kind             TEXT NOT NULL,
-    priority         INTEGER NOT NULL,
+    lane             INTEGER NOT NULL,
     state            INTEGER NOT NULL,
     reason           TEXT,
     due              INTEGER NOT NULL,
@@ -46,11 +44,11 @@ CREATE TABLE leasehold_jobs (
 CREATE TABLE leasehold_payloads (seq INTEGER PRIMARY KEY, payload BLOB NOT NULL) STRICT;
 CREATE TABLE leasehold_results (seq INTEGER PRIMARY KEY, result BLOB NOT NULL) STRICT;
 
--- A claim reads one range of this index per lane: the state is not in it, so a job that becomes due needs no
+-- A claim reads one range of the first index per lane: the state is not in it, so a job that becomes due needs no
 -- write; the limit is, so that a job that must wait for its limit costs no look at its row.
-CREATE INDEX leasehold_jobs_waiting ON leasehold_jobs (queue, kind, priority, due, id, limit_key, limit_max)
+CREATE INDEX leasehold_jobs_waiting ON leasehold_jobs (lane, due, id, limit_key, limit_max)
     WHERE state <= 2;
-CREATE INDEX leasehold_jobs_scheduled ON leasehold_jobs (queue, due) WHERE state = 1;
+CREATE INDEX leasehold_jobs_scheduled ON leasehold_jobs (lane, due) WHERE state = 1;
 CREATE INDEX leasehold_jobs_expiring_leases ON leasehold_jobs (lease_until) WHERE state = 3;
 CREATE INDEX leasehold_jobs_expiring ON leasehold_jobs (expires_at) WHERE expires_at IS NOT NULL;
 CREATE INDEX leasehold_jobs_listed ON leasehold_jobs (enqueued_at, id);
@@ -59,6 +57,7 @@ CREATE UNIQUE INDEX leasehold_jobs_unique ON leasehold_jobs (unique_key) WHERE u
 -- A lane is the jobs of one queue, priority and kind. Kept by the triggers below: how many of them are in which
 -- state, by which a claim knows where to look.
 CREATE TABLE leasehold_lanes (
+    lane      INTEGER PRIMARY KEY,
     queue     TEXT NOT NULL,
     priority  INTEGER NOT NULL,
     kind      TEXT NOT NULL,
@@ -68,8 +67,8 @@ CREATE TABLE leasehold_lanes (
     succeeded INTEGER NOT NULL DEFAULT 0,
     failed    INTEGER NOT NULL DEFAULT 0,
     cancelled INTEGER NOT NULL DEFAULT 0,
-    PRIMARY KEY (queue, priority, kind)
-) STRICT, WITHOUT ROWID;
+    UNIQUE (queue, priority, kind)
+) STRICT;
 
 -- What each claim was given, as a JSON array of `seq`, as long as it may be repeated (clause E2).
 CREATE TABLE leasehold_claims (
@@ -135,36 +134,33 @@ CREATE TABLE leasehold_schedules (
 CREATE INDEX leasehold_schedules_next ON leasehold_schedules (next) WHERE next IS NOT NULL;
 
 CREATE TRIGGER leasehold_job_enqueued AFTER INSERT ON leasehold_jobs BEGIN
-    INSERT INTO leasehold_lanes VALUES (new.queue, new.priority, new.kind, new.state = 1, new.state = 2,
-            new.state = 3, new.state = 4, new.state = 5, new.state = 6)
-        ON CONFLICT DO UPDATE SET scheduled = scheduled + excluded.scheduled, queued = queued + excluded.queued,
-            running = running + excluded.running, succeeded = succeeded + excluded.succeeded,
-            failed = failed + excluded.failed, cancelled = cancelled + excluded.cancelled;
+    UPDATE leasehold_lanes SET scheduled = scheduled + (new.state = 1), queued = queued + (new.state = 2)
+        WHERE lane = new.lane;
 END;
 
 CREATE TRIGGER leasehold_job_changed AFTER UPDATE OF state ON leasehold_jobs
-WHEN old.state <> new.state AND old.queue = new.queue AND old.priority = new.priority BEGIN
+WHEN old.state <> new.state AND old.lane = new.lane BEGIN
     UPDATE leasehold_lanes SET scheduled = scheduled - (old.state = 1) + (new.state = 1),
             queued = queued - (old.state = 2) + (new.state = 2),
             running = running - (old.state = 3) + (new.state = 3),
             succeeded = succeeded - (old.state = 4) + (new.state = 4),
             failed = failed - (old.state = 5) + (new.state = 5),
             cancelled = cancelled - (old.state = 6) + (new.state = 6)
-        WHERE queue = new.queue AND priority = new.priority AND kind = new.kind;
+        WHERE lane = new.lane;
 END;
 
-CREATE TRIGGER leasehold_job_moved AFTER UPDATE OF queue, priority ON leasehold_jobs
-WHEN old.queue <> new.queue OR old.priority <> new.priority BEGIN
+CREATE TRIGGER leasehold_job_moved AFTER UPDATE OF lane ON leasehold_jobs WHEN old.lane <> new.lane BEGIN
     UPDATE leasehold_lanes SET scheduled = scheduled - (old.state = 1), queued = queued - (old.state = 2),
             running = running - (old.state = 3), succeeded = succeeded - (old.state = 4),
             failed = failed - (old.state = 5), cancelled = cancelled - (old.state = 6)
-        WHERE queue = old.queue AND priority = old.priority AND kind = old.kind;
-    INSERT INTO leasehold_lanes VALUES (new.queue, new.priority, new.kind, new.state = 1, new.state = 2,
-            new.state = 3, new.state = 4, new.state = 5, new.state = 6)
-        ON CONFLICT DO UPDATE SET scheduled = scheduled + excluded.scheduled, queued = queued + excluded.queued,
-            running = running + excluded.running, succeeded = succeeded + excluded.succeeded,
-            failed = failed + excluded.failed, cancelled = cancelled + excluded.cancelled;
-    INSERT INTO leasehold_queues (queue, deleted) SELECT old.queue, 1 WHERE old.queue <> new.queue
+        WHERE lane = old.lane;
+    UPDATE leasehold_lanes SET scheduled = scheduled + (new.state = 1), queued = queued + (new.state = 2),
+            running = running + (new.state = 3), succeeded = succeeded + (new.state = 4),
+            failed = failed + (new.state = 5), cancelled = cancelled + (new.state = 6)
+        WHERE lane = new.lane;
+    INSERT INTO leasehold_queues (queue, deleted)
+        SELECT o.queue, 1 FROM leasehold_lanes AS o, leasehold_lanes AS n
+        WHERE o.lane = old.lane AND n.lane = new.lane AND o.queue <> n.queue
         ON CONFLICT DO UPDATE SET deleted = deleted + 1;
 END;
 
@@ -183,8 +179,8 @@ CREATE TRIGGER leasehold_job_deleted AFTER DELETE ON leasehold_jobs BEGIN
     UPDATE leasehold_lanes SET scheduled = scheduled - (old.state = 1), queued = queued - (old.state = 2),
             running = running - (old.state = 3), succeeded = succeeded - (old.state = 4),
             failed = failed - (old.state = 5), cancelled = cancelled - (old.state = 6)
-        WHERE queue = old.queue AND priority = old.priority AND kind = old.kind;
-    INSERT INTO leasehold_queues (queue, deleted) VALUES (old.queue, 1)
+        WHERE lane = old.lane;
+    INSERT INTO leasehold_queues (queue, deleted) SELECT queue, 1 FROM leasehold_lanes WHERE lane = old.lane
         ON CONFLICT DO UPDATE SET deleted = deleted + 1;
     DELETE FROM leasehold_payloads WHERE seq = old.seq;
     DELETE FROM leasehold_results WHERE seq = old.seq;

@@ -7,12 +7,11 @@
 use std::collections::HashMap;
 
 use leasehold_core::backend::{Claim, Claimed, SetAside, TagRule};
-use leasehold_core::{JobRecord, Kind, LeasedJob, Retention, State, Timestamp, limits};
-use serde::Serialize;
+use leasehold_core::{JobRecord, LeasedJob, Retention, State, Timestamp, limits};
 use sqlx::{AssertSqlSafe, Row, SqliteConnection};
 
 use crate::error::Done;
-use crate::record::{self, COLUMNS, NEW_COLUMNS, UNIQUE_UNTIL_CLAIMED};
+use crate::record::{self, Lane, NEW_COLUMNS, SELECT, UNIQUE_UNTIL_CLAIMED};
 use crate::writer::Session;
 
 pub(crate) async fn claim(session: &mut Session, request: Claim) -> Done<Claimed> {
@@ -26,7 +25,7 @@ pub(crate) async fn claim(session: &mut Session, request: Claim) -> Done<Claimed
     }
     let mut seqs = Vec::new();
     let lanes = lanes(&mut session.conn, &request).await?;
-    for level in lanes.chunk_by(|a, b| a.priority == b.priority) {
+    for level in lanes.chunk_by(|(_, a), (_, b)| a.priority == b.priority) {
         take(session, &request, level, &mut seqs, &mut claimed).await?;
         if claimed.jobs.len() >= request.limit {
             break;
@@ -51,10 +50,7 @@ async fn repeated(session: &mut Session, request: &Claim) -> Done<Option<Vec<Lea
         .fetch_optional(&mut session.conn)
         .await?;
     let Some(jobs) = jobs else { return Ok(None) };
-    let sql = format!(
-        "SELECT {COLUMNS} FROM leasehold_jobs
-         WHERE seq IN (SELECT value FROM json_each(?)) AND state = 3 AND claim = ?"
-    );
+    let sql = format!("{SELECT} WHERE seq IN (SELECT value FROM json_each(?)) AND state = 3 AND claim = ?");
     let rows = sqlx::query(AssertSqlSafe(sql)).bind(jobs).bind(id).fetch_all(&mut session.conn).await?;
     let mut jobs: Vec<_> = rows.iter().filter_map(|row| record::read(row, session.now).ok()).collect();
     jobs.sort_by_key(|job| (std::cmp::Reverse(job.options.priority), job.due, job.id));
@@ -63,17 +59,15 @@ async fn repeated(session: &mut Session, request: &Claim) -> Done<Option<Vec<Lea
 
 /// Remembers what this claim got, and forgets claims that are too old to be repeated.
 async fn remember(session: &mut Session, request: &Claim, seqs: &[i64]) -> Done<()> {
-    sqlx::query("INSERT INTO leasehold_claims (claim, at, jobs) VALUES (?, ?, ?)")
-        .bind(*request.id.as_uuid())
-        .bind(session.now.as_millis())
-        .bind(record::list(seqs)?)
-        .execute(&mut session.conn)
-        .await?;
-    // Two for each that comes, so that they do not pile up.
+    // Two are forgotten for each that comes, so that they do not pile up.
     sqlx::query(
-        "DELETE FROM leasehold_claims
+        "INSERT INTO leasehold_claims (claim, at, jobs) VALUES (?, ?, ?);
+         DELETE FROM leasehold_claims
          WHERE seq IN (SELECT seq FROM leasehold_claims ORDER BY seq LIMIT 2) AND at < ?",
     )
+    .bind(*request.id.as_uuid())
+    .bind(session.now.as_millis())
+    .bind(record::list(seqs)?)
     .bind(session.now.minus(limits::CLAIM_MEMORY).as_millis())
     .execute(&mut session.conn)
     .await?;
@@ -95,18 +89,10 @@ fn just_leased(request: &Claim, job: JobRecord, now: Timestamp) -> LeasedJob {
     leased
 }
 
-/// The jobs of one queue, kind and priority.
-#[derive(Debug, Serialize)]
-struct Lane {
-    queue: String,
-    kind: String,
-    priority: i64,
-}
-
-/// The lanes that have waiting jobs for this claim, highest priority first.
-async fn lanes(conn: &mut SqliteConnection, request: &Claim) -> Done<Vec<Lane>> {
-    let rows: Vec<(String, String, i64)> = sqlx::query_as(
-        "SELECT queue, kind, priority FROM leasehold_lanes
+/// The lanes that have waiting jobs for this claim, highest priority first, with their numbers.
+async fn lanes(conn: &mut SqliteConnection, request: &Claim) -> Done<Vec<(i64, Lane)>> {
+    let rows: Vec<(i64, String, i16, String)> = sqlx::query_as(
+        "SELECT lane, queue, priority, kind FROM leasehold_lanes
          WHERE queue IN (SELECT value FROM json_each(?)) AND scheduled + queued > 0 AND priority >= ?
              AND queue NOT IN (SELECT queue FROM leasehold_queues WHERE paused)
          ORDER BY priority DESC",
@@ -115,15 +101,24 @@ async fn lanes(conn: &mut SqliteConnection, request: &Claim) -> Done<Vec<Lane>> 
     .bind(request.min_priority.unwrap_or(i16::MIN))
     .fetch_all(conn)
     .await?;
-    let lanes = rows.into_iter().map(|(queue, kind, priority)| Lane { queue, kind, priority });
-    Ok(lanes.filter(|lane| Kind::new(&lane.kind).is_ok_and(|kind| request.kinds.takes(&kind))).collect())
+    let lane = |(number, queue, priority, kind): (_, String, _, String)| {
+        Ok((number, Lane::new(&queue, priority, &kind)?))
+    };
+    let mut lanes: Vec<_> = rows.into_iter().map(lane).collect::<Done<_>>()?;
+    lanes.retain(|(_, lane)| request.kinds.takes(&lane.kind));
+    Ok(lanes)
+}
+
+/// The numbers of lanes as a list for SQL.
+fn numbers(lanes: &[(i64, Lane)]) -> Done<String> {
+    record::list(&lanes.iter().map(|(number, _)| *number).collect::<Vec<_>>())
 }
 
 /// Takes from the lanes of one priority until the claim is full or they have no more.
 async fn take(
     session: &mut Session,
     request: &Claim,
-    lanes: &[Lane],
+    lanes: &[(i64, Lane)],
     seqs: &mut Vec<i64>,
     claimed: &mut Claimed,
 ) -> Done<()> {
@@ -132,7 +127,7 @@ async fn take(
         let candidates = candidates(session, request, lanes, wanted).await?;
         let chosen = within_limits(&candidates);
         let complete = candidates.len() < wanted || chosen.is_empty();
-        lease(session, request, &chosen, claimed).await?;
+        lease(session, request, lanes, &chosen, claimed).await?;
         seqs.extend(&chosen);
         if complete || claimed.jobs.len() >= request.limit {
             return Ok(());
@@ -148,46 +143,52 @@ type Candidate = (i64, Option<String>, Option<i64>, Option<i64>);
 async fn candidates(
     session: &mut Session,
     request: &Claim,
-    lanes: &[Lane],
+    lanes: &[(i64, Lane)],
     wanted: usize,
 ) -> Done<Vec<Candidate>> {
-    let (rule, tags) = match &request.tags {
-        TagRule::Any => ("", None),
-        TagRule::JobHasAll(tags) => (HAS_ALL, Some(tags)),
-        TagRule::WorkerHasAll(tags) => (NONE_BUT, Some(tags)),
+    let tags = match &request.tags {
+        TagRule::Any => None,
+        TagRule::JobHasAll(tags) | TagRule::WorkerHasAll(tags) => Some(serde_json::to_string(tags)?),
     };
-    let sql = format!(
-        "SELECT json_group_array(json_array(seq, limit_key, limit_max, running)) FROM (
-         SELECT j.seq, j.limit_key, j.limit_max, l.running
-         FROM json_each(?1) AS lane CROSS JOIN leasehold_jobs AS j
-             LEFT JOIN leasehold_limits AS l ON l.key = j.limit_key
-         WHERE j.seq IN (
-             SELECT seq FROM leasehold_jobs INDEXED BY leasehold_jobs_waiting
-             WHERE queue = lane.value ->> 'queue' AND kind = lane.value ->> 'kind' AND priority = ?2
-                 AND state <= 2 AND due <= ?3 AND attempt < max_attempts
-                 AND (limit_key IS NULL OR NOT EXISTS
-                     (SELECT 1 FROM leasehold_limits WHERE key = limit_key AND running >= limit_max))
-                 {rule}
-             ORDER BY due, id LIMIT ?4)
-         ORDER BY j.due, j.id LIMIT ?4)"
-    );
     // As one value, since each row costs a passage between threads.
-    let candidates: String = sqlx::query_scalar(AssertSqlSafe(sql))
-        .bind(record::list(lanes)?)
-        .bind(lanes.first().map(|lane| lane.priority))
+    let candidates: String = sqlx::query_scalar(AssertSqlSafe(candidates_sql(&request.tags)))
+        .bind(numbers(lanes)?)
         .bind(session.now.as_millis())
         .bind(i64::try_from(wanted).unwrap_or(i64::MAX))
-        .bind(tags.map(serde_json::to_string).transpose()?)
+        .bind(tags)
         .fetch_one(&mut session.conn)
         .await?;
     Ok(serde_json::from_str(&candidates)?)
 }
 
-/// Tags that cannot be read pass, so that the job is taken and set aside.
-const HAS_ALL: &str = "AND (tags IS NOT NULL OR ?5 = '[]') AND (NOT json_valid(tags) OR NOT EXISTS \
-    (SELECT value FROM json_each(?5) EXCEPT SELECT value FROM json_each(tags)))";
-const NONE_BUT: &str = "AND (tags IS NULL OR NOT json_valid(tags) OR NOT EXISTS \
-    (SELECT value FROM json_each(tags) EXCEPT SELECT value FROM json_each(?5)))";
+fn candidates_sql(tags: &TagRule) -> String {
+    // Tags that cannot be read pass, so that the job is taken and set aside.
+    let rule = match tags {
+        TagRule::Any => "",
+        TagRule::JobHasAll(_) => {
+            "AND (tags IS NOT NULL OR ?4 = '[]') AND (NOT json_valid(tags) OR NOT EXISTS
+                (SELECT value FROM json_each(?4) EXCEPT SELECT value FROM json_each(tags)))"
+        }
+        TagRule::WorkerHasAll(_) => {
+            "AND (tags IS NULL OR NOT json_valid(tags) OR NOT EXISTS
+                (SELECT value FROM json_each(tags) EXCEPT SELECT value FROM json_each(?4)))"
+        }
+    };
+    format!(
+        "SELECT json_group_array(json_array(seq, limit_key, limit_max, running)) FROM (
+         SELECT j.seq, j.limit_key, j.limit_max, l.running
+         FROM json_each(?1) AS start CROSS JOIN leasehold_jobs AS j
+             LEFT JOIN leasehold_limits AS l ON l.key = j.limit_key
+         WHERE j.seq IN (
+             SELECT seq FROM leasehold_jobs INDEXED BY leasehold_jobs_waiting
+             WHERE lane = start.value AND state <= 2 AND due <= ?2 AND attempt < max_attempts
+                 AND (limit_key IS NULL OR NOT EXISTS
+                     (SELECT 1 FROM leasehold_limits WHERE key = limit_key AND running >= limit_max))
+                 {rule}
+             ORDER BY due, id LIMIT ?3)
+         ORDER BY j.due, j.id LIMIT ?3)"
+    )
+}
 
 /// Leaves out candidates that would break a limit together with those before them (clause C9).
 fn within_limits(candidates: &[Candidate]) -> Vec<i64> {
@@ -207,30 +208,38 @@ fn within_limits(candidates: &[Candidate]) -> Vec<i64> {
 }
 
 /// Leases jobs to the claim; those that cannot be read are set aside (clause B3).
-async fn lease(session: &mut Session, request: &Claim, seqs: &[i64], claimed: &mut Claimed) -> Done<()> {
+async fn lease(
+    session: &mut Session,
+    request: &Claim,
+    lanes: &[(i64, Lane)],
+    seqs: &[i64],
+    claimed: &mut Claimed,
+) -> Done<()> {
     if seqs.is_empty() {
         return Ok(());
     }
     let sql = format!(
         "UPDATE leasehold_jobs SET state = 3, reason = NULL, attempt = attempt + 1, started_at = ?1, claim = ?2,
-             worker = ?3, lease_until = ?1 + coalesce(lease, ?4),
+             worker = ?3, lease_until = ?1 + coalesce(lease, ?5),
              unique_key = CASE unique_scope WHEN {UNIQUE_UNTIL_CLAIMED} THEN NULL ELSE unique_key END
-         WHERE seq IN (SELECT value FROM json_each(?5)) RETURNING {NEW_COLUMNS}"
+         WHERE seq IN (SELECT value FROM json_each(?4)) RETURNING {NEW_COLUMNS}"
     );
     let rows = sqlx::query(AssertSqlSafe(sql))
         .bind(session.now.as_millis())
         .bind(*request.id.as_uuid())
         .bind(*request.worker.as_uuid())
-        .bind(record::millis(request.lease))
         .bind(record::list(seqs)?)
+        .bind(record::millis(request.lease))
         .fetch_all(&mut session.conn)
         .await?;
     let first = claimed.jobs.len();
     for row in &rows {
-        match record::read_new(row) {
+        let number: i64 = row.try_get(2)?;
+        let Some((_, lane)) = lanes.iter().find(|(lane, _)| *lane == number) else { continue };
+        match record::read_new(row, lane) {
             Ok(job) => claimed.jobs.push(just_leased(request, job, session.now)),
             Err(bad) => {
-                set_aside(session, row.try_get("seq")?, &bad).await?;
+                set_aside(session, row.try_get(0)?, &bad).await?;
                 claimed.set_aside.push(bad);
             }
         }
@@ -261,18 +270,36 @@ pub(crate) async fn set_aside(session: &mut Session, seq: i64, bad: &SetAside) -
     Ok(())
 }
 
-/// When the next job of these lanes becomes due.
-async fn next_due(conn: &mut SqliteConnection, lanes: &[Lane], now: Timestamp) -> Done<Option<Timestamp>> {
-    let due: Option<i64> = sqlx::query_scalar(
-        "SELECT min((
+const NEXT_DUE: &str = "SELECT min((
              SELECT due FROM leasehold_jobs INDEXED BY leasehold_jobs_waiting
-             WHERE queue = lane.value ->> 'queue' AND kind = lane.value ->> 'kind'
-                 AND priority = lane.value ->> 'priority' AND state <= 2 AND due > ?2
-             ORDER BY due LIMIT 1)) FROM json_each(?1) AS lane",
-    )
-    .bind(record::list(lanes)?)
-    .bind(now.as_millis())
-    .fetch_one(conn)
-    .await?;
+             WHERE lane = start.value AND state <= 2 AND due > ?2 ORDER BY due LIMIT 1))
+         FROM json_each(?1) AS start";
+
+/// When the next job of these lanes becomes due.
+async fn next_due(
+    conn: &mut SqliteConnection,
+    lanes: &[(i64, Lane)],
+    now: Timestamp,
+) -> Done<Option<Timestamp>> {
+    let due: Option<i64> =
+        sqlx::query_scalar(NEXT_DUE).bind(numbers(lanes)?).bind(now.as_millis()).fetch_one(conn).await?;
     Ok(due.map(Timestamp::from_millis))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::schema::assert_indexed;
+
+    #[tokio::test]
+    async fn a_claim_reads_ranges_of_indexes() {
+        let none = BTreeSet::new;
+        for rule in [TagRule::Any, TagRule::JobHasAll(none()), TagRule::WorkerHasAll(none())] {
+            let plan = assert_indexed(&candidates_sql(&rule)).await;
+            assert!(plan.contains("leasehold_jobs_waiting (lane=? AND due<?)"), "{plan}");
+        }
+        assert_indexed(NEXT_DUE).await;
+    }
 }

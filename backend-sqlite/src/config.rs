@@ -112,7 +112,7 @@ impl Config {
 
     /// Refuses what cannot be opened by several connections.
     pub(crate) fn checked(self) -> Result<Self> {
-        let path = self.path.to_string_lossy();
+        let path = self.path.to_str().ok_or_else(|| wrong("the path is not UTF-8, which SQLite asks for"))?;
         if path.is_empty() || path.starts_with(":memory:") || path.starts_with("file:") {
             return Err(wrong(
                 "give the path of a file; for jobs that live in memory alone use the memory backend",

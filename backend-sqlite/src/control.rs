@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::enqueue::{free_keys, holders};
 use crate::error::Done;
 use crate::inspect;
-use crate::record::{self, Brief};
+use crate::record::{self, Brief, Lane};
 use crate::writer::Session;
 
 pub(crate) async fn amend(session: &mut Session, request: Amend) -> Done<Amended> {
@@ -36,6 +36,9 @@ pub(crate) async fn amend(session: &mut Session, request: Amend) -> Done<Amended
         amended.jobs.push((id, answer));
     }
     if !request.preview {
+        if let Action::Move { .. } | Action::Reprioritise { .. } = request.action {
+            change_lanes(session, &mut jobs).await?;
+        }
         let changed: Vec<_> = changed.iter().map(|id| &jobs[id]).collect();
         write(session, &changed, &request.action).await?;
     }
@@ -88,10 +91,10 @@ fn act(
         Action::Delete if state != State::Running => {}
         Action::Move { queue } if job.queue == queue.as_str() => return AmendAnswer::AlreadyApplied,
         Action::Move { queue } if state != State::Running => queue.as_str().clone_into(&mut job.queue),
-        Action::Reprioritise { priority } if job.priority == i64::from(*priority) => {
+        Action::Reprioritise { priority } if job.priority == *priority => {
             return AmendAnswer::AlreadyApplied;
         }
-        Action::Reprioritise { priority } => job.priority = i64::from(*priority),
+        Action::Reprioritise { priority } => job.priority = *priority,
         Action::Postpone { due } if state.is_waiting() && job.due == due.by(now).as_millis() => {
             return AmendAnswer::AlreadyApplied;
         }
@@ -120,6 +123,16 @@ fn requeue(
     (job.attempt, job.crashes, job.generation) = (0, 0, job.generation + 1);
     (job.finished_at, job.expires_at, job.progress) = (None, None, None);
     AmendAnswer::Applied
+}
+
+/// Finds the lanes of jobs that have another queue or priority now.
+async fn change_lanes(session: &mut Session, jobs: &mut HashMap<JobId, Brief>) -> Done<()> {
+    let lane = |job: &Brief| Lane::new(&job.queue, job.priority, &job.kind).ok();
+    let lanes = record::lanes(&mut session.conn, &jobs.values().filter_map(lane).collect()).await?;
+    for job in jobs.values_mut() {
+        job.lane = lane(job).and_then(|lane| lanes.get(&lane).copied()).unwrap_or(job.lane);
+    }
+    Ok(())
 }
 
 async fn write(session: &mut Session, jobs: &[&Brief], action: &Action) -> Done<()> {
@@ -182,17 +195,17 @@ pub(crate) async fn queues(conn: &mut SqliteConnection) -> Done<Vec<QueueRecord>
     Ok(rows.into_iter().filter_map(record).collect())
 }
 
+const PRUNE: &str = "DELETE FROM leasehold_jobs WHERE seq IN (
+             SELECT seq FROM leasehold_jobs WHERE expires_at < ? AND state > 3 ORDER BY expires_at LIMIT ?)";
+
 pub(crate) async fn prune(session: &mut Session, request: Prune) -> Done<Pruned> {
     let (conn, now) = (&mut session.conn, session.now);
-    let jobs = sqlx::query(
-        "DELETE FROM leasehold_jobs WHERE seq IN (
-             SELECT seq FROM leasehold_jobs WHERE expires_at < ? AND state > 3 ORDER BY expires_at LIMIT ?)",
-    )
-    .bind(now.as_millis())
-    .bind(i64::try_from(request.limit).unwrap_or(i64::MAX))
-    .execute(&mut *conn)
-    .await?
-    .rows_affected();
+    let jobs = sqlx::query(PRUNE)
+        .bind(now.as_millis())
+        .bind(i64::try_from(request.limit).unwrap_or(i64::MAX))
+        .execute(&mut *conn)
+        .await?
+        .rows_affected();
     let workers = sqlx::query("DELETE FROM leasehold_workers WHERE seen_at < ?")
         .bind(now.minus(request.workers_after).as_millis())
         .execute(&mut *conn)
@@ -207,4 +220,13 @@ pub(crate) async fn prune(session: &mut Session, request: Prune) -> Done<Pruned>
             .fetch_one(conn)
             .await?;
     Ok(Pruned { jobs, workers, more })
+}
+
+#[cfg(test)]
+mod tests {
+    #[tokio::test]
+    async fn a_pruning_reads_a_range_of_an_index() {
+        let plan = crate::schema::assert_indexed(super::PRUNE).await;
+        assert!(plan.contains("leasehold_jobs_expiring (expires_at<?)"), "{plan}");
+    }
 }

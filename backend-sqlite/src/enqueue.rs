@@ -8,7 +8,7 @@ use sqlx::{AssertSqlSafe, SqliteConnection};
 use uuid::Uuid;
 
 use crate::error::Done;
-use crate::record::{self, UNIQUE_FOR, UNIQUE_UNTIL_CLAIMED, UNIQUE_UNTIL_FINISHED};
+use crate::record::{self, Lane, UNIQUE_FOR, UNIQUE_UNTIL_CLAIMED, UNIQUE_UNTIL_FINISHED};
 use crate::writer::Session;
 
 pub(crate) async fn enqueue(session: &mut Session, request: Enqueue) -> Done<Vec<Enqueued>> {
@@ -26,6 +26,7 @@ pub(crate) async fn insert(
     now: Timestamp,
 ) -> Done<Vec<Enqueued>> {
     free_keys(conn, &keys(jobs), now).await?;
+    let lanes = record::lanes(conn, &jobs.iter().map(lane).collect()).await?;
     let mut answers = Vec::with_capacity(jobs.len());
     let mut next: i64 = sqlx::query_scalar("SELECT coalesce(max(seq), 0) + 1 FROM leasehold_jobs")
         .fetch_one(&mut *conn)
@@ -33,7 +34,7 @@ pub(crate) async fn insert(
     for chunk in record::chunks(jobs.len()) {
         let (chunk, first) = (&jobs[chunk], next);
         next += chunk.len() as i64;
-        let inserted = insert_jobs(conn, chunk, first, now).await?;
+        let inserted = insert_jobs(conn, chunk, first, &lanes, now).await?;
         if inserted == chunk.len() as u64 {
             insert_payloads(conn, &(first..).zip(chunk).collect::<Vec<_>>()).await?;
             answers.extend(chunk.iter().map(|job| Enqueued { job: job.id, answer: EnqueueAnswer::Created }));
@@ -63,16 +64,19 @@ pub(crate) async fn free_keys(conn: &mut SqliteConnection, keys: &[&UniqueKey], 
     Ok(())
 }
 
-const COLUMNS: [&str; 18] = [
+fn lane(job: &NewJob) -> Lane {
+    Lane { queue: job.queue.clone(), priority: job.options.priority, kind: job.kind.clone() }
+}
+
+const COLUMNS: [&str; 16] = [
     "seq",
     "id",
-    "queue",
-    "kind",
-    "priority",
+    "lane",
     "state",
     "due",
     "enqueued_at",
     "options",
+    "keep_succeeded",
     "tags",
     "max_attempts",
     "lease",
@@ -81,11 +85,16 @@ const COLUMNS: [&str; 18] = [
     "unique_key",
     "unique_scope",
     "unique_until",
-    "keep_succeeded",
 ];
 
 /// Inserts jobs that are neither there nor kept out by a unique key, and tells how many.
-async fn insert_jobs(conn: &mut SqliteConnection, jobs: &[NewJob], first: i64, now: Timestamp) -> Done<u64> {
+async fn insert_jobs(
+    conn: &mut SqliteConnection,
+    jobs: &[NewJob],
+    first: i64,
+    lanes: &HashMap<Lane, i64>,
+    now: Timestamp,
+) -> Done<u64> {
     let sql = format!(
         "INSERT INTO leasehold_jobs ({}) VALUES {} ON CONFLICT DO NOTHING",
         COLUMNS.join(", "),
@@ -97,20 +106,19 @@ async fn insert_jobs(conn: &mut SqliteConnection, jobs: &[NewJob], first: i64, n
         let tags = if options.tags.is_empty() { None } else { Some(serde_json::to_string(&options.tags)?) };
         let (limit, unique) = (options.limit.as_ref(), options.unique.as_ref());
         let keep = match options.retention.succeeded {
-            Keep::For(span) => Some(span),
+            Keep::For(span) => Some(record::millis(span)),
             Keep::Forever => None,
         };
         let (scope, until) = unique.map(|unique| scope(unique.scope, now)).unwrap_or_default();
         query = query
             .bind(seq)
             .bind(*job.id.as_uuid())
-            .bind(job.queue.as_str())
-            .bind(job.kind.as_str())
-            .bind(options.priority)
+            .bind(lanes.get(&lane(job)))
             .bind(record::code(record::waiting(due, now)))
             .bind(due.as_millis())
             .bind(now.as_millis())
             .bind(record::options_text(options)?)
+            .bind(keep)
             .bind(tags)
             .bind(options.max_attempts)
             .bind(options.lease.map(record::millis))
@@ -118,8 +126,7 @@ async fn insert_jobs(conn: &mut SqliteConnection, jobs: &[NewJob], first: i64, n
             .bind(limit.map(|limit| limit.max))
             .bind(unique.map(|unique| unique.key.as_str()))
             .bind(scope)
-            .bind(until)
-            .bind(keep.map(record::millis));
+            .bind(until);
     }
     Ok(query.execute(conn).await?.rows_affected())
 }

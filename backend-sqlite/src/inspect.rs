@@ -9,7 +9,7 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, Connection, QueryBuilder, Row, Sqlite, SqliteConnection};
 
 use crate::error::Done;
-use crate::record::{self, COLUMNS};
+use crate::record::{self, SELECT};
 
 /// How many jobs one call looks at to find those that match a filter. A page may be short for it, and says so.
 const LOOK_AT: i64 = 20_000;
@@ -19,8 +19,7 @@ pub(crate) async fn find(
     request: Find,
     now: Timestamp,
 ) -> Done<Vec<Option<JobRecord>>> {
-    let sql =
-        format!("SELECT {COLUMNS} FROM leasehold_jobs WHERE id IN (SELECT unhex(value) FROM json_each(?))");
+    let sql = format!("{SELECT} WHERE id IN (SELECT unhex(value) FROM json_each(?))");
     let rows = sqlx::query(AssertSqlSafe(sql)).bind(record::id_list(&request.ids)).fetch_all(conn).await?;
     let mut found = BTreeMap::new();
     for row in &rows {
@@ -37,10 +36,8 @@ pub(crate) async fn list(conn: &mut SqliteConnection, request: List, now: Timest
     let (places, next) =
         matching(&mut conn, &request.filter, request.order, after, request.limit, now).await?;
     let seqs: Vec<_> = places.iter().map(|place| place.seq).collect();
-    let sql = format!(
-        "SELECT {COLUMNS} FROM leasehold_jobs WHERE seq IN (SELECT value FROM json_each(?)) ORDER BY {}",
-        by(request.order)
-    );
+    let sql =
+        format!("{SELECT} WHERE seq IN (SELECT value FROM json_each(?)) ORDER BY {}", by(request.order));
     let rows = sqlx::query(AssertSqlSafe(sql)).bind(record::list(&seqs)?).fetch_all(&mut *conn).await?;
     conn.commit().await?;
     let mut page = Page { next, ..Page::default() };
@@ -73,14 +70,13 @@ pub(crate) async fn matching(
     now: Timestamp,
 ) -> Done<(Vec<Place>, Option<Cursor>)> {
     let after = after.map(|cursor| read_cursor(cursor, order)).transpose()?;
-    let after = after.as_ref();
-    let mut query = QueryBuilder::new("SELECT seq, enqueued_at, id FROM leasehold_jobs AS j WHERE seq IN (");
-    push_next(&mut query, "seq", filter, order, after);
-    query.push(format!(" LIMIT {LOOK_AT})"));
+    let mut query = QueryBuilder::new("SELECT seq, enqueued_at, id FROM (");
+    push_next(&mut query, "*", filter, order, after.clone());
+    query.push(format!(" LIMIT {LOOK_AT}) AS j WHERE true"));
     push_filter(&mut query, filter, now)?;
     // Only one more shows that there is a next page.
     let one_more = i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1);
-    query.push(format!(" ORDER BY {} LIMIT ", by(order))).push_bind(one_more);
+    query.push(" LIMIT ").push_bind(one_more);
     let rows = query.build().fetch_all(&mut *conn).await?;
     let mut places = rows.iter().map(place).collect::<sqlx::Result<Vec<_>>>()?;
     let last = if places.len() > limit {
@@ -107,18 +103,21 @@ fn push_next(
     columns: &str,
     filter: &Filter,
     order: Order,
-    after: Option<&(i64, Vec<u8>)>,
+    after: Option<(i64, Vec<u8>)>,
 ) {
-    let from = filter.enqueued_from.map_or(i64::MIN, Timestamp::as_millis);
-    let until = filter.enqueued_until.map_or(i64::MAX, Timestamp::as_millis);
-    query.push(format!("SELECT {columns} FROM leasehold_jobs INDEXED BY leasehold_jobs_listed "));
-    query.push("WHERE enqueued_at >= ").push_bind(from).push(" AND enqueued_at <= ").push_bind(until);
-    if let Some((enqueued_at, id)) = after {
-        let than = if order == Order::NewestFirst { "<" } else { ">" };
-        query.push(format!(" AND (enqueued_at, id) {than} ("));
-        query.push_bind(*enqueued_at).push(", ").push_bind(id.clone()).push(")");
+    // No id is as small as no bytes, so these two enclose whole milliseconds.
+    let mut first = (filter.enqueued_from.map_or(i64::MIN, Timestamp::as_millis), Vec::new());
+    let mut last =
+        (filter.enqueued_until.map_or(i64::MAX, |until| until.as_millis().saturating_add(1)), Vec::new());
+    match (order, after) {
+        (Order::OldestFirst, Some(after)) => first = first.max(after),
+        (Order::NewestFirst, Some(after)) => last = last.min(after),
+        (_, None) => {}
     }
-    query.push(format!(" ORDER BY {}", by(order)));
+    query.push(format!("SELECT {columns} FROM leasehold_jobs INDEXED BY leasehold_jobs_listed "));
+    query.push("WHERE (enqueued_at, id) > (").push_bind(first.0).push(", ").push_bind(first.1);
+    query.push(") AND (enqueued_at, id) < (").push_bind(last.0).push(", ").push_bind(last.1);
+    query.push(format!(") ORDER BY {}", by(order)));
 }
 
 fn by(order: Order) -> &'static str {
@@ -151,13 +150,19 @@ fn read_cursor(cursor: &Cursor, order: Order) -> Done<(i64, Vec<u8>)> {
 
 /// `Filter::matches` in SQL.
 fn push_filter(query: &mut QueryBuilder<Sqlite>, filter: &Filter, now: Timestamp) -> Done<()> {
-    push_any(query, "queue", filter.queues.as_deref())?;
     push_any(query, "reason", filter.reasons.as_deref())?;
-    push_any(query, "kind", filter.kinds.as_deref())?;
+    if filter.queues.is_some() || filter.kinds.is_some() {
+        query.push(" AND lane IN (SELECT lane FROM leasehold_lanes WHERE true");
+        push_any(query, "queue", filter.queues.as_deref())?;
+        push_any(query, "kind", filter.kinds.as_deref())?;
+        query.push(")");
+    }
     if let Some(states) = &filter.states {
         let states: Vec<_> = states.iter().map(|state| record::code(*state)).collect();
-        query.push(" AND CASE WHEN state > 2 THEN state WHEN due > ").push_bind(now.as_millis());
-        query.push(" THEN 1 ELSE 2 END IN (SELECT value FROM json_each(").push_bind(record::list(&states)?);
+        query.push(" AND CASE WHEN state = 1 AND due <= ").push_bind(now.as_millis());
+        query
+            .push(" THEN 2 ELSE state END IN (SELECT value FROM json_each(")
+            .push_bind(record::list(&states)?);
         query.push("))");
     }
     if let Some(tags) = &filter.tags {
@@ -220,6 +225,16 @@ impl ByQueue {
     }
 }
 
+const COUNT_STATES: &str =
+    "SELECT queue, sum(scheduled - due), sum(queued + due), sum(running), sum(succeeded), sum(failed),
+             sum(cancelled)
+         FROM (
+             SELECT *, CASE WHEN scheduled > 0 THEN (
+                 SELECT count(*) FROM leasehold_jobs AS j INDEXED BY leasehold_jobs_scheduled
+                 WHERE j.lane = lanes.lane AND state = 1 AND j.due <= ?2) ELSE 0 END AS due
+             FROM leasehold_lanes AS lanes WHERE ?1 IS NULL OR queue IN (SELECT value FROM json_each(?1)))
+         GROUP BY queue";
+
 /// From the lanes; jobs that were written as scheduled and have become due are counted as queued.
 async fn count_states(
     conn: &mut SqliteConnection,
@@ -227,21 +242,7 @@ async fn count_states(
     now: Timestamp,
     counts: &mut ByQueue,
 ) -> Done<()> {
-    let rows = sqlx::query(
-        "SELECT queue, scheduled - due, queued + due, running, succeeded, failed, cancelled FROM (
-             SELECT *, CASE WHEN scheduled > 0 THEN (
-                 SELECT count(*) FROM leasehold_jobs AS j INDEXED BY leasehold_jobs_scheduled
-                 WHERE j.queue = lanes.queue AND state = 1 AND j.due <= ?2) ELSE 0 END AS due
-             FROM (
-                 SELECT queue, sum(scheduled) AS scheduled, sum(queued) AS queued, sum(running) AS running,
-                     sum(succeeded) AS succeeded, sum(failed) AS failed, sum(cancelled) AS cancelled
-                 FROM leasehold_lanes WHERE ?1 IS NULL OR queue IN (SELECT value FROM json_each(?1))
-                 GROUP BY queue) AS lanes)",
-    )
-    .bind(queues)
-    .bind(now.as_millis())
-    .fetch_all(conn)
-    .await?;
+    let rows = sqlx::query(COUNT_STATES).bind(queues).bind(now.as_millis()).fetch_all(conn).await?;
     for row in rows {
         let Some(counts) = counts.of(row.try_get(0)?) else { continue };
         for (state, column) in State::ALL.into_iter().zip(1..) {
@@ -254,6 +255,13 @@ async fn count_states(
     Ok(())
 }
 
+const FIND_OLDEST: &str =
+    "SELECT queue, min((SELECT due FROM leasehold_jobs AS j INDEXED BY leasehold_jobs_waiting
+             WHERE j.lane = lanes.lane AND j.state <= 2 AND due <= ?2 ORDER BY due LIMIT 1))
+         FROM leasehold_lanes AS lanes
+         WHERE scheduled + queued > 0 AND (?1 IS NULL OR queue IN (SELECT value FROM json_each(?1)))
+         GROUP BY queue";
+
 /// The due job that waits longest, by queue: one look per lane.
 async fn find_oldest(
     conn: &mut SqliteConnection,
@@ -261,18 +269,8 @@ async fn find_oldest(
     now: Timestamp,
     counts: &mut ByQueue,
 ) -> Done<()> {
-    let oldest: Vec<(String, Option<i64>)> = sqlx::query_as(
-        "SELECT queue, min((SELECT due FROM leasehold_jobs AS j INDEXED BY leasehold_jobs_waiting
-             WHERE j.queue = c.queue AND j.kind = c.kind AND j.priority = c.priority AND j.state <= 2 AND due <= ?2
-             ORDER BY due LIMIT 1))
-         FROM leasehold_lanes AS c
-         WHERE scheduled + queued > 0 AND (?1 IS NULL OR queue IN (SELECT value FROM json_each(?1)))
-         GROUP BY queue",
-    )
-    .bind(queues)
-    .bind(now.as_millis())
-    .fetch_all(conn)
-    .await?;
+    let oldest: Vec<(String, Option<i64>)> =
+        sqlx::query_as(FIND_OLDEST).bind(queues).bind(now.as_millis()).fetch_all(conn).await?;
     for (queue, due) in oldest {
         if let Some(counts) = counts.of(&queue) {
             counts.oldest_due = due.map(Timestamp::from_millis);
@@ -295,4 +293,23 @@ async fn count_deleted(conn: &mut SqliteConnection, queues: Option<&str>, counts
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::assert_indexed;
+
+    #[tokio::test]
+    async fn lists_and_counts_read_ranges_of_indexes() {
+        for order in [Order::NewestFirst, Order::OldestFirst] {
+            let mut query = QueryBuilder::new("");
+            push_next(&mut query, "*", &Filter::default(), order, None);
+            let plan = assert_indexed(query.sql().as_str()).await;
+            assert!(!plan.contains("TEMP B-TREE"), "{plan}");
+        }
+        for sql in [COUNT_STATES, FIND_OLDEST] {
+            assert_indexed(sql).await;
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! Jobs as rows: their columns, states and JSON, and how rows become records (clause B3).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
 use std::ops::Range;
 use std::time::Duration;
@@ -19,22 +19,39 @@ use uuid::Uuid;
 use crate::error::Done;
 use crate::writer::Session;
 
-/// What [`read_new`] reads, in its order, from `leasehold_jobs`: what a claim cannot know otherwise.
 macro_rules! new_columns {
     () => {
-        "seq, id, queue, kind, options, priority, due, attempt, crashes, generation, enqueued_at, progress, history, \
+        "seq, id, leasehold_jobs.lane, options, due, attempt, crashes, generation, enqueued_at, progress, history, \
          (SELECT payload FROM leasehold_payloads AS p WHERE p.seq = leasehold_jobs.seq) AS payload"
     };
 }
 
+/// What [`read_new`] reads, in its order, from `leasehold_jobs`: what a claim cannot know otherwise.
 pub(crate) const NEW_COLUMNS: &str = new_columns!();
 
-/// What [`read`] reads.
-pub(crate) const COLUMNS: &str = concat!(
+/// Selects what [`read`] reads; wants a `WHERE`.
+pub(crate) const SELECT: &str = concat!(
+    "SELECT ",
     new_columns!(),
-    ", state, reason, started_at, finished_at, expires_at, worker, lease_until, cancel_requested, \
-     CASE state WHEN 4 THEN (SELECT result FROM leasehold_results AS r WHERE r.seq = leasehold_jobs.seq) END AS result"
+    ", queue, kind, priority, state, reason, started_at, finished_at, expires_at, worker, lease_until, \
+     cancel_requested, \
+     CASE state WHEN 4 THEN (SELECT result FROM leasehold_results AS r WHERE r.seq = leasehold_jobs.seq) END, claim \
+     FROM leasehold_jobs LEFT JOIN leasehold_lanes AS lanes ON lanes.lane = leasehold_jobs.lane"
 );
+
+/// The jobs of one queue, priority and kind.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Lane {
+    pub(crate) queue: QueueName,
+    pub(crate) priority: i16,
+    pub(crate) kind: Kind,
+}
+
+impl Lane {
+    pub(crate) fn new(queue: &str, priority: i16, kind: &str) -> leasehold_core::Result<Self> {
+        Ok(Self { queue: QueueName::new(queue)?, priority, kind: Kind::new(kind)? })
+    }
+}
 
 /// The rows of one statement at most. Statements have a power of two of rows, so that few are prepared.
 const ROWS: usize = 128;
@@ -51,10 +68,10 @@ pub(crate) const fn code(state: State) -> i64 {
     }
 }
 
-/// What a written state is at `now`: a waiting job's due time tells which of the two waiting states it is in.
+/// What a written state is at `now`: a scheduled job becomes queued with no write when its time comes.
 pub(crate) fn state(code: i64, due: i64, now: Timestamp) -> Option<State> {
     Some(match code {
-        1 | 2 if due > now.as_millis() => State::Scheduled,
+        1 if due > now.as_millis() => State::Scheduled,
         1 | 2 => State::Queued,
         3 => State::Running,
         4 => State::Succeeded,
@@ -118,7 +135,7 @@ pub(crate) fn places(rows: usize, values: usize) -> String {
 
 /// The options as they are written: nothing much for those of most jobs.
 pub(crate) fn options_text(options: &JobOptions) -> Done<String> {
-    // The priority has a column of its own, which counts.
+    // The priority is the lane's.
     let mut usual = JobOptions::default();
     usual.priority = options.priority;
     Ok(if *options == usual { "{}".into() } else { serde_json::to_string(options)? })
@@ -128,52 +145,58 @@ pub(crate) fn options(text: &str) -> serde_json::Result<JobOptions> {
     if text == "{}" { Ok(JobOptions::default()) } else { serde_json::from_str(text) }
 }
 
-/// The job in a row of [`COLUMNS`], or what is wrong with it.
+/// The job in a row of [`SELECT`], or what is wrong with it.
 pub(crate) fn read(row: &SqliteRow, now: Timestamp) -> Result<JobRecord, SetAside> {
-    try_read_new(row).and_then(|job| try_read_rest(row, job, now)).map_err(|error| set_aside(row, &error))
+    let lane = |row: &SqliteRow| -> Result<Lane, Unreadable> {
+        let (queue, kind) = (row.try_get::<&str, _>(12)?, row.try_get::<&str, _>(13)?);
+        Ok(Lane { queue: QueueName::new(queue)?, kind: Kind::new(kind)?, priority: row.try_get(14)? })
+    };
+    let job =
+        lane(row).and_then(|lane| try_read_new(row, &lane)).and_then(|job| try_read_rest(row, job, now));
+    job.map_err(|error| set_aside(row, &error))
 }
 
 /// The job in a row of [`NEW_COLUMNS`], as if it was just taken in.
-pub(crate) fn read_new(row: &SqliteRow) -> Result<JobRecord, SetAside> {
-    try_read_new(row).map_err(|error| set_aside(row, &error))
+pub(crate) fn read_new(row: &SqliteRow, lane: &Lane) -> Result<JobRecord, SetAside> {
+    try_read_new(row, lane).map_err(|error| set_aside(row, &error))
 }
 
 type Unreadable = Box<dyn std::error::Error + Send + Sync>;
 
 fn set_aside(row: &SqliteRow, error: &Unreadable) -> SetAside {
-    let job = row.try_get("id").ok().map(JobId::from_uuid);
+    let job = row.try_get(1).ok().map(JobId::from_uuid);
     SetAside { job, why: format!("the record cannot be read: {error}") }
 }
 
-fn try_read_new(row: &SqliteRow) -> Result<JobRecord, Unreadable> {
+fn try_read_new(row: &SqliteRow, lane: &Lane) -> Result<JobRecord, Unreadable> {
     let id = JobId::from_uuid(row.try_get(1)?);
-    let (queue, kind) = (QueueName::new(row.try_get::<&str, _>(2)?)?, Kind::new(row.try_get::<&str, _>(3)?)?);
-    let mut options = options(row.try_get(4)?)?;
-    options.priority = row.try_get(5)?;
+    let mut options = options(row.try_get(3)?)?;
+    options.priority = lane.priority;
     let (due, enqueued_at) =
-        (Timestamp::from_millis(row.try_get(6)?), Timestamp::from_millis(row.try_get(10)?));
-    let payload = Payload::from(row.try_get::<Vec<u8>, _>(13)?);
+        (Timestamp::from_millis(row.try_get(4)?), Timestamp::from_millis(row.try_get(8)?));
+    let payload = Payload::from(row.try_get::<Vec<u8>, _>(11)?);
+    let (queue, kind) = (lane.queue.clone(), lane.kind.clone());
     let mut job = JobRecord::new(id, queue, kind, payload, options, due, enqueued_at);
-    job.attempt = row.try_get(7)?;
-    job.crashes = row.try_get(8)?;
-    job.generation = row.try_get(9)?;
-    job.progress = json(row, 11)?;
-    job.history = json(row, 12)?.unwrap_or_default();
+    job.attempt = row.try_get(5)?;
+    job.crashes = row.try_get(6)?;
+    job.generation = row.try_get(7)?;
+    job.progress = json(row, 9)?;
+    job.history = json(row, 10)?.unwrap_or_default();
     Ok(job)
 }
 
 fn try_read_rest(row: &SqliteRow, mut job: JobRecord, now: Timestamp) -> Result<JobRecord, Unreadable> {
-    let written: i64 = row.try_get(14)?;
+    let written: i64 = row.try_get(15)?;
     job.state =
         state(written, job.due.as_millis(), now).ok_or_else(|| format!("there is no state {written}"))?;
-    job.reason = row.try_get::<Option<&str>, _>(15)?.map(str::parse).transpose()?;
-    job.started_at = moment(row, 16)?;
-    job.finished_at = moment(row, 17)?;
-    job.expires_at = moment(row, 18)?;
-    job.worker = row.try_get::<Option<Uuid>, _>(19)?.map(WorkerId::from_uuid);
-    job.lease_until = moment(row, 20)?;
-    job.cancel_requested = row.try_get(21)?;
-    job.result = row.try_get::<Option<Vec<u8>>, _>(22)?.map(Payload::from);
+    job.reason = row.try_get::<Option<&str>, _>(16)?.map(str::parse).transpose()?;
+    job.started_at = moment(row, 17)?;
+    job.finished_at = moment(row, 18)?;
+    job.expires_at = moment(row, 19)?;
+    job.worker = row.try_get::<Option<Uuid>, _>(20)?.map(WorkerId::from_uuid);
+    job.lease_until = moment(row, 21)?;
+    job.cancel_requested = row.try_get(22)?;
+    job.result = row.try_get::<Option<Vec<u8>>, _>(23)?.map(Payload::from);
     Ok(job)
 }
 
@@ -224,10 +247,12 @@ brief! {
         max_attempts: i64,
         unique_scope: Option<i64>,
         options: String,
+        queue: String,
+        kind: String,
+        priority: i16,
     }
     changed {
-        queue: String,
-        priority: i64,
+        lane: i64,
         state: i64,
         reason: Option<String>,
         due: i64,
@@ -257,9 +282,11 @@ pub(crate) async fn load(
     if ids == "[]" {
         return Ok(HashMap::new());
     }
-    let columns = Brief::COLUMNS.join(", ");
-    let sql =
-        format!("SELECT {columns} FROM leasehold_jobs WHERE id IN (SELECT unhex(value) FROM json_each(?))");
+    let sql = format!(
+        "SELECT {} FROM leasehold_jobs JOIN leasehold_lanes USING (lane)
+         WHERE id IN (SELECT unhex(value) FROM json_each(?))",
+        Brief::COLUMNS.join(", ")
+    );
     let rows = sqlx::query(AssertSqlSafe(sql)).bind(ids).fetch_all(conn).await?;
     let jobs = rows.iter().filter_map(|row| Brief::read(row).ok());
     Ok(jobs.map(|job| (JobId::from_uuid(job.id), job)).collect())
@@ -335,6 +362,29 @@ impl Brief {
     pub(crate) fn tell(&self, session: &mut Session) {
         session.tell_state(JobId::from_uuid(self.id), &self.queue, self.state_at(session.now));
     }
+}
+
+/// The numbers of these lanes, which are made if they are not there.
+pub(crate) async fn lanes(conn: &mut SqliteConnection, lanes: &HashSet<Lane>) -> Done<HashMap<Lane, i64>> {
+    let lanes: Vec<_> = lanes.iter().collect();
+    let mut numbers = HashMap::with_capacity(lanes.len());
+    for chunk in chunks(lanes.len()) {
+        // What is there is written again as it is, so that it is returned, too.
+        let sql = format!(
+            "INSERT INTO leasehold_lanes (queue, priority, kind) VALUES {}
+             ON CONFLICT DO UPDATE SET kind = kind RETURNING queue, priority, kind, lane",
+            places(chunk.len(), 3)
+        );
+        let mut query = sqlx::query_as(AssertSqlSafe(sql));
+        for lane in &lanes[chunk] {
+            query = query.bind(lane.queue.as_str()).bind(lane.priority).bind(lane.kind.as_str());
+        }
+        let rows: Vec<(String, i16, String, i64)> = query.fetch_all(&mut *conn).await?;
+        for (queue, priority, kind, number) in rows {
+            numbers.insert(Lane::new(&queue, priority, &kind)?, number);
+        }
+    }
+    Ok(numbers)
 }
 
 /// Inserts payloads or results of jobs, by their `seq`, with `sql` as far as its rows.

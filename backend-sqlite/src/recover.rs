@@ -7,17 +7,13 @@ use uuid::Uuid;
 
 use crate::claim::set_aside;
 use crate::error::Done;
-use crate::record::{self, COLUMNS};
+use crate::record::{self, SELECT};
 use crate::settle::{By, settle};
 use crate::writer::Session;
 
 /// Runs in the writer, since records that cannot be read are set aside (clause B3).
 pub(crate) async fn expired(session: &mut Session, request: Expired) -> Done<Vec<ExpiredLease>> {
-    let sql = format!(
-        "SELECT {COLUMNS}, claim FROM leasehold_jobs WHERE state = 3 AND lease_until < ?
-         ORDER BY lease_until, id LIMIT ?"
-    );
-    let rows = sqlx::query(AssertSqlSafe(sql))
+    let rows = sqlx::query(AssertSqlSafe(expired_sql()))
         .bind(session.now.as_millis())
         .bind(i64::try_from(request.limit).unwrap_or(i64::MAX))
         .fetch_all(&mut session.conn)
@@ -26,10 +22,14 @@ pub(crate) async fn expired(session: &mut Session, request: Expired) -> Done<Vec
     for row in &rows {
         match record::read(row, session.now) {
             Ok(job) => leases.push(lease(job, ClaimId::from_uuid(row.try_get::<Uuid, _>("claim")?))),
-            Err(bad) => set_aside(session, row.try_get("seq")?, &bad).await?,
+            Err(bad) => set_aside(session, row.try_get(0)?, &bad).await?,
         }
     }
     Ok(leases)
+}
+
+fn expired_sql() -> String {
+    format!("{SELECT} WHERE state = 3 AND lease_until < ? ORDER BY lease_until, id LIMIT ?")
 }
 
 fn lease(job: JobRecord, claim: ClaimId) -> ExpiredLease {
@@ -49,4 +49,13 @@ fn lease(job: JobRecord, claim: ClaimId) -> ExpiredLease {
 
 pub(crate) async fn recover(session: &mut Session, request: Recover) -> Done<Vec<Answer>> {
     settle(session, Settle { settlements: request.settlements }, By::Recoverer).await
+}
+
+#[cfg(test)]
+mod tests {
+    #[tokio::test]
+    async fn a_search_for_lost_leases_reads_a_range_of_an_index() {
+        let plan = crate::schema::assert_indexed(&super::expired_sql()).await;
+        assert!(plan.contains("leasehold_jobs_expiring_leases (lease_until<?)"), "{plan}");
+    }
 }

@@ -8,6 +8,8 @@ use leasehold_core::{Error, ErrorKind, Result};
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions, SqliteConnection};
 
+use tokio::time::Instant;
+
 use crate::config::{Config, Synchronous};
 use crate::error::{BACKEND, Done, Fault};
 
@@ -28,14 +30,14 @@ pub(crate) struct Facts {
 /// Opens the connection that writes, and refuses a file that we must not write to (clause B4).
 pub(crate) async fn connect_writer(config: &Config) -> Result<SqliteConnection> {
     check_path(config)?;
-    let mut tries_left = 20;
+    let give_up = Instant::now() + config.busy_timeout;
     loop {
         match try_connect(config).await.map_err(Error::from) {
-            // Only the switch to WAL is refused without waiting while others open the file, too.
-            Err(error) if error.kind() == ErrorKind::Unavailable && tries_left > 0 => tries_left -= 1,
-            other => return other,
+            // While others open the file, too, the switch to WAL is refused without waiting.
+            Err(error) if error.kind() == ErrorKind::Unavailable && Instant::now() < give_up => {}
+            outcome => return outcome,
         }
-        tokio::time::sleep(Duration::from_millis(25)).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
@@ -172,6 +174,24 @@ fn check_path(config: &Config) -> Result<()> {
         return wrong(format!("{} is not there, and `create` is off", path.display()));
     }
     Ok(())
+}
+
+/// The plan of a query that runs often, which may scan neither the jobs nor anything that grows with them.
+#[cfg(test)]
+pub(crate) async fn assert_indexed(sql: &str) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let mut conn = connect_writer(&Config::new(folder.path().join("jobs.db"))).await.unwrap();
+    setup(&mut conn).await.unwrap();
+    let explain = AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
+    let steps: Vec<(i64, i64, i64, String)> = sqlx::query_as(explain).fetch_all(&mut conn).await.unwrap();
+    let plan: Vec<_> = steps.into_iter().map(|(_, _, _, step)| step).collect();
+    let small = ["start", "lanes", "json_each", "leasehold_lanes", "(subquery"];
+    for step in &plan {
+        let scanned =
+            step.strip_prefix("SCAN ").filter(|what| !small.iter().any(|small| what.starts_with(small)));
+        assert!(scanned.is_none(), "{sql}\n{}", plan.join("\n"));
+    }
+    plan.join("\n")
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout_at};
 
 use crate::config::{Config, LogCaps};
-use crate::error::{Done, Fault};
+use crate::error::{BUSY, Done, FULL, Fault, primary_code};
 use crate::schema;
 
 /// How many operations share a commit at most.
@@ -282,18 +282,15 @@ impl Actor {
         for call in calls.iter_mut().filter(|call| call.is_wanted()) {
             session.now = self.config.clock.now();
             let told = session.events.len();
-            if call.run(session).await {
-                run_sql(session, "RELEASE call; SAVEPOINT call").await?;
+            let kept = if call.run(session).await {
+                run_sql(session, "RELEASE call; SAVEPOINT call").await
             } else {
                 session.events.truncate(told);
-                session.undo().await?;
-            }
+                session.undo().await
+            };
+            kept.map_err(rolled_back)?;
         }
-        run_sql(session, "COMMIT").await.map_err(|fault| match Failure::from(fault) {
-            // These leave nothing behind; after any other error the commit may stand.
-            certain @ Failure(ErrorKind::Full | ErrorKind::Unavailable, _) => certain,
-            Failure(_, why) => Failure(ErrorKind::Unknown, format!("the commit failed: {why}")),
-        })
+        run_sql(session, "COMMIT").await.map_err(commit_failed)
     }
 
     async fn open_session(&mut self) -> std::result::Result<Session, Failure> {
@@ -318,6 +315,19 @@ impl Actor {
         let session = self.session.as_mut()?;
         sqlx::query_scalar("PRAGMA data_version").fetch_one(&mut session.conn).await.ok()
     }
+}
+
+/// SQLite took the whole transaction back, for what another call did.
+fn rolled_back(fault: Fault) -> Failure {
+    let Failure(_, why) = fault.into();
+    Failure(ErrorKind::Unavailable, format!("the transaction was rolled back, repeat the call: {why}"))
+}
+
+/// After a failed commit most errors leave open whether it stands (clause E1).
+fn commit_failed(fault: Fault) -> Failure {
+    let certain = matches!(&fault, Fault::Sql(error) if matches!(primary_code(error), Some(BUSY | FULL)));
+    let Failure(kind, why) = fault.into();
+    Failure(if certain { kind } else { ErrorKind::Unknown }, format!("the commit failed: {why}"))
 }
 
 async fn run_sql(session: &mut Session, sql: &'static str) -> Done<()> {

@@ -5,8 +5,10 @@ use std::time::Duration;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use leasehold_core::layer::Operation;
 use leasehold_core::policy::BoxError;
-use leasehold_core::testing::enqueued;
-use leasehold_core::{ErrorKind, JobArgs, JobRecord, Payload, Progress, Queue, Reason, State, Store};
+use leasehold_core::testing::{Chaos, Faults, enqueued};
+use leasehold_core::{ErrorKind, JobArgs, JobRecord, Limits, Payload, Progress, Queue, Reason, State, Store};
+
+use leasehold_memory::Memory;
 
 use crate::probe::{Fate, Probe};
 use crate::worker::enqueue;
@@ -206,4 +208,33 @@ async fn what_waited_too_long_in_a_consumer_is_not_handed_out() {
         None => {}
         Some(held) => held.complete(None).await.unwrap(),
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_that_was_not_answered_is_handed_in_again() {
+    let chaos = Arc::new(Chaos::new(Arc::new(Memory::new()), Faults::default(), 7));
+    let store = Store::with_limits(chaos.clone(), Limits::default());
+    let queue = store.queue("sums").unwrap();
+    queue.enqueue(Add { a: 1, b: 2 }).await.unwrap();
+    let mut consumer = queue.consumer();
+    let held = consumer.next().await.unwrap().unwrap();
+    chaos.set(Faults { request_lost: 1.0, ..Faults::default() });
+    let error = held.complete(Some(Payload::json(&3).unwrap())).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unknown);
+    chaos.set(Faults::default());
+    consumer.close().await.unwrap();
+    let job = only(&store).await;
+    assert_eq!((job.state, job.result.unwrap().parse::<u64>().unwrap()), (State::Succeeded, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_result_that_is_too_large_fails_the_job_for_good() {
+    let (store, queue) = with_one_job().await;
+    let mut consumer = queue.consumer();
+    let held = consumer.next().await.unwrap().unwrap();
+    let error = held.complete(Some(vec![0; 2 << 20].into())).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TooLarge);
+    assert!(consumer.next().await.unwrap().is_none());
+    let job = only(&store).await;
+    assert_eq!((job.state, job.last_failure().unwrap().class.as_str()), (State::Failed, "refused"));
 }

@@ -10,6 +10,7 @@ mod outcomes;
 mod panics;
 mod probe;
 mod queue;
+mod storm;
 mod wakes;
 mod worker;
 

@@ -1,132 +1,124 @@
-use std::collections::BTreeSet;
-use std::future::Future;
-use std::pin::pin;
-use std::task::Poll;
+//! One file, many callers and processes.
 
-use leasehold_core::backend::{Backend, Find};
-use leasehold_core::{ErrorKind, JobId};
-use leasehold_sqlite::Sqlite;
-use sqlx::{Connection, SqliteConnection};
+use std::collections::HashSet;
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
 
-use crate::{claim, deadline, enqueue, jobs, store, succeed, total};
+use futures::StreamExt;
+use leasehold_core::backend::{Event, Find, Watch};
+use leasehold_core::{Backend, JobId, State};
 
-#[tokio::test(flavor = "multi_thread")]
-async fn twenty_may_set_up_one_file_at_once() {
-    let folder = tempfile::tempdir().unwrap();
-    let mut setups = tokio::task::JoinSet::new();
+use crate::bench::{Bench, claim, counts, enqueue, jobs, open, settle, soon};
+
+/// How many transactions the log of the file holds: each ends with a frame that tells the file's size.
+fn commits(bench: &Bench) -> usize {
+    let log = std::fs::read(bench.file().with_extension("db-wal")).unwrap();
+    let frames = log[32..].chunks_exact(24 + 4096);
+    frames.filter(|frame| frame[4..8] != [0; 4] && frame[8..16] == log[16..24]).count()
+}
+
+#[tokio::test]
+async fn callers_that_come_together_share_a_commit() {
+    let bench = Bench::new().await;
+    let before = commits(&bench);
+    let calls = (0..64).map(|_| enqueue(&bench.store, jobs(1)));
+    for outcome in futures::future::join_all(calls).await {
+        outcome.unwrap();
+    }
+    let commits = commits(&bench) - before;
+    assert!((1..=8).contains(&commits), "{commits} commits for 64 calls");
+    assert_eq!(counts(&bench.store).await.of(State::Queued), 64);
+}
+
+#[tokio::test]
+async fn watchers_learn_of_other_connections_but_not_of_a_gap_by_their_own() {
+    let bench = Bench::new().await;
+    let mut events = bench.store.watch(soon(), Watch::default()).await.unwrap();
     for _ in 0..20 {
-        let path = folder.path().join("jobs.db");
-        setups.spawn(async move {
-            let store = Sqlite::open(path).await?;
-            store.setup(deadline()).await?;
-            store.setup(deadline()).await?;
-            enqueue(&store, jobs(10)).await
-        });
+        enqueue(&bench.store, jobs(1)).await.unwrap();
+        assert!(!matches!(events.next().await, Some(Event::Gap)));
     }
-    while let Some(done) = setups.join_next().await {
-        assert_eq!(done.unwrap().unwrap(), 10);
-    }
-    assert_eq!(total(&store(folder.path()).await).await, 200);
+    let other = open(bench.file()).await;
+    enqueue(&other, jobs(1)).await.unwrap();
+    while events.next().await != Some(Event::Gap) {}
+    bench.store.close().await;
+    while events.next().await.is_some() {}
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn handles_on_one_file_never_get_in_each_others_way() {
-    let folder = tempfile::tempdir().unwrap();
-    enqueue(&store(folder.path()).await, jobs(3_000)).await.unwrap();
-    let mut workers = tokio::task::JoinSet::new();
-    for _ in 0..6 {
-        let path = folder.path().to_path_buf();
-        workers.spawn(async move {
-            let store = store(&path).await;
-            let mut mine = Vec::new();
-            loop {
-                let claimed = claim(&store, 20).await.jobs;
-                if claimed.is_empty() {
-                    return mine;
-                }
-                succeed(&store, &claimed).await;
-                mine.extend(claimed.iter().map(|leased| leased.job.id));
-            }
-        });
-    }
-    let all: Vec<_> = workers.join_all().await.into_iter().flatten().collect();
-    assert_eq!((all.len(), all.iter().collect::<BTreeSet<_>>().len()), (3_000, 3_000));
+/// The variable by which a child process of these tests knows its file.
+const CHILD: &str = "LEASEHOLD_SQLITE_CHILD";
+
+/// Runs one of these tests as a process of its own.
+fn spawn(test: &str, bench: &Bench) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture", "--test-threads=1"])
+        .env(CHILD, bench.file())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+/// The ids that a child tells.
+fn told(child: &mut Child) -> impl Iterator<Item = JobId> + use<> {
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    // The first may stand behind what the test runner says.
+    lines.map_while(Result::ok).filter_map(|line| line.rsplit_once("job ")?.1.parse().ok())
 }
 
 #[tokio::test]
-async fn what_was_acknowledged_is_there_after_reopening() {
-    let folder = tempfile::tempdir().unwrap();
-    let first = store(folder.path()).await;
-    enqueue(&first, jobs(100)).await.unwrap();
-    let held = claim(&first, 10).await.jobs;
-    drop(first);
-    let again = store(folder.path()).await;
-    assert_eq!((total(&again).await, claim(&again, 1_000).await.jobs.len()), (100, 90));
-    succeed(&again, &held).await;
-}
-
-#[tokio::test]
-async fn a_job_of_the_callers_transaction_is_there_only_if_it_commits() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = store(folder.path()).await;
-    let url = format!("sqlite:{}", folder.path().join("jobs.db").display());
-    let mut conn = SqliteConnection::connect(&url).await.unwrap();
-    sqlx::raw_sql("CREATE TABLE orders (id INTEGER PRIMARY KEY)").execute(&mut conn).await.unwrap();
-    for commit in [false, true] {
-        let new = jobs(3);
-        let ids: Vec<JobId> = new.iter().map(|job| job.id).collect();
-        let mut tx = conn.begin().await.unwrap();
-        sqlx::query("INSERT INTO orders VALUES (1)").execute(&mut *tx).await.unwrap();
-        let answers = store.enqueue_in(&mut tx, new).await.unwrap();
-        assert!(answers.iter().all(leasehold_core::backend::Enqueued::is_created));
-        assert_eq!(found(&store, &ids).await, 0, "seen before the commit");
-        if commit {
-            tx.commit().await.unwrap()
-        } else {
-            tx.rollback().await.unwrap()
-        }
-        assert_eq!(found(&store, &ids).await, if commit { 3 } else { 0 });
-    }
-    let mut large = jobs(1);
-    large[0].payload = vec![0; 2 << 20].into();
-    let mut tx = conn.begin().await.unwrap();
-    let error = store.enqueue_in(&mut tx, large).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::TooLarge, "input is checked on this way in, too");
-}
-
-/// How many of these jobs there are.
-async fn found(store: &Sqlite, ids: &[JobId]) -> usize {
-    let found = store.find(deadline(), Find { ids: ids.to_vec() }).await.unwrap();
-    found.iter().filter(|job| job.is_some()).count()
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn calls_that_are_dropped_leave_all_usable_and_cross_no_answers() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = store(folder.path()).await;
-    let mut sent = BTreeSet::new();
-    for polls in 1..200 {
-        let new = jobs(2);
-        sent.extend(new.iter().map(|job| job.id));
-        drop_after(polls % 20, enqueue(&store, new)).await;
-        drop_after(polls % 7, claim(&store, 3)).await;
-        let own = jobs(1);
-        let id = own[0].id;
-        enqueue(&store, own).await.unwrap();
-        let found = store.find(deadline(), Find { ids: vec![id] }).await.unwrap();
-        assert_eq!(found[0].as_ref().map(|job| job.id), Some(id), "an answer of another call");
-    }
-    total(&store).await;
-}
-
-/// Polls a future so many times, then drops it.
-async fn drop_after<T>(polls: usize, call: impl Future<Output = T>) {
-    let mut call = pin!(call);
-    for _ in 0..polls {
-        let done = std::future::poll_fn(|context| Poll::Ready(call.as_mut().poll(context).is_ready())).await;
-        if done {
+async fn child_that_works() {
+    let Ok(file) = std::env::var(CHILD) else { return };
+    let store = open(file.into()).await;
+    loop {
+        let claimed = claim(&store, 7).await;
+        if claimed.jobs.is_empty() {
             return;
         }
-        tokio::task::yield_now().await;
+        settle(&store, &claimed).await;
+        claimed.jobs.iter().for_each(|leased| println!("job {}", leased.job.id));
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_processes_share_the_work() {
+    let bench = Bench::new().await;
+    let jobs = jobs(1_000);
+    let ids: HashSet<_> = jobs.iter().map(|job| job.id).collect();
+    enqueue(&bench.store, jobs).await.unwrap();
+    let mut children: Vec<_> = (0..4).map(|_| spawn("sharing::child_that_works", &bench)).collect();
+    let worked: Vec<_> = children.iter_mut().flat_map(|child| told(child).collect::<Vec<_>>()).collect();
+    for mut child in children {
+        assert!(child.wait().unwrap().success());
+    }
+    assert_eq!(worked.len(), 1_000, "no job is given out twice");
+    assert_eq!(worked.into_iter().collect::<HashSet<_>>(), ids);
+    assert_eq!(counts(&bench.store).await.of(State::Succeeded), 1_000);
+}
+
+#[tokio::test]
+async fn child_that_enqueues() {
+    let Ok(file) = std::env::var(CHILD) else { return };
+    let store = open(file.into()).await;
+    loop {
+        for answer in enqueue(&store, jobs(3)).await.unwrap() {
+            println!("job {}", answer.job);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_acknowledged_survives_a_killed_process() {
+    let bench = Bench::new().await;
+    for _ in 0..3 {
+        let mut child = spawn("sharing::child_that_enqueues", &bench);
+        let mut told = told(&mut child);
+        let mut acknowledged: Vec<_> = told.by_ref().take(100).collect();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        acknowledged.extend(told);
+        let found = bench.store.find(soon(), Find { ids: acknowledged }).await.unwrap();
+        assert!(found.len() >= 100 && found.iter().all(Option::is_some));
+    }
+    let counts = counts(&bench.store).await;
+    assert_eq!(counts.of(State::Queued) % 3, 0, "a batch is there as a whole or not at all");
 }

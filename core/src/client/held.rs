@@ -11,7 +11,9 @@ use super::store::Store;
 use crate::backend::{Answer, Renew, Renewal, Renewed, Settle, Settlement, Verdict};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::{JobRecord, LeasedJob, Payload, Progress, Reason};
-use crate::policy::{Decision, HandlerError, JobFailure, LeaseTimes, Outcome, RetryPolicy, after_attempt};
+use crate::policy::{
+    Decision, HandlerError, JobFailure, LeaseTimes, Outcome, RetryPolicy, after_attempt, after_refusal,
+};
 use crate::time::Deadline;
 use crate::worker::panics::message;
 
@@ -24,6 +26,9 @@ pub(super) type Abandoned = Arc<Mutex<Vec<Settlement>>>;
 /// Dropped unended, it is given back with its attempt when its [`Consumer`](super::Consumer) is next used,
 /// or taken back when its lease runs out.
 ///
+/// An end that the store did not answer is handed in again when the consumer is next used or closed. One that it
+/// refused, such as a result that is too large, would be refused again: the job fails for it instead.
+///
 /// Every method that ends it fails with [`Conflict`](ErrorKind::Conflict) if the lease was lost: somebody
 /// else may run the job by then, and nothing was changed (clause C2).
 #[must_use = "a held job that is dropped is given back"]
@@ -34,7 +39,8 @@ pub struct HeldJob {
     asked_at: Instant,
     policy: RetryPolicy,
     abandoned: Abandoned,
-    ended: bool,
+    /// What is handed in when this is dropped; none once it has ended.
+    last_words: Option<Settlement>,
 }
 
 impl HeldJob {
@@ -45,7 +51,10 @@ impl HeldJob {
         policy: RetryPolicy,
         abandoned: Abandoned,
     ) -> Self {
-        Self { store, leased, asked_at, policy, abandoned, ended: false }
+        let verdict = Verdict::Release { reason: Reason::Released, delay: Duration::ZERO };
+        let (job, token) = (leased.job.id, leased.token);
+        let last_words = Some(Settlement { job, token, verdict, failure: None });
+        Self { store, leased, asked_at, policy, abandoned, last_words }
     }
 
     /// Whether the lease is fresh, or could be renewed.
@@ -128,14 +137,25 @@ impl HeldJob {
     pub async fn end(mut self, outcome: Outcome) -> Result<()> {
         let Decision { verdict, failure } =
             after_attempt(outcome, &self.leased.job, &self.policy, fastrand::f64());
-        let settlement = Settlement { job: self.leased.job.id, token: self.leased.token, verdict, failure };
-        let request = Settle { settlements: vec![settlement] };
-        let answers = self.store.backend().settle(self.store.deadline(), request).await?;
-        // An error leaves it unended, and so given back; a lost lease leaves nothing to give back.
-        self.ended = true;
-        match answers.first() {
-            Some(Answer::Applied | Answer::AlreadyApplied) => Ok(()),
-            _ => Err(self.lost()),
+        let mut settlement =
+            Settlement { job: self.leased.job.id, token: self.leased.token, verdict, failure };
+        let request = Settle { settlements: vec![settlement.clone()] };
+        match self.store.backend().settle(self.store.deadline(), request).await {
+            Ok(answers) => {
+                self.last_words = None;
+                match answers.first() {
+                    Some(Answer::Applied | Answer::AlreadyApplied) => Ok(()),
+                    _ => Err(self.lost()),
+                }
+            }
+            Err(error) => {
+                if error.is_refusal() {
+                    let Decision { verdict, failure } = after_refusal(&error);
+                    (settlement.verdict, settlement.failure) = (verdict, failure);
+                }
+                self.last_words = Some(settlement);
+                Err(error)
+            }
         }
     }
 
@@ -208,7 +228,7 @@ impl HeldJob {
                 Ok(*cancel_requested)
             }
             _ => {
-                self.ended = true;
+                self.last_words = None;
                 Err(self.lost())
             }
         }
@@ -225,10 +245,7 @@ impl HeldJob {
 
 impl Drop for HeldJob {
     fn drop(&mut self) {
-        if !self.ended {
-            let verdict = Verdict::Release { reason: Reason::Released, delay: Duration::ZERO };
-            let settlement =
-                Settlement { job: self.leased.job.id, token: self.leased.token, verdict, failure: None };
+        if let Some(settlement) = self.last_words.take() {
             self.abandoned.lock().unwrap_or_else(PoisonError::into_inner).push(settlement);
         }
     }

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::backoff::Backoff;
 use super::outcome::{Decision, JobFailure, Outcome};
 use crate::backend::{ExpiredLease, NewFailure, Verdict};
+use crate::error::Error;
 use crate::job::{JobRecord, Reason};
 use crate::limits;
 
@@ -100,6 +101,14 @@ fn after_failure(failure: JobFailure, job: &JobRecord, policy: &RetryPolicy, rol
 /// The longest wait there is, in place of a longer one: a store would refuse that, and the job be stranded.
 fn at_most(delay: Duration) -> Duration {
     delay.min(limits::SPAN)
+}
+
+/// Decides what becomes of a job whose end was refused for what the handler returned, such as a result that is
+/// too large: run again, it would be refused again.
+pub fn after_refusal(error: &Error) -> Decision {
+    let reason = Reason::Error;
+    let failure = NewFailure { reason, class: "refused".into(), message: error.to_string() };
+    Decision { verdict: Verdict::Fail { reason }, failure: Some(failure) }
 }
 
 /// Decides what becomes of a job whose lease ran out (clauses C3, C4, C5).

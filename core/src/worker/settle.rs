@@ -8,10 +8,9 @@ use tokio::time::Instant;
 
 use super::held::Entry;
 use super::shared::Shared;
-use crate::backend::{Answer, NewFailure, Settle, Settlement, Verdict};
+use crate::backend::{Answer, Settle, Settlement, Verdict};
 use crate::error::Error;
-use crate::job::Reason;
-use crate::policy::Backoff;
+use crate::policy::{Backoff, Decision, after_refusal};
 
 /// How many settlements go to the store in one call.
 const BATCH: usize = 1_000;
@@ -100,14 +99,12 @@ impl Shared {
     }
 }
 
-/// Has the job fail for what its handler returned, such as a result that is too large: run again, it would be
-/// refused again. Answers whether it was not to fail anyway.
+/// Has the job fail instead. Answers whether it was not to fail anyway.
 fn fail_instead(settlement: &mut Settlement, error: &Error) -> bool {
     if let Verdict::Fail { .. } = settlement.verdict {
         return false;
     }
-    let reason = Reason::Error;
-    settlement.verdict = Verdict::Fail { reason };
-    settlement.failure = Some(NewFailure { reason, class: "refused".into(), message: error.to_string() });
+    let Decision { verdict, failure } = after_refusal(error);
+    (settlement.verdict, settlement.failure) = (verdict, failure);
     true
 }
