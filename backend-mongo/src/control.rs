@@ -199,28 +199,27 @@ async fn try_write(
     action: &Action,
 ) -> Done<HashSet<JobId>> {
     let (db, call) = (session.db, Uuid::new_v4());
+    let all = record::ids(jobs.iter().map(|(i, _)| &ids[*i]));
+    if matches!(action, Action::Delete) {
+        // The transaction reads and removes the same: nothing has to be marked.
+        let ended = doc! {"$match": {"_id": {"$in": all}, "state": {"$ne": RUNNING}}};
+        return Ok(remove_found(session, vec![ended, doc! {"$project": {"queue": 1}}], usize::MAX).await?.0);
+    }
     let changes = jobs.iter().map(|(_, job)| Change::one(as_read(job), update(db, job, action, &call)));
     let written = session.update(Kept::Jobs, changes.collect()).await?;
     if let Some((_, code, what)) = written.failed.iter().find(|(_, code, _)| *code != DUPLICATE) {
         let (kind, message) = by_code(*code, what);
         return Err(Error::new(kind, message).into());
     }
-    let all = record::ids(jobs.iter().map(|(i, _)| &ids[*i]));
     let marked = vec![
         doc! {"$match": {"_id": {"$in": all}, "amended": record::uuid(&call)}},
         doc! {"$project": {"_id": 1}},
     ];
     let written: HashSet<JobId> =
         session.read(Kept::Jobs, marked).await?.iter().filter_map(record::id).collect();
-    if matches!(action, Action::Delete | Action::Move { .. }) {
-        let mut left: BTreeMap<&str, i64> = BTreeMap::new();
-        for (_, job) in jobs.iter().filter(|(i, _)| written.contains(&ids[*i])) {
-            *left.entry(job.get_str("queue").unwrap_or_default()).or_default() += 1;
-        }
-        count_out(session, left).await?;
-    }
-    if matches!(action, Action::Delete) {
-        remove(session, &written).await?;
+    if matches!(action, Action::Move { .. }) {
+        let moved = jobs.iter().filter(|(i, _)| written.contains(&ids[*i])).map(|(_, job)| *job);
+        count_out(session, moved).await?;
     }
     Ok(written)
 }
@@ -232,7 +231,11 @@ async fn remove(session: &mut Session<'_>, jobs: &HashSet<JobId>) -> Done<u64> {
 }
 
 /// Counts jobs that leave their queues (clause S2).
-async fn count_out(session: &mut Session<'_>, left: BTreeMap<&str, i64>) -> Done<()> {
+async fn count_out<'a>(session: &mut Session<'_>, jobs: impl Iterator<Item = &'a Document>) -> Done<()> {
+    let mut left: BTreeMap<&str, i64> = BTreeMap::new();
+    for job in jobs {
+        *left.entry(job.get_str("queue").unwrap_or_default()).or_default() += 1;
+    }
     let count = |(queue, n): (&str, i64)| {
         let mut change = Change::one(doc! {"_id": queue}, doc! {"$inc": {"deleted": n}});
         change.upsert = true;
@@ -353,21 +356,22 @@ pub(crate) async fn prune(db: &Db, request: Prune) -> Done<Pruned> {
         "$expr": {"$lt": ["$seen_at", {"$subtract": [db.now(), millis(request.workers_after)]}]},
     };
     let workers = db.plain().delete(Kept::Workers, gone).await?;
-    Ok(Pruned { jobs, workers, more })
+    Ok(Pruned { jobs: jobs.len() as u64, workers, more })
 }
 
-async fn remove_found(session: &mut Session<'_>, pipeline: Vec<Document>, limit: usize) -> Done<(u64, bool)> {
+/// Removes the first jobs that a pipeline finds, and tells which, and whether there are more.
+async fn remove_found(
+    session: &mut Session<'_>,
+    pipeline: Vec<Document>,
+    limit: usize,
+) -> Done<(HashSet<JobId>, bool)> {
     let mut found = session.read(Kept::Jobs, pipeline).await?;
     let more = found.len() > limit;
     found.truncate(limit);
-    let mut left: BTreeMap<&str, i64> = BTreeMap::new();
-    for job in &found {
-        *left.entry(job.get_str("queue").unwrap_or_default()).or_default() += 1;
-    }
-    if found.is_empty() {
-        return Ok((0, more));
-    }
-    count_out(session, left).await?;
     let ids: HashSet<JobId> = found.iter().filter_map(record::id).collect();
-    Ok((remove(session, &ids).await?, more))
+    if !ids.is_empty() {
+        count_out(session, found.iter()).await?;
+        remove(session, &ids).await?;
+    }
+    Ok((ids, more))
 }
