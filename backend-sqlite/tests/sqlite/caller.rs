@@ -18,9 +18,9 @@ async fn jobs_are_there_if_and_only_if_the_caller_commits() {
         assert!(answers.iter().all(leasehold_core::backend::Enqueued::is_created));
         assert_eq!(counts(&bench.store).await.total(), 0, "nobody else sees them yet");
         if commit {
-            transaction.commit().await.unwrap()
+            transaction.commit().await.unwrap();
         } else {
-            transaction.rollback().await.unwrap()
+            transaction.rollback().await.unwrap();
         }
         let orders: i64 =
             sqlx::query_scalar("SELECT count(*) FROM orders").fetch_one(&mut theirs).await.unwrap();
