@@ -110,6 +110,11 @@ impl Error {
         self.0.kind.is_transient()
     }
 
+    /// Whether the request itself is at fault, so that it fails however often it is made.
+    pub(crate) fn is_refusal(&self) -> bool {
+        matches!(self.0.kind, ErrorKind::InvalidInput | ErrorKind::TooLarge)
+    }
+
     /// The operation that failed, by the name of its contract method.
     pub fn operation(&self) -> Option<&'static str> {
         self.0.operation

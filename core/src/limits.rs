@@ -1,17 +1,26 @@
 //! How large things may be. Checked once, in front of every store, by [`layer::Check`](crate::layer::Check).
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// The longest name of a queue, kind, tag or worker, in bytes of UTF-8.
 pub const NAME_BYTES: usize = 128;
-/// The longest unique key or limit key, in bytes of UTF-8.
+/// The longest unique key, limit key, name of a header, class of an error or name of a host, in bytes of UTF-8.
 pub const KEY_BYTES: usize = 256;
+/// The longest [`Cursor`](crate::backend::Cursor), in bytes.
+pub const CURSOR_BYTES: usize = 4_096;
+/// Who paused a queue, and why, in bytes each; what is longer is cut, not refused.
+pub const NOTE_BYTES: usize = 1_024;
 /// The lowest and highest priority. Bounded so that a store can visit every priority of a queue in a claim.
-pub const PRIORITY: std::ops::RangeInclusive<i16> = -1_000..=1_000;
+pub const PRIORITY: RangeInclusive<i16> = -1_000..=1_000;
 /// The shortest and longest lease.
-pub const LEASE: std::ops::RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_hours(24);
-/// The longest run of one attempt.
-pub const TIMEOUT: Duration = Duration::from_hours(24 * 30);
+pub const LEASE: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_hours(24);
+/// The shortest and longest run of one attempt.
+pub const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_hours(24 * 30);
+/// How rarely and how often a worker may look for jobs, or for leases that ran out.
+pub const INTERVAL: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_hours(24);
+/// How many jobs one worker may run at once.
+pub const CONCURRENCY: RangeInclusive<usize> = 1..=100_000;
 /// The longest delay, period or retention: a hundred years.
 pub const SPAN: Duration = Duration::from_hours(24 * 36_525);
 /// How many attempts a job may be given.
@@ -31,7 +40,7 @@ pub struct Limits {
     pub batch_bytes: usize,
     /// Items of one batched call. Defaults to 10,000.
     pub batch: usize,
-    /// Items of one page of a list. Defaults to 1,000.
+    /// Items of one page of a list, and of each list of names in a request. Defaults to 1,000.
     pub page: usize,
     /// Tags of one job. Defaults to 32.
     pub tags: usize,

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::limits::{KEY_BYTES, NAME_BYTES};
 
 /// What every name keeps to, whatever it names.
-fn check(what: &str, text: &str, limit: usize) -> Result<()> {
+pub(crate) fn check(what: &str, text: &str, limit: usize) -> Result<()> {
     if text.is_empty() {
         return Err(Error::invalid(format!("{what} is empty; give it at least one character")));
     }
@@ -19,7 +19,7 @@ fn check(what: &str, text: &str, limit: usize) -> Result<()> {
     }
     if let Some(bad) = text.chars().find(|c| c.is_control()) {
         return Err(Error::invalid(format!(
-            "{what} contains the control character {}",
+            "{what} contains the control character {}; leave it out",
             bad.escape_unicode()
         )));
     }

@@ -28,10 +28,15 @@ pub async fn enqueued(store: &Store, kind: &str) -> Result<Vec<JobRecord>> {
 /// Asserts that exactly one job of a kind is in the store, and returns its record; with `args`, exactly one
 /// with these arguments; with `count`, that there are so many.
 ///
-/// ```ignore
+/// ```
+/// # #[derive(serde::Serialize)] struct SendMail { to: String }
+/// # async fn example(store: leasehold_core::Store) {
+/// use leasehold_core::assert_enqueued;
+///
 /// let job = assert_enqueued!(store, "send_mail");
-/// assert_enqueued!(store, "send_mail", args = SendMail { to: "ann".into() });
+/// assert_enqueued!(store, "send_mail", args = SendMail { to: "ann@example.org".into() });
 /// assert_enqueued!(store, "send_mail", count = 3);
+/// # }
 /// ```
 #[macro_export]
 macro_rules! assert_enqueued {

@@ -1,9 +1,17 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::{FutureExt, StreamExt, TryStreamExt};
+use leasehold_core::layer::Operation;
 use leasehold_core::policy::BoxError;
-use leasehold_core::{ErrorKind, JobRecord, Payload, Progress, Queue, Reason, State, Store};
+use leasehold_core::testing::{Chaos, Faults, enqueued};
+use leasehold_core::{ErrorKind, JobArgs, JobRecord, Limits, Payload, Progress, Queue, Reason, State, Store};
 
+use leasehold_memory::Memory;
+
+use crate::probe::{Fate, Probe};
+use crate::worker::enqueue;
 use crate::{Add, store};
 
 async fn with_one_job() -> (Store, Queue) {
@@ -122,4 +130,111 @@ async fn streams_jobs_as_they_come() {
     let (done, ()) = tokio::join!(consuming, producer);
     done.unwrap();
     assert_eq!(queue.counts().await.unwrap().of(State::Succeeded), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_whose_answer_is_lost_is_found_again() {
+    let probe = Probe::quiet();
+    let store = probe.store();
+    enqueue(&store, 1, 0).await;
+    let mut consumer = store.queue("sums").unwrap().consumer();
+    probe.set(|op| if op == Operation::Claim { Fate::Lose } else { Fate::Pass });
+    consumer.next().await.unwrap_err();
+    probe.set(|_| Fate::Pass);
+    consumer.next().await.unwrap().expect("the job").complete(None).await.unwrap();
+
+    enqueue(&store, 2, 0).await;
+    probe.set(|op| if op == Operation::Claim { Fate::Lose } else { Fate::Pass });
+    let _ = tokio::time::timeout(Duration::from_millis(5), consumer.next()).await;
+    probe.set(|_| Fate::Pass);
+    consumer.close().await.unwrap();
+    assert_eq!(enqueued(&store, Add::KIND).await.unwrap()[1].state, State::Queued);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_could_not_be_given_back_is_given_back_later() {
+    let probe = Probe::quiet();
+    let store = probe.store();
+    enqueue(&store, 1, 0).await;
+    let mut consumer = store.queue("sums").unwrap().consumer();
+    drop(consumer.next().await.unwrap());
+    probe.set(|op| if op == Operation::Settle { Fate::Refuse(ErrorKind::Unavailable) } else { Fate::Pass });
+    consumer.next().await.unwrap_err();
+    probe.set(|_| Fate::Pass);
+    assert!(consumer.next().await.unwrap().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_scope_goes_on_while_a_renewal_hangs_and_ends_before_the_lease() {
+    let probe = Probe::quiet();
+    let store = probe.store();
+    enqueue(&store, 1, 0).await;
+    let mut consumer = store.queue("sums").unwrap().consumer().lease(Duration::from_secs(3));
+    let held = consumer.next().await.unwrap().unwrap();
+    let begun = tokio::time::Instant::now();
+    probe.set(|op| if op == Operation::Renew { Fate::Hang } else { Fate::Pass });
+    let beats = Arc::new(AtomicUsize::new(0));
+    let counted = beats.clone();
+    let error = held
+        .run(|_| async move {
+            for _ in 0..1_000 {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                counted.fetch_add(1, Ordering::SeqCst);
+            }
+            Ok::<_, BoxError>(None)
+        })
+        .await
+        .unwrap_err();
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?} {error}", begun.elapsed());
+    assert!(beats.load(Ordering::SeqCst) >= 25, "{beats:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waited_too_long_in_a_consumer_is_not_handed_out() {
+    let store = store();
+    enqueue(&store, 1, 0).await;
+    enqueue(&store, 2, 0).await;
+    let mut consumer = store.queue("sums").unwrap().consumer().lease(Duration::from_secs(3)).prefetch(2);
+    let first = consumer.next().await.unwrap().unwrap();
+    first
+        .run(|_| async {
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            Ok::<_, BoxError>(None)
+        })
+        .await
+        .unwrap();
+    crate::worker::recover(&store).await;
+    match consumer.next().await.unwrap() {
+        None => {}
+        Some(held) => held.complete(None).await.unwrap(),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_end_that_was_not_answered_is_handed_in_again() {
+    let chaos = Arc::new(Chaos::new(Arc::new(Memory::new()), Faults::default(), 7));
+    let store = Store::with_limits(chaos.clone(), Limits::default());
+    let queue = store.queue("sums").unwrap();
+    queue.enqueue(Add { a: 1, b: 2 }).await.unwrap();
+    let mut consumer = queue.consumer();
+    let held = consumer.next().await.unwrap().unwrap();
+    chaos.set(Faults { request_lost: 1.0, ..Faults::default() });
+    let error = held.complete(Some(Payload::json(&3).unwrap())).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unknown);
+    chaos.set(Faults::default());
+    consumer.close().await.unwrap();
+    let job = only(&store).await;
+    assert_eq!((job.state, job.result.unwrap().parse::<u64>().unwrap()), (State::Succeeded, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_result_that_is_too_large_fails_the_job_for_good() {
+    let (store, queue) = with_one_job().await;
+    let mut consumer = queue.consumer();
+    let held = consumer.next().await.unwrap().unwrap();
+    let error = held.complete(Some(vec![0; 2 << 20].into())).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TooLarge);
+    assert!(consumer.next().await.unwrap().is_none());
+    let job = only(&store).await;
+    assert_eq!((job.state, job.last_failure().unwrap().class.as_str()), (State::Failed, "refused"));
 }

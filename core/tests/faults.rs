@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use leasehold_core::backend::{Claim, StopWorkers};
+use leasehold_core::backend::{Claim, Level, LogSource, StopWorkers};
+use leasehold_core::layer::Operation;
 use leasehold_core::policy::BoxError;
 use leasehold_core::testing::{Chaos, Faults, ManualClock, enqueued, run_all};
 use leasehold_core::worker::{Args, Json, State as Shared};
@@ -12,9 +13,10 @@ use leasehold_core::{Attempt, JobArgs, Limits, NewJob, Reason, State, Store, Wor
 use leasehold_memory::Memory;
 use tokio::sync::Notify;
 
+use crate::probe::{Fate, Probe};
 use crate::{Add, store};
 
-use crate::worker::{add, builder, enqueue, recover};
+use crate::worker::{add, builder, enqueue, only, recover};
 
 #[tokio::test(start_paused = true)]
 async fn a_graceful_stop_finishes_within_its_grace_and_gives_the_rest_back() {
@@ -196,4 +198,71 @@ async fn a_claim_whose_answer_is_lost_strands_nothing() {
     let claim = Claim::new(WorkerId::generate(), [queue], 1, Duration::from_secs(30));
     let claimed = store.backend().claim(Default::default(), claim).await.unwrap();
     assert_eq!((claimed.jobs.len(), claimed.jobs[0].job.attempt), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handler_that_blocks_its_thread_does_not_block_the_stop() {
+    let store = store().patience(Duration::from_millis(100));
+    enqueue(&store, 1, 0).await;
+    let (free, block) = std::sync::mpsc::channel::<()>();
+    let (begin, mut begun) = tokio::sync::mpsc::channel(1);
+    let blocking = move |block: Shared<Mutex<std::sync::mpsc::Receiver<()>>>| {
+        let begin = begin.clone();
+        async move {
+            begin.send(()).await.unwrap();
+            let _ = block.lock().unwrap().recv();
+        }
+    };
+    let worker = builder(&store).grace(Duration::ZERO).state(Mutex::new(block)).handle(Add::KIND, blocking);
+    let worker = worker.build().unwrap().start();
+    begun.recv().await.unwrap();
+    let stopped = tokio::time::timeout(Duration::from_secs(10), worker.stop()).await;
+    drop(free);
+    stopped.expect("it ends").unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_is_told_before_the_grace_is_over() {
+    let store = store();
+    enqueue(&store, 1, 0).await;
+    async fn h(attempt: Attempt) -> Result<(), BoxError> {
+        attempt.cancelled().await;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        attempt.log(Level::Info, "checkpoint");
+        Err("told to end".into())
+    }
+    let worker = builder(&store).grace(Duration::from_secs(30)).handle(Add::KIND, h).build().unwrap().start();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    worker.stop().await.unwrap();
+    let job = only(&store).await;
+    assert_eq!((job.state, job.attempt, job.reason), (State::Queued, 0, Some(Reason::Interrupted)));
+    assert_eq!(store.logs(LogSource::Job(job.id), 0, 10).await.unwrap().lines.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_whose_answer_is_lost_for_long_is_found_again() {
+    let probe = Probe::quiet();
+    let store = probe.store();
+    let job = enqueue(&store, 1, 0).await;
+    probe.set(|op| if op == Operation::Claim { Fate::Lose } else { Fate::Pass });
+    let worker = builder(&store).handle(Add::KIND, add).build().unwrap().start();
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    probe.set(|_| Fate::Pass);
+    let done = store.wait(job, Duration::from_secs(10)).await.unwrap();
+    assert_eq!((done.state, done.attempt, done.crashes), (State::Succeeded, 1, 0));
+    worker.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_whose_answer_is_lost_is_given_back_at_the_end() {
+    let probe = Probe::quiet();
+    let store = probe.store();
+    enqueue(&store, 1, 0).await;
+    probe.set(|op| if op == Operation::Claim { Fate::Lose } else { Fate::Pass });
+    let worker = builder(&store).handle(Add::KIND, add).build().unwrap().start();
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    probe.set(|_| Fate::Pass);
+    worker.stop().await.unwrap();
+    let job = only(&store).await;
+    assert!(job.state == State::Succeeded || (job.state, job.attempt) == (State::Queued, 0), "{job:?}");
 }

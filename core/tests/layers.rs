@@ -2,15 +2,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use leasehold_core::backend::{
-    Backend, Claim, Counts, Enqueue, LogAppend, NewLine, Renew, Settle, Settlement, Verdict,
+    Action, AppendLogs, Backend, Claim, Counts, Cursor, Enqueue, Filter, LogAppend, NewLine, Prune, Renew,
+    Settle, Settlement, StopWorkers, Verdict, Watch,
 };
 use leasehold_core::layer::{Bound, Chaos, Check, Faults, Retry};
 use leasehold_core::policy::{Backoff, RetryPolicy};
 use leasehold_core::{
     ClaimId, Deadline, Due, ErrorKind, JobId, JobOptions, Keep, Kind, LimitKey, Limits, NewJob, Payload,
-    QueueName, Reason, Retention, Tag, Timestamp, UniqueKey, UniqueScope, WorkerId,
+    QueueName, Reason, Retention, State, Tag, Timestamp, UniqueKey, UniqueScope, WorkerId,
 };
 use leasehold_memory::Memory;
+
+use crate::probe::{Fate, Probe};
+use crate::store;
 
 fn job() -> NewJob {
     NewJob::new(Kind::new("k").unwrap(), Payload::EMPTY)
@@ -152,4 +156,70 @@ async fn a_store_that_hangs_is_left_at_the_deadline() {
     assert_eq!((error.kind(), begun.elapsed()), (ErrorKind::Unknown, Deadline::DEFAULT));
     let error = hanging.counts(Deadline::default(), Counts::default()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_try_that_was_not_answered_leaves_the_call_unknown() {
+    for last in [ErrorKind::Unavailable, ErrorKind::Full] {
+        let mut calls = 0;
+        let probe = Probe::new(move |_| {
+            calls += 1;
+            if calls == 1 { Fate::Lose } else { Fate::Refuse(last) }
+        });
+        let error = enqueue(&Retry::new(Arc::new(probe)), vec![job()]).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unknown, "{error:?}");
+    }
+    let refused = Probe::new(|_| Fate::Refuse(ErrorKind::Full));
+    let error = enqueue(&Retry::new(Arc::new(refused)), vec![job()]).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Full);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_begins_after_its_deadline_never_reaches_the_store() {
+    let late = Bound::new(Arc::new(Probe::new(|_| Fate::Panic)));
+    let error =
+        late.enqueue(Deadline::after(Duration::ZERO), Enqueue { jobs: vec![job()] }).await.unwrap_err();
+    assert_eq!((error.kind(), error.operation()), (ErrorKind::Unavailable, Some("enqueue")));
+}
+
+#[tokio::test]
+async fn checks_what_is_asked_and_what_is_said() {
+    let store = store();
+    let long = || "x".repeat(100_000);
+    let names = || vec![QueueName::default(); 5_000];
+    let filters: [fn(&mut Filter); 6] = [
+        |f| f.payload_contains = Some("x".repeat(2 << 20)),
+        |f| f.error_class = Some("x".repeat(1_000)),
+        |f| f.kinds = Some(vec![Kind::new("k").unwrap(); 5_000]),
+        |f| f.tags = Some(vec![Tag::new("k").unwrap(); 5_000]),
+        |f| f.states = Some(vec![State::Failed; 5_000]),
+        |f| f.reasons = Some(vec![Reason::Error; 5_000]),
+    ];
+    for set in filters {
+        let mut filter = Filter::default();
+        set(&mut filter);
+        assert_eq!(store.list(filter.clone(), None, 10).await.unwrap_err().kind(), ErrorKind::TooLarge);
+        let mut bulk = store.amend_all(filter, Action::Cancel).await.unwrap();
+        assert_eq!(bulk.next().await.unwrap_err().kind(), ErrorKind::TooLarge);
+    }
+    let too_large = |error: leasehold_core::Error| assert_eq!(error.kind(), ErrorKind::TooLarge, "{error}");
+    too_large(store.list(Filter::default(), Some(Cursor(long())), 10).await.unwrap_err());
+    too_large(store.stop_workers(StopWorkers::Host(long())).await.unwrap_err());
+    let (backend, by) = (store.backend(), Deadline::default());
+    too_large(backend.counts(by, Counts { queues: Some(names()) }).await.unwrap_err());
+    too_large(backend.watch(by, Watch { queues: Some(names()) }).await.err().unwrap());
+    let job = JobId::generate();
+    let append = LogAppend { job, token: ClaimId::generate().token(job), position: 0, lines: Vec::new() };
+    too_large(backend.append_logs(by, AppendLogs { appends: vec![append; 20_000] }).await.unwrap_err());
+    let prune = Prune { limit: 1, workers_after: Duration::MAX };
+    assert_eq!(backend.prune(by, prune).await.unwrap_err().kind(), ErrorKind::InvalidInput);
+
+    let queue = store.queue("q").unwrap();
+    for name in ["", "a\0", " a"] {
+        let job = self::job().header(name, "v");
+        assert_eq!(queue.enqueue(job).await.unwrap_err().kind(), ErrorKind::InvalidInput, "{name:?}");
+    }
+    queue.pause(long(), long()).await.expect("text for people is cut, not refused");
+    let pause = store.queues().await.unwrap()[0].settings.pause.clone().unwrap();
+    assert!(pause.by.len() <= 1_024 && pause.reason.len() <= 1_024);
 }

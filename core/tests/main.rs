@@ -1,11 +1,17 @@
 //! The client, the worker and the layers, on the store in memory and virtual time.
-
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::unwrap_used, reason = "a test's helpers fail the test")]
 
 mod consumer;
 mod faults;
 mod layers;
+mod leases;
+mod limits;
+mod outcomes;
+mod panics;
+mod probe;
 mod queue;
+mod storm;
+mod wakes;
 mod worker;
 
 use leasehold_core::{JobArgs, Store};

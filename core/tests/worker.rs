@@ -338,3 +338,17 @@ async fn a_worker_that_cannot_work_is_refused_when_it_is_built() {
         assert_eq!(built.unwrap_err().kind(), ErrorKind::InvalidInput);
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_worker_picks_a_job_up_at_once_by_default() {
+    let store = store();
+    let worker = builder(&store).handle(Add::KIND, add).build().unwrap().start();
+    for _ in 0..20 {
+        tokio::time::sleep(Duration::from_millis(3_700)).await;
+        let begun = tokio::time::Instant::now();
+        let job = enqueue(&store, 1, 2).await;
+        store.wait(job, Duration::from_secs(60)).await.unwrap();
+        assert!(begun.elapsed() < Duration::from_millis(15), "{:?}", begun.elapsed());
+    }
+    worker.stop().await.unwrap();
+}

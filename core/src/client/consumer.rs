@@ -1,18 +1,23 @@
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::PoisonError;
+use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::Stream;
+use tokio::time::Instant;
 
+use super::asked::Asked;
 use super::held::{Abandoned, HeldJob};
 use super::store::Store;
 use super::wake::{Wake, jittered};
-use crate::backend::{Claim, Event, KindRule, Settle, TagRule};
-use crate::error::Result;
+use crate::backend::{Claim, Event, KindRule, Settle, Settlement, TagRule};
+use crate::error::{ErrorKind, Result};
 use crate::id::WorkerId;
 use crate::job::LeasedJob;
 use crate::name::{Kind, QueueName, Tag};
 use crate::policy::RetryPolicy;
+
+/// How many jobs are given back in one call.
+const BATCH: usize = 1_000;
 
 /// Takes jobs by hand, one after the other.
 ///
@@ -36,7 +41,10 @@ pub struct Consumer {
     poll: Duration,
     prefetch: usize,
     policy: RetryPolicy,
-    ready: VecDeque<LeasedJob>,
+    /// A claim that was not answered yet.
+    asked: Option<Asked>,
+    /// What was claimed and not taken, and when it was asked for.
+    ready: VecDeque<(LeasedJob, Instant)>,
     abandoned: Abandoned,
 }
 
@@ -52,6 +60,7 @@ impl Consumer {
             poll: Duration::from_secs(1),
             prefetch: 1,
             policy: RetryPolicy::default(),
+            asked: None,
             ready: VecDeque::new(),
             abandoned: Abandoned::default(),
         }
@@ -92,8 +101,8 @@ impl Consumer {
         self
     }
 
-    /// Sets how many jobs are claimed in one call. Each lease begins then, so they should be short. Defaults
-    /// to 1.
+    /// Sets how many jobs are claimed in one call. Each lease begins then; one that is not fresh any more when its
+    /// job is taken is renewed, and a job that was lost meanwhile is skipped. Defaults to 1.
     #[must_use]
     pub fn prefetch(mut self, jobs: usize) -> Self {
         self.prefetch = jobs.max(1);
@@ -107,25 +116,55 @@ impl Consumer {
         self
     }
 
-    /// The next job, if one is due.
+    /// The next job, if one is due. Dropping the future loses nothing: the next call goes on from there.
     ///
     /// # Errors
     /// Those named at [`Store`].
     pub async fn next(&mut self) -> Result<Option<HeldJob>> {
         self.give_back().await?;
-        if self.ready.is_empty() {
+        loop {
+            let fresh = self.ready.is_empty();
+            if fresh {
+                let asked = self.asked.take().filter(Asked::may_still_hold);
+                self.claim(asked).await?;
+            }
+            while let Some(mut held) = self.take_ready() {
+                if held.is_held().await? {
+                    return Ok(Some(held));
+                }
+            }
+            if fresh {
+                return Ok(None);
+            }
+        }
+    }
+
+    async fn claim(&mut self, asked: Option<Asked>) -> Result<()> {
+        let asked = asked.unwrap_or_else(|| {
             let mut claim = Claim::new(self.worker, self.queues.clone(), self.prefetch, self.lease);
             claim.kinds = self.kinds.clone();
             claim.tags = self.tags.clone();
-            let claimed = self.store.backend().claim(self.store.deadline(), claim).await?;
-            for aside in &claimed.set_aside {
-                tracing::error!(job = ?aside.job, why = aside.why, "a record cannot be read and was set aside");
-            }
-            self.ready = claimed.jobs.into();
+            Asked::now(claim)
+        });
+        let (claim, at) = (asked.claim.clone(), asked.at);
+        // Kept until it is answered: this future may be dropped at any point (clause E4).
+        self.asked = Some(asked);
+        let answer = self.store.backend().claim(self.store.deadline(), claim).await;
+        if !answer.as_ref().is_err_and(|error| error.kind() == ErrorKind::Unknown) {
+            self.asked = None;
         }
-        let held =
-            |leased| HeldJob::new(self.store.clone(), leased, self.policy.clone(), self.abandoned.clone());
-        Ok(self.ready.pop_front().map(held))
+        let claimed = answer?;
+        for aside in &claimed.set_aside {
+            tracing::error!(job = ?aside.job, why = aside.why, "a record cannot be read and was set aside");
+        }
+        self.ready.extend(claimed.jobs.into_iter().map(|leased| (leased, at)));
+        Ok(())
+    }
+
+    fn take_ready(&mut self) -> Option<HeldJob> {
+        let (leased, asked_at) = self.ready.pop_front()?;
+        let (policy, abandoned) = (self.policy.clone(), self.abandoned.clone());
+        Some(HeldJob::new(self.store.clone(), leased, asked_at, policy, abandoned))
     }
 
     /// The next job; waits until one is due. Events make this quick, polling makes it sure.
@@ -156,18 +195,31 @@ impl Consumer {
     /// # Errors
     /// Those named at [`Store`]; the jobs are then taken back when their leases run out.
     pub async fn close(mut self) -> Result<()> {
-        for leased in std::mem::take(&mut self.ready) {
-            drop(HeldJob::new(self.store.clone(), leased, RetryPolicy::default(), self.abandoned.clone()));
+        if let Some(asked) = self.asked.take().filter(Asked::may_still_hold) {
+            self.claim(Some(asked)).await?;
+        }
+        while let Some(held) = self.take_ready() {
+            drop(held);
         }
         self.give_back().await
     }
 
     async fn give_back(&mut self) -> Result<()> {
-        let settlements = std::mem::take(&mut *self.abandoned.lock().unwrap_or_else(PoisonError::into_inner));
-        if settlements.is_empty() {
-            return Ok(());
+        let most = BATCH.min(self.store.limits().batch);
+        loop {
+            let settlements: Vec<_> = self.abandoned().iter().take(most).cloned().collect();
+            let count = settlements.len();
+            if count == 0 {
+                return Ok(());
+            }
+            self.store.backend().settle(self.store.deadline(), Settle { settlements }).await?;
+            // What was dropped meanwhile stands behind them.
+            self.abandoned().drain(..count);
         }
-        self.store.backend().settle(self.store.deadline(), Settle { settlements }).await.map(drop)
+    }
+
+    fn abandoned(&self) -> MutexGuard<'_, Vec<Settlement>> {
+        self.abandoned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -98,7 +98,8 @@ impl Bulk {
     /// Those named at [`Store`]; the same batch may then be asked for again.
     pub async fn next(&mut self) -> Result<Option<Vec<(JobId, AmendAnswer)>>> {
         let Some(after) = self.from.clone() else { return Ok(None) };
-        let select = Select::Matching { filter: self.filter.clone(), as_of: self.as_of, after, limit: BATCH };
+        let limit = BATCH.min(self.store.limits().page);
+        let select = Select::Matching { filter: self.filter.clone(), as_of: self.as_of, after, limit };
         let request = Amend { select, action: self.action.clone(), preview: self.preview };
         let amended = self.store.backend().amend(self.store.deadline(), request).await?;
         self.from = amended.next.map(Some);

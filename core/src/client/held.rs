@@ -5,12 +5,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt;
+use tokio::time::Instant;
 
 use super::store::Store;
 use crate::backend::{Answer, Renew, Renewal, Renewed, Settle, Settlement, Verdict};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::{JobRecord, LeasedJob, Payload, Progress, Reason};
-use crate::policy::{Decision, HandlerError, JobFailure, Outcome, RetryPolicy, after_attempt};
+use crate::policy::{
+    Decision, HandlerError, JobFailure, LeaseTimes, Outcome, RetryPolicy, after_attempt, after_refusal,
+};
+use crate::time::Deadline;
+use crate::worker::panics::message;
 
 /// Jobs that were dropped while held, to be given back at the next occasion.
 pub(super) type Abandoned = Arc<Mutex<Vec<Settlement>>>;
@@ -21,20 +26,50 @@ pub(super) type Abandoned = Arc<Mutex<Vec<Settlement>>>;
 /// Dropped unended, it is given back with its attempt when its [`Consumer`](super::Consumer) is next used,
 /// or taken back when its lease runs out.
 ///
+/// An end that the store did not answer is handed in again when the consumer is next used or closed. One that it
+/// refused, such as a result that is too large, would be refused again: the job fails for it instead.
+///
 /// Every method that ends it fails with [`Conflict`](ErrorKind::Conflict) if the lease was lost: somebody
 /// else may run the job by then, and nothing was changed (clause C2).
 #[must_use = "a held job that is dropped is given back"]
 pub struct HeldJob {
     store: Store,
     leased: LeasedJob,
+    /// When the claim or the latest renewal was asked for.
+    asked_at: Instant,
     policy: RetryPolicy,
     abandoned: Abandoned,
-    ended: bool,
+    /// What is handed in when this is dropped; none once it has ended.
+    last_words: Option<Settlement>,
 }
 
 impl HeldJob {
-    pub(super) fn new(store: Store, leased: LeasedJob, policy: RetryPolicy, abandoned: Abandoned) -> Self {
-        Self { store, leased, policy, abandoned, ended: false }
+    pub(super) fn new(
+        store: Store,
+        leased: LeasedJob,
+        asked_at: Instant,
+        policy: RetryPolicy,
+        abandoned: Abandoned,
+    ) -> Self {
+        let verdict = Verdict::Release { reason: Reason::Released, delay: Duration::ZERO };
+        let (job, token) = (leased.job.id, leased.token);
+        let last_words = Some(Settlement { job, token, verdict, failure: None });
+        Self { store, leased, asked_at, policy, abandoned, last_words }
+    }
+
+    /// Whether the lease is fresh, or could be renewed.
+    pub(super) async fn is_held(&mut self) -> Result<bool> {
+        if self.asked_at.elapsed() < self.times().renew {
+            return Ok(true);
+        }
+        match self.renew().await {
+            Err(error) if error.kind() == ErrorKind::Conflict => Ok(false),
+            renewed => renewed.map(|_| true),
+        }
+    }
+
+    fn times(&self) -> LeaseTimes {
+        LeaseTimes::of(self.leased.lease)
     }
 
     /// The job.
@@ -84,7 +119,7 @@ impl HeldJob {
     /// # Errors
     /// Those named at [`HeldJob`] and [`Store`].
     pub async fn renew(&mut self) -> Result<bool> {
-        self.extend(None).await
+        self.extend(None, self.store.deadline()).await
     }
 
     /// Records how far the job has come, and renews the lease. Answers whether somebody asked to cancel it.
@@ -92,7 +127,7 @@ impl HeldJob {
     /// # Errors
     /// Those named at [`HeldJob`] and [`Store`].
     pub async fn progress(&mut self, progress: Progress) -> Result<bool> {
-        self.extend(Some(progress)).await
+        self.extend(Some(progress), self.store.deadline()).await
     }
 
     /// Ends it however `outcome` and the retry policy say.
@@ -102,19 +137,32 @@ impl HeldJob {
     pub async fn end(mut self, outcome: Outcome) -> Result<()> {
         let Decision { verdict, failure } =
             after_attempt(outcome, &self.leased.job, &self.policy, fastrand::f64());
-        let settlement = Settlement { job: self.leased.job.id, token: self.leased.token, verdict, failure };
-        let request = Settle { settlements: vec![settlement] };
-        let answers = self.store.backend().settle(self.store.deadline(), request).await?;
-        // An error leaves it unended, and so given back; a lost lease leaves nothing to give back.
-        self.ended = true;
-        match answers.first() {
-            Some(Answer::Applied | Answer::AlreadyApplied) => Ok(()),
-            _ => Err(self.lost()),
+        let mut settlement =
+            Settlement { job: self.leased.job.id, token: self.leased.token, verdict, failure };
+        let request = Settle { settlements: vec![settlement.clone()] };
+        match self.store.backend().settle(self.store.deadline(), request).await {
+            Ok(answers) => {
+                self.last_words = None;
+                match answers.first() {
+                    Some(Answer::Applied | Answer::AlreadyApplied) => Ok(()),
+                    _ => Err(self.lost()),
+                }
+            }
+            Err(error) => {
+                if error.is_refusal() {
+                    let Decision { verdict, failure } = after_refusal(&error);
+                    (settlement.verdict, settlement.failure) = (verdict, failure);
+                }
+                self.last_words = Some(settlement);
+                Err(error)
+            }
         }
     }
 
     /// Runs `work` on it while the lease is kept alive, and ends it: as succeeded with what `work` returns,
     /// as failed with its error or its panic, which goes on after the job is settled.
+    ///
+    /// `work` is dropped when somebody cancels the job, and before the lease ends if it cannot be renewed.
     ///
     /// # Errors
     /// Those named at [`HeldJob`] and [`Store`].
@@ -123,27 +171,21 @@ impl HeldJob {
         F: Future<Output = Result<Option<Payload>, E>>,
         E: HandlerError,
     {
-        let mut work = std::pin::pin!(AssertUnwindSafe(work(self.leased.job.clone())).catch_unwind());
-        let ended = loop {
-            let renewal = crate::policy::LeaseTimes::of(self.leased.lease).renew;
-            tokio::select! {
-                ended = &mut work => break ended,
-                () = tokio::time::sleep(renewal) => match self.renew().await {
-                    Ok(false) => {}
-                    Ok(true) => return self.end(Outcome::Cancelled).await,
-                    Err(error) if error.is_transient() => tracing::warn!(%error, "the lease could not be renewed yet"),
-                    Err(error) => {
-                        self.ended = error.kind() == ErrorKind::Conflict;
-                        return Err(error);
-                    }
-                },
+        let work = AssertUnwindSafe(work(self.leased.job.clone())).catch_unwind();
+        let ended = tokio::select! {
+            biased;
+            ended = work => ended,
+            cancelled = self.keep() => {
+                cancelled?;
+                return self.end(Outcome::Cancelled).await;
             }
         };
         match ended {
             Ok(Ok(result)) => self.end(Outcome::Success(result)).await,
             Ok(Err(error)) => self.end(error.into_outcome()).await,
             Err(panic) => {
-                let failure = JobFailure { reason: Reason::Panic, ..JobFailure::error("panic", "panicked") };
+                let failure =
+                    JobFailure { reason: Reason::Panic, ..JobFailure::error("panic", message(&*panic)) };
                 let settled = self.end(Outcome::Failure(failure)).await;
                 if let Err(error) = settled {
                     tracing::error!(%error, "a panicked job could not be settled");
@@ -153,16 +195,42 @@ impl HeldJob {
         }
     }
 
-    async fn extend(&mut self, progress: Option<Progress>) -> Result<bool> {
+    /// Renews the lease until somebody asks to cancel the job, or until it is lost (clause C2a).
+    async fn keep(&mut self) -> Result<()> {
+        loop {
+            tokio::time::sleep_until(self.asked_at + self.times().renew).await;
+            let left = (self.asked_at + self.times().fence).saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(self.lost());
+            }
+            // A call that hangs leaves time for another.
+            let patience = (left / 2).clamp(Duration::from_millis(1), Deadline::DEFAULT);
+            match self.extend(None, Deadline::after(patience)).await {
+                Ok(false) => {}
+                Ok(true) => return Ok(()),
+                Err(error) if error.is_transient() => {
+                    tracing::warn!(%error, "the lease could not be renewed yet");
+                    tokio::time::sleep(self.leased.lease / 20).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn extend(&mut self, progress: Option<Progress>, deadline: Deadline) -> Result<bool> {
         let Self { leased: LeasedJob { job, token, lease, .. }, .. } = &*self;
         let renewal = Renewal { job: job.id, token: *token, lease: *lease, progress };
-        let request = Renew { renewals: vec![renewal] };
-        match self.store.backend().renew(self.store.deadline(), request).await?.first() {
+        let (asked_at, request) = (Instant::now(), Renew { renewals: vec![renewal] });
+        match self.store.backend().renew(deadline, request).await?.first() {
             Some(Renewed::Held { until, cancel_requested }) => {
+                self.asked_at = asked_at;
                 self.leased.job.lease_until = Some(*until);
                 Ok(*cancel_requested)
             }
-            _ => Err(self.lost()),
+            _ => {
+                self.last_words = None;
+                Err(self.lost())
+            }
         }
     }
 
@@ -177,10 +245,7 @@ impl HeldJob {
 
 impl Drop for HeldJob {
     fn drop(&mut self) {
-        if !self.ended {
-            let verdict = Verdict::Release { reason: Reason::Released, delay: Duration::ZERO };
-            let settlement =
-                Settlement { job: self.leased.job.id, token: self.leased.token, verdict, failure: None };
+        if let Some(settlement) = self.last_words.take() {
             self.abandoned.lock().unwrap_or_else(PoisonError::into_inner).push(settlement);
         }
     }

@@ -47,7 +47,8 @@ impl Store {
             }
             loop {
                 follow.wake.listen().await;
-                let page = match follow.store.logs(source, follow.after, PAGE).await {
+                let most = PAGE.min(follow.store.limits().page);
+                let page = match follow.store.logs(source, follow.after, most).await {
                     Ok(page) => page,
                     Err(error) => {
                         follow.failed = true;

@@ -1,6 +1,7 @@
 //! The handles that a program holds: [`Store`] for all jobs, [`Queue`] for those of one queue, and
 //! [`Consumer`] with its [`HeldJob`]s for working by hand. What runs handlers is [`Worker`](crate::Worker).
 
+mod asked;
 mod consumer;
 mod control;
 mod held;
@@ -10,6 +11,7 @@ mod store;
 mod wait;
 mod wake;
 
+pub(crate) use asked::Asked;
 pub use consumer::Consumer;
 pub use control::Bulk;
 pub use held::HeldJob;

@@ -55,20 +55,24 @@ impl Queue {
         }
     }
 
-    /// Enqueues many jobs, a thousand per call to the store, and answers one item per job, in order.
+    /// Enqueues many jobs, at most a thousand per call to the store, and answers one item per job, in order.
     ///
     /// # Errors
-    /// Those of [`enqueue`](Self::enqueue), for the whole. What was sent before stays; enqueuing all of them
-    /// again leaves one job each.
+    /// Those of [`enqueue`](Self::enqueue), for the whole. What was sent before stays; enqueuing the same
+    /// [`NewJob`]s again leaves one job each, while mere arguments become new jobs.
     pub async fn enqueue_all<J: IntoJob>(&self, jobs: impl IntoIterator<Item = J>) -> Result<Vec<Enqueued>> {
-        let mut answers = Vec::new();
-        let mut chunk = Vec::with_capacity(CHUNK);
+        let limits = self.store.limits();
+        let most = CHUNK.min(limits.batch).max(1);
+        let (mut answers, mut chunk, mut bytes) = (Vec::new(), Vec::new(), 0);
         for job in jobs {
-            chunk.push(job.into_job()?);
-            if chunk.len() == CHUNK {
-                answers
-                    .append(&mut self.send(std::mem::replace(&mut chunk, Vec::with_capacity(CHUNK))).await?);
+            let job = job.into_job()?;
+            let size = job.payload.len();
+            if chunk.len() == most || (bytes + size > limits.batch_bytes && !chunk.is_empty()) {
+                answers.append(&mut self.send(std::mem::take(&mut chunk)).await?);
+                bytes = 0;
             }
+            bytes += size;
+            chunk.push(job);
         }
         if !chunk.is_empty() {
             answers.append(&mut self.send(chunk).await?);

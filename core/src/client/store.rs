@@ -28,6 +28,7 @@ const PAGE: usize = 500;
 #[derive(Debug, Clone)]
 pub struct Store {
     backend: Arc<dyn Backend>,
+    limits: Limits,
     patience: Duration,
 }
 
@@ -39,7 +40,7 @@ impl Store {
 
     /// A store on `backend`, behind the standard layers, with these limits.
     pub fn with_limits(backend: Arc<dyn Backend>, limits: Limits) -> Self {
-        Self { backend: layer::standard(backend, limits), patience: Deadline::DEFAULT }
+        Self { backend: layer::standard(backend, limits.clone()), limits, patience: Deadline::DEFAULT }
     }
 
     /// Sets how long a call may take. Defaults to 5 s.
@@ -52,6 +53,11 @@ impl Store {
     /// The backend behind its layers.
     pub fn backend(&self) -> &Arc<dyn Backend> {
         &self.backend
+    }
+
+    /// How large things may be.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     /// The deadline of a call that begins now.
@@ -153,13 +159,12 @@ impl Store {
         filter: Filter,
         order: Order,
     ) -> impl Stream<Item = Result<JobRecord>> + Send + use<> {
-        let from = Some((self.clone(), None));
+        let (from, limit) = (Some((self.clone(), None)), PAGE.min(self.limits().page));
         let pages = futures::stream::try_unfold(from, move |from| {
             let filter = filter.clone();
             async move {
                 let Some((store, after)) = from else { return Ok::<_, Error>(None) };
-                let page =
-                    store.backend.list(store.deadline(), List { filter, order, after, limit: PAGE }).await?;
+                let page = store.backend.list(store.deadline(), List { filter, order, after, limit }).await?;
                 let next = page.next.map(|next| (store, Some(next)));
                 Ok(Some((futures::stream::iter(page.jobs.into_iter().map(Ok)), next)))
             }

@@ -1,67 +1,109 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::future::BoxFuture;
 use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt};
 use tokio::time::Instant;
 
 use crate::backend::{Backend, Event, Watch};
+use crate::error::Result;
+use crate::limits;
 use crate::name::QueueName;
 use crate::time::Deadline;
 
 /// How soon a stream of events that broke or could not be opened is opened again.
 const REOPEN: Duration = Duration::from_secs(1);
+/// The shortest time between two looks at the store.
+const SHORTEST: Duration = Duration::from_millis(1);
+/// How long to wait for a stream to open before the store is looked at all the same.
+const OPENING: Duration = Duration::from_millis(100);
 
 /// Waits for something to happen: an event where the store has events, else the end of a poll interval
 /// (clause F3).
 pub(crate) struct Wake {
     backend: Arc<dyn Backend>,
     queues: Option<Vec<QueueName>>,
-    stream: Option<BoxStream<'static, Event>>,
-    reopen_at: Instant,
+    source: Source,
+}
+
+/// Where the events come from.
+enum Source {
+    /// Nowhere, until then.
+    Closed(Instant),
+    /// A stream that is being opened, which a store that is slow or down may take its time for.
+    Opening(BoxFuture<'static, Result<BoxStream<'static, Event>>>),
+    /// This stream.
+    Open(BoxStream<'static, Event>),
 }
 
 impl Wake {
     /// Hears of these queues, or of all.
     pub(crate) fn new(backend: Arc<dyn Backend>, queues: Option<Vec<QueueName>>) -> Self {
-        Self { backend, queues, stream: None, reopen_at: Instant::now() }
+        Self { backend, queues, source: Source::Closed(Instant::now()) }
     }
 
     /// Opens the stream if it is not open. To be called before the store is looked at, so that what happens
-    /// between the look and the wait is heard.
+    /// between the look and the wait is heard; what was heard before the look is forgotten.
     pub(crate) async fn listen(&mut self) {
-        if self.stream.is_some() || Instant::now() < self.reopen_at {
-            return;
+        if matches!(self.source, Source::Closed(until) if until <= Instant::now()) {
+            let (backend, queues) = (self.backend.clone(), self.queues.clone());
+            let opening = async move { backend.watch(Deadline::default(), Watch { queues }).await };
+            self.source = Source::Opening(opening.boxed());
         }
-        let request = Watch { queues: self.queues.clone() };
-        match self.backend.watch(Deadline::default(), request).await {
-            Ok(stream) => self.stream = Some(stream),
-            Err(error) => {
-                tracing::debug!(%error, "no events; polling instead");
-                self.reopen_at = Instant::now() + REOPEN;
+        if let Source::Opening(_) = self.source {
+            let _ = tokio::time::timeout(OPENING, self.opened()).await;
+        }
+        if let Source::Open(stream) = &mut self.source {
+            while let Some(event) = stream.next().now_or_never() {
+                if event.is_none() {
+                    self.source = Source::Closed(Instant::now() + REOPEN);
+                    return;
+                }
             }
         }
     }
 
     /// Waits for an event that `wanted` accepts, at most for `poll`.
     pub(crate) async fn wait(&mut self, poll: Duration, wanted: impl Fn(&Event) -> bool) {
-        let until = Instant::now() + poll;
-        while let Some(stream) = &mut self.stream {
-            match tokio::time::timeout_at(until, stream.next()).await {
-                Ok(Some(event)) if wanted(&event) || event == Event::Gap => return,
-                Ok(Some(_)) => {}
-                Ok(None) => {
-                    self.stream = None;
-                    self.reopen_at = Instant::now() + REOPEN;
+        let _ = tokio::time::timeout(poll, self.heard(wanted)).await;
+    }
+
+    async fn heard(&mut self, wanted: impl Fn(&Event) -> bool) {
+        loop {
+            match &mut self.source {
+                Source::Closed(_) => std::future::pending().await,
+                Source::Opening(_) => {
+                    self.opened().await;
+                    // What happened before it was open was not heard.
+                    if let Source::Open(_) = self.source {
+                        return;
+                    }
                 }
-                Err(_) => return,
+                Source::Open(stream) => match stream.next().await {
+                    Some(event) if wanted(&event) || event == Event::Gap => return,
+                    Some(_) => {}
+                    None => self.source = Source::Closed(Instant::now() + REOPEN),
+                },
             }
         }
-        tokio::time::sleep_until(until).await;
+    }
+
+    /// Waits until the stream that is being opened is open, or cannot be opened.
+    async fn opened(&mut self) {
+        let Source::Opening(opening) = &mut self.source else { return };
+        self.source = match opening.await {
+            Ok(stream) => Source::Open(stream),
+            Err(error) => {
+                tracing::debug!(%error, "no events; polling instead");
+                Source::Closed(Instant::now() + REOPEN)
+            }
+        };
     }
 }
 
-/// `poll` give or take a fifth, so that many who wait do not ask together.
+/// `poll` give or take a fifth, so that many who wait do not ask together; never so short that they do nothing
+/// else.
 pub(crate) fn jittered(poll: Duration) -> Duration {
-    poll.mul_f64(0.8 + 0.4 * fastrand::f64())
+    poll.clamp(SHORTEST, limits::SPAN).mul_f64(0.8 + 0.4 * fastrand::f64())
 }

@@ -67,7 +67,7 @@ impl Due {
 pub struct NewJob {
     /// Its id for ever.
     pub id: JobId,
-    /// Where it waits. Defaults to `default`.
+    /// Where it waits. Defaults to `default`; a [`Queue`](crate::Queue) that enqueues it puts its own name in place.
     pub queue: QueueName,
     /// Which handler runs it.
     pub kind: Kind,

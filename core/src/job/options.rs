@@ -32,7 +32,8 @@ pub struct JobOptions {
     pub retry: Option<RetryPolicy>,
     /// How long the ended job is kept (clause F5).
     pub retention: Retention,
-    /// Trace context and the like, handed on to the handler. Defaults to none.
+    /// Trace context and the like, handed on to the handler. Names keep to the rules of names, values are kept as
+    /// they are. Defaults to none.
     pub headers: BTreeMap<String, String>,
 }
 

@@ -31,6 +31,10 @@ impl Bound {
     where
         F: Future<Output = Result<T>>,
     {
+        if deadline.has_passed() {
+            let why = "the deadline passed before the call began";
+            return Err(Error::new(ErrorKind::Unavailable, why).during(operation.name()));
+        }
         let begun = tokio::time::Instant::now();
         let late = |_| {
             let kind = if operation.writes() { ErrorKind::Unknown } else { ErrorKind::Unavailable };

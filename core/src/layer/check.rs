@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use super::Operation;
 use crate::backend::{
-    Action, Amend, AppendLogs, Backend, CheckIn, Claim, Counts, DeleteSchedule, Enqueue, Expired, Find,
-    KindRule, List, Prune, PutSchedule, ReadLogs, Recover, Renew, Schedules, Select, SetQueue, Settle,
-    Settlement, StopWorkers, TagRule, Verdict, Watch, Workers,
+    Action, Amend, AppendLogs, Backend, CheckIn, Claim, Counts, Cursor, DeleteSchedule, Enqueue, Expired,
+    Filter, Find, KindRule, List, Pause, Prune, PutSchedule, ReadLogs, Recover, Renew, Schedules, Select,
+    SetQueue, Settle, Settlement, StopWorkers, TagRule, Verdict, Watch, Workers,
 };
 use crate::error::{Error, Result};
 use crate::job::{Due, JobOptions, Keep, NewJob, Payload, Progress, UniqueScope};
 use crate::limits::{self, Limits, cut};
-use crate::policy::Backoff;
+use crate::name::{self, QueueName};
+use crate::policy::{Backoff, ClassRule, RetryPolicy};
 use crate::time::{Deadline, Timestamp};
 
 /// Refuses what breaks a rule or a limit, before the store is touched (clauses B1, B2).
@@ -72,7 +73,7 @@ macro_rules! always_valid {
     )*};
 }
 
-always_valid!((), Counts, DeleteSchedule, SetQueue, StopWorkers, Watch);
+always_valid!((), DeleteSchedule);
 
 fn at_most(what: &str, size: usize, limit: usize, unit: &str) -> Result<()> {
     if size > limit { Err(Error::too_large(what, size, limit, unit)) } else { Ok(()) }
@@ -93,7 +94,7 @@ fn payload(what: &str, payload: &Payload, limits: &Limits) -> Result<()> {
     at_most(what, payload.len(), limits.payload_bytes, "bytes")
 }
 
-fn span(what: &str, span: Duration, allowed: RangeInclusive<Duration>) -> Result<()> {
+pub(crate) fn span(what: &str, span: Duration, allowed: RangeInclusive<Duration>) -> Result<()> {
     if allowed.contains(&span) {
         return Ok(());
     }
@@ -171,13 +172,14 @@ fn options(options: &JobOptions, limits: &Limits) -> Result<()> {
     }
     at_most("the job", options.tags.len(), limits.tags, "tags")?;
     at_most("the job", options.headers.len(), limits.headers, "headers")?;
+    options.headers.keys().try_for_each(|name| name::check("a header's name", name, limits::KEY_BYTES))?;
     let bytes = options.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
     at_most("the job", bytes, limits.headers_bytes, "bytes of headers")?;
     if let Some(lease) = options.lease {
         span("a lease", lease, limits::LEASE)?;
     }
     if let Some(timeout) = options.timeout {
-        span("a time-out", timeout, Duration::from_millis(1)..=limits::TIMEOUT)?;
+        span("a time-out", timeout, limits::TIMEOUT)?;
     }
     if options.limit.as_ref().is_some_and(|limit| limit.max == 0) {
         return Err(Error::invalid("a limit of 0 running jobs would never run; give it at least 1"));
@@ -197,8 +199,7 @@ fn options(options: &JobOptions, limits: &Limits) -> Result<()> {
     Ok(())
 }
 
-fn retry_policy(policy: &crate::policy::RetryPolicy, limits: &Limits) -> Result<()> {
-    use crate::policy::ClassRule;
+pub(crate) fn retry_policy(policy: &RetryPolicy, limits: &Limits) -> Result<()> {
     at_most("a retry policy", policy.classes.len(), 100, "classes")?;
     let bytes = policy.classes.keys().map(String::len).sum();
     at_most("a retry policy", bytes, limits.headers_bytes, "bytes of class names")?;
@@ -278,6 +279,7 @@ impl Checked for Expired {
 
 impl Checked for AppendLogs {
     fn check(&mut self, limits: &Limits) -> Result<()> {
+        batch(self.appends.len(), limits)?;
         batch(self.appends.iter().map(|append| append.lines.len()).sum(), limits)?;
         for line in self.appends.iter_mut().flat_map(|append| &mut append.lines) {
             cut(&mut line.message, limits.log_line_bytes);
@@ -300,7 +302,63 @@ impl Checked for Find {
 
 impl Checked for List {
     fn check(&mut self, limits: &Limits) -> Result<()> {
-        page(self.limit, limits)
+        page(self.limit, limits)?;
+        cursor(self.after.as_ref())?;
+        filter(&self.filter, limits)
+    }
+}
+
+fn cursor(cursor: Option<&Cursor>) -> Result<()> {
+    at_most("the cursor", cursor.map_or(0, |cursor| cursor.0.len()), limits::CURSOR_BYTES, "bytes")
+}
+
+fn filter(filter: &Filter, limits: &Limits) -> Result<()> {
+    fn items<T>(what: &str, items: Option<&Vec<T>>, limits: &Limits) -> Result<()> {
+        at_most("the filter", items.map_or(0, Vec::len), limits.page, what)
+    }
+    items("queues", filter.queues.as_ref(), limits)?;
+    items("states", filter.states.as_ref(), limits)?;
+    items("reasons", filter.reasons.as_ref(), limits)?;
+    items("kinds", filter.kinds.as_ref(), limits)?;
+    items("tags", filter.tags.as_ref(), limits)?;
+    let bytes = |text: Option<&String>| text.map_or(0, String::len);
+    at_most("the filter's class", bytes(filter.error_class.as_ref()), limits::KEY_BYTES, "bytes")?;
+    let text = bytes(filter.payload_contains.as_ref());
+    at_most("the filter's text", text, limits.payload_bytes, "bytes")
+}
+
+fn queues(queues: Option<&Vec<QueueName>>, limits: &Limits) -> Result<()> {
+    at_most("the request", queues.map_or(0, Vec::len), limits.page, "queues")
+}
+
+impl Checked for Counts {
+    fn check(&mut self, limits: &Limits) -> Result<()> {
+        queues(self.queues.as_ref(), limits)
+    }
+}
+
+impl Checked for Watch {
+    fn check(&mut self, limits: &Limits) -> Result<()> {
+        queues(self.queues.as_ref(), limits)
+    }
+}
+
+impl Checked for SetQueue {
+    fn check(&mut self, _: &Limits) -> Result<()> {
+        if let Some(Pause { by, reason }) = &mut self.settings.pause {
+            cut(by, limits::NOTE_BYTES);
+            cut(reason, limits::NOTE_BYTES);
+        }
+        Ok(())
+    }
+}
+
+impl Checked for StopWorkers {
+    fn check(&mut self, _: &Limits) -> Result<()> {
+        match self {
+            Self::Host(host) => at_most("the host's name", host.len(), limits::KEY_BYTES, "bytes"),
+            Self::One(_) | Self::All => Ok(()),
+        }
     }
 }
 
@@ -308,7 +366,11 @@ impl Checked for Amend {
     fn check(&mut self, limits: &Limits) -> Result<()> {
         match &self.select {
             Select::Ids(ids) => batch(ids.len(), limits)?,
-            Select::Matching { limit, .. } => page(*limit, limits)?,
+            Select::Matching { filter: wanted, after, limit, .. } => {
+                page(*limit, limits)?;
+                cursor(after.as_ref())?;
+                filter(wanted, limits)?;
+            }
         }
         match &self.action {
             Action::Requeue { due: at } | Action::Postpone { due: at } => due(*at),
@@ -320,6 +382,7 @@ impl Checked for Amend {
 
 impl Checked for Prune {
     fn check(&mut self, limits: &Limits) -> Result<()> {
+        delay("a worker's retention", self.workers_after)?;
         page(self.limit, limits)
     }
 }
@@ -327,6 +390,7 @@ impl Checked for Prune {
 impl Checked for CheckIn {
     fn check(&mut self, limits: &Limits) -> Result<()> {
         delay("a worker's check-in", self.lost_after)?;
+        at_most("the host's name", self.info.host.len(), limits::KEY_BYTES, "bytes")?;
         let names = self.info.queues.len() + self.info.kinds.len() + self.info.tags.len();
         at_most("the worker", names, 3 * limits.page, "queues, kinds and tags")
     }

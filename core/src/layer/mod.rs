@@ -7,7 +7,7 @@
 mod bound;
 #[cfg(feature = "testing")]
 mod chaos;
-mod check;
+pub(crate) mod check;
 mod retry;
 mod trace;
 

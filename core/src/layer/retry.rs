@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Operation;
 use crate::backend::Backend;
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::policy::Backoff;
 use crate::time::Deadline;
 
@@ -33,21 +33,32 @@ impl Retry {
     where
         F: Future<Output = Result<T>>,
     {
-        let mut tries = 0;
+        let (mut tries, mut unknown) = (0, false);
         loop {
             tries += 1;
             let error = match call(request.clone(), deadline).await {
-                Err(error) if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Unknown) => error,
+                Err(error) if error.is_transient() => error,
                 answer => return answer,
             };
+            unknown |= error.kind() == ErrorKind::Unknown;
             let wait = self.backoff.delay(tries, fastrand::f64());
-            if deadline.left() <= wait {
-                return Err(error);
+            if error.kind() == ErrorKind::Full || deadline.left() <= wait {
+                return Err(if unknown { in_doubt(error) } else { error });
             }
             tracing::debug!(%error, tries, "trying the store again");
             tokio::time::sleep(wait).await;
         }
     }
+}
+
+/// The error of a call of which an earlier try may have taken effect: whatever the last one says, that is not
+/// known (clause E1).
+fn in_doubt(error: Error) -> Error {
+    if error.kind() == ErrorKind::Unknown {
+        return error;
+    }
+    Error::new(ErrorKind::Unknown, "an earlier try was not answered and may have taken effect")
+        .caused_by(error)
 }
 
 super::around!(Retry);

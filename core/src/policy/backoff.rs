@@ -55,8 +55,9 @@ impl Backoff {
             }
             Self::Exponential { first, factor, cap, jitter } => {
                 let power = i32::try_from(attempt.max(1) - 1).unwrap_or(i32::MAX);
-                let grown = first.as_secs_f64() * factor.max(1.0).powi(power);
-                let full = grown.min(cap.as_secs_f64());
+                // Bounded, since nothing times infinity would be no number at all.
+                let growth = factor.max(1.0).powi(power).min(f64::MAX);
+                let full = (first.as_secs_f64() * growth).min(cap.as_secs_f64());
                 let wait = full * (1.0 - jitter.clamp(0.0, 1.0) * roll.clamp(0.0, 1.0));
                 Duration::try_from_secs_f64(wait).unwrap_or(*cap)
             }
@@ -99,6 +100,13 @@ mod tests {
         let steps = Backoff::Steps { delays: vec![Duration::from_secs(1), Duration::from_secs(9)] };
         assert_eq!([1, 2, 3].map(|n| steps.delay(n, 0.0).as_secs()), [1, 9, 9]);
         assert_eq!(Backoff::Steps { delays: vec![] }.delay(1, 0.0), Duration::ZERO);
+    }
+
+    #[test]
+    fn nothing_stays_nothing_however_often() {
+        let cap = Duration::from_secs(1);
+        let none = Backoff::Exponential { first: Duration::ZERO, factor: 2.0, cap, jitter: 0.0 };
+        assert_eq!(none.delay(1_000_000, 0.0), Duration::ZERO);
     }
 
     #[test]

@@ -12,4 +12,4 @@ pub use backoff::Backoff;
 pub use lease::LeaseTimes;
 pub use outcome::{BoxError, Control, Decision, HandlerError, JobFailure, Outcome};
 pub use prefetch::prefetch;
-pub use retry::{ClassRule, RetryPolicy, after_attempt, after_expiry};
+pub use retry::{ClassRule, RetryPolicy, after_attempt, after_expiry, after_refusal};

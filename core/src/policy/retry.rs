@@ -1,11 +1,14 @@
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::backoff::Backoff;
 use super::outcome::{Decision, JobFailure, Outcome};
 use crate::backend::{ExpiredLease, NewFailure, Verdict};
+use crate::error::Error;
 use crate::job::{JobRecord, Reason};
+use crate::limits;
 
 /// When a failed attempt is tried again.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -55,13 +58,13 @@ impl RetryPolicy {
 pub fn after_attempt(outcome: Outcome, job: &JobRecord, default: &RetryPolicy, roll: f64) -> Decision {
     let policy = job.options.retry.as_ref().unwrap_or(default);
     let only = |verdict| Decision { verdict, failure: None };
-    let release = |reason, delay| only(Verdict::Release { reason, delay });
+    let release = |reason, delay| only(Verdict::Release { reason, delay: at_most(delay) });
     match outcome {
         Outcome::Success(result) => only(Verdict::Succeed { result }),
         Outcome::Snoozed { after } => release(Reason::Snoozed, after),
         Outcome::RateLimited { after } => release(Reason::RateLimited, after),
-        Outcome::Released => release(Reason::Released, std::time::Duration::ZERO),
-        Outcome::Interrupted => release(Reason::Interrupted, std::time::Duration::ZERO),
+        Outcome::Released => release(Reason::Released, Duration::ZERO),
+        Outcome::Interrupted => release(Reason::Interrupted, Duration::ZERO),
         Outcome::Cancelled => only(Verdict::Cancel { reason: Reason::Cancelled }),
         Outcome::Aborted { message } => Decision {
             verdict: Verdict::Cancel { reason: Reason::Aborted },
@@ -87,7 +90,7 @@ fn after_failure(failure: JobFailure, job: &JobRecord, policy: &RetryPolicy, rol
         None => Verdict::Fail { reason: failure.reason },
         Some(_) if job.attempt >= job.options.max_attempts => Verdict::Fail { reason: Reason::MaxAttempts },
         Some(backoff) => {
-            let delay = failure.retry_after.unwrap_or_else(|| backoff.delay(job.attempt, roll));
+            let delay = at_most(failure.retry_after.unwrap_or_else(|| backoff.delay(job.attempt, roll)));
             Verdict::Retry { reason: failure.reason, delay }
         }
     };
@@ -95,18 +98,31 @@ fn after_failure(failure: JobFailure, job: &JobRecord, policy: &RetryPolicy, rol
     Decision { verdict, failure: Some(failure) }
 }
 
+/// The longest wait there is, in place of a longer one: a store would refuse that, and the job be stranded.
+fn at_most(delay: Duration) -> Duration {
+    delay.min(limits::SPAN)
+}
+
+/// Decides what becomes of a job whose end was refused for what the handler returned, such as a result that is
+/// too large: run again, it would be refused again.
+pub fn after_refusal(error: &Error) -> Decision {
+    let reason = Reason::Error;
+    let failure = NewFailure { reason, class: "refused".into(), message: error.to_string() };
+    Decision { verdict: Verdict::Fail { reason }, failure: Some(failure) }
+}
+
 /// Decides what becomes of a job whose lease ran out (clauses C3, C4, C5).
 ///
 /// The crash budget counts before the attempts. The job's own retry policy counts before `default`.
 pub fn after_expiry(lease: &ExpiredLease, default: &RetryPolicy, roll: f64) -> Decision {
-    let crashes = lease.crashes + 1;
+    let crashes = lease.crashes.saturating_add(1);
     let policy = lease.retry.as_ref().unwrap_or(default);
     let verdict = if crashes > lease.crash_budget {
         Verdict::Fail { reason: Reason::Poison }
     } else if lease.attempt >= lease.max_attempts {
         Verdict::Fail { reason: Reason::MaxAttempts }
     } else {
-        Verdict::Retry { reason: Reason::LeaseExpired, delay: policy.backoff.delay(crashes, roll) }
+        Verdict::Retry { reason: Reason::LeaseExpired, delay: at_most(policy.backoff.delay(crashes, roll)) }
     };
     let message = format!(
         "the lease of attempt {} of {} ran out: its worker crashed, froze or was cut off (crash {crashes}, budget {})",
@@ -118,8 +134,6 @@ pub fn after_expiry(lease: &ExpiredLease, default: &RetryPolicy, roll: f64) -> D
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::{JobId, JobOptions, Kind, LeaseToken, Payload, QueueName, Timestamp};
 
@@ -179,6 +193,23 @@ mod tests {
             Outcome::Interrupted,
         ] {
             assert!(matches!(verdict(outcome.clone(), 3, 3), Verdict::Release { .. }), "{outcome:?}");
+        }
+    }
+
+    #[test]
+    fn no_wait_is_longer_than_a_store_takes() {
+        let after = Duration::MAX;
+        for outcome in [
+            Outcome::Snoozed { after },
+            Outcome::RateLimited { after },
+            Outcome::RetryRequested { after: Some(after), message: String::new() },
+            Outcome::Failure(JobFailure::error("io", "broken").retry_after(after)),
+        ] {
+            let (Verdict::Retry { delay, .. } | Verdict::Release { delay, .. }) = verdict(outcome, 1, 3)
+            else {
+                panic!("it is not to end");
+            };
+            assert_eq!(delay, limits::SPAN);
         }
     }
 

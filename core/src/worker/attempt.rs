@@ -75,7 +75,9 @@ impl Attempt {
         self.0.entry.cancelled().is_cancelled()
     }
 
-    /// Waits until the handler should end. What it does not end itself is dropped a grace period later.
+    /// Waits until the handler should end. If it does not end itself it is dropped: at once if its lease is
+    /// lost, [a grace period](super::WorkerBuilder::cancel_grace) later if somebody cancelled the job or the
+    /// worker stops.
     pub async fn cancelled(&self) {
         self.0.entry.cancelled().cancelled().await;
     }

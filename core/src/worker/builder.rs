@@ -18,7 +18,8 @@ use crate::backend::{TagRule, WorkerInfo};
 use crate::client::Store;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::WorkerId;
-use crate::limits;
+use crate::layer::check::{retry_policy, span};
+use crate::limits::{self, Limits};
 use crate::name::{Kind, QueueName, WorkerName};
 use crate::policy::{BoxError, Outcome, RetryPolicy};
 
@@ -161,13 +162,14 @@ impl WorkerBuilder {
     }
 
     /// Sets how long running jobs may go on once the worker is to stop; then they are given back with their
-    /// attempt. Defaults to 30 s.
+    /// attempt. Their handlers are told [a while](Self::cancel_grace) before. Defaults to 30 s.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.config.grace = grace;
         self
     }
 
-    /// Sets how long a handler may go on once somebody cancelled its job; then it is dropped. Defaults to 5 s.
+    /// Sets how long a handler may go on once it was told to end, because somebody cancelled its job or the
+    /// worker's grace is nearly over; then it is dropped. Defaults to 5 s.
     pub fn cancel_grace(mut self, grace: Duration) -> Self {
         self.config.cancel_grace = grace;
         self
@@ -196,18 +198,12 @@ impl WorkerBuilder {
     ///
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) for a bad name, two handlers of one kind, none at all, or a
-    /// number out of range; [`Config`](ErrorKind::Config) outside of a tokio runtime is not one of them.
+    /// number or span out of range.
     pub fn build(self) -> Result<Worker> {
         let config = self.config;
-        if config.concurrency == 0 {
-            return Err(Error::invalid("a concurrency of 0 would run nothing; give it at least 1"));
-        }
-        if !limits::LEASE.contains(&config.lease) {
-            return Err(Error::invalid(format!(
-                "a lease of {:?} is not in {:?}",
-                config.lease,
-                limits::LEASE
-            )));
+        check(&config, self.store.limits())?;
+        for (_, _, options) in &self.routes {
+            check_options(options, self.store.limits())?;
         }
         let mut queues = self.queues.into_iter().collect::<Result<Vec<_>>>()?;
         if queues.is_empty() {
@@ -274,6 +270,27 @@ fn routes(given: Vec<(Result<Kind>, Route, HandlerOptions)>, mut layers: Vec<Wra
         ));
     }
     Ok(routes)
+}
+
+fn check(config: &Config, limits: &Limits) -> Result<()> {
+    if !limits::CONCURRENCY.contains(&config.concurrency) {
+        return Err(Error::invalid(format!(
+            "a concurrency of {} is out of range; it may be from {} to {}",
+            config.concurrency,
+            limits::CONCURRENCY.start(),
+            limits::CONCURRENCY.end()
+        )));
+    }
+    span("a lease", config.lease, limits::LEASE)?;
+    span("a time-out", config.timeout, limits::TIMEOUT)?;
+    span("an interval between polls", config.poll, limits::INTERVAL)?;
+    span("an interval between recoveries", config.recovery, limits::INTERVAL)?;
+    retry_policy(&config.retry, limits)
+}
+
+fn check_options(options: &HandlerOptions, limits: &Limits) -> Result<()> {
+    options.timeout.map_or(Ok(()), |timeout| span("a time-out", timeout, limits::TIMEOUT))?;
+    options.retry.as_ref().map_or(Ok(()), |policy| retry_policy(policy, limits))
 }
 
 /// The host's name, as the system tells it.

@@ -23,6 +23,9 @@ use crate::policy::{Decision, HandlerError, JobFailure, Outcome, after_attempt};
 /// How long a claimed job may wait for a free slot before it is given back for other workers.
 const STALE: Duration = Duration::from_secs(1);
 
+/// How long an attempt's last log lines and progress may take; the job itself is settled all the same (L4).
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 type Ready = (LeasedJob, Arc<Entry>);
 
 /// Runs claimed jobs, `concurrency` at once, until the fetch service has ended and all are done.
@@ -42,10 +45,15 @@ pub(super) async fn execute(shared: Arc<Shared>, mut ready: mpsc::UnboundedRecei
             shared.load.running.fetch_add(1, Ordering::AcqRel);
             shared.load.waiting.fetch_sub(1, Ordering::AcqRel);
             running.spawn(run(shared.clone(), leased, entry));
+            // To the fetch service a slot counts as free only while nothing waits for it.
+            shared.load.room.notify_waiters();
         }
         let stale_at = waiting.front().map(|(since, _)| *since + STALE);
         tokio::select! {
-            Some(_) = running.join_next() => shared.made_room(),
+            Some(ended) = running.join_next() => {
+                panics::pass_on(ended);
+                shared.made_room();
+            }
             next = ready.recv(), if open => match next {
                 Some(ready) => waiting.push_back((Instant::now(), ready)),
                 None => open = false,
@@ -69,6 +77,19 @@ impl Shared {
         self.load.room.notify_waiters();
     }
 
+    /// Writes what the handler said last: once the attempt is settled the store takes it no more.
+    async fn last_words(&self, entry: &Arc<Entry>) {
+        let written = async {
+            if entry.has_progress() {
+                self.renew(vec![entry.clone()]).await;
+            }
+            self.log.flush(entry).await;
+        };
+        if tokio::time::timeout(LAST_WORDS, written).await.is_err() {
+            tracing::warn!(job = %entry.job, "the job's last log lines or progress could not be written in time");
+        }
+    }
+
     /// Decides what becomes of the job, and hands it to the settle service.
     async fn end(&self, job: &JobRecord, entry: Arc<Entry>, outcome: Outcome) {
         if entry.cause() == Some(Cause::LeaseLost) {
@@ -90,7 +111,12 @@ async fn run(shared: Arc<Shared>, leased: LeasedJob, entry: Arc<Entry>) {
     let job = leased.job.clone();
     let span = tracing::info_span!("leasehold.job", id = %job.id, kind = %job.kind, queue = %job.queue, attempt = job.attempt);
     let begun = Instant::now();
-    let outcome = shared.attempt(leased, &entry).instrument(span).await;
+    // Around everything of the handler's: a panic may also come from a layer, or when it is dropped.
+    let attempt = AssertUnwindSafe(shared.attempt(leased, &entry)).catch_unwind();
+    let outcome = match panics::noted(attempt.instrument(span)).await {
+        (Ok(outcome), _) => outcome,
+        (Err(payload), place) => Outcome::Failure(panics::failure(payload, place)),
+    };
     shared.load.ran(begun.elapsed());
     let labels = [("queue", job.queue.to_string()), ("kind", job.kind.to_string())];
     histogram!("leasehold_job_seconds", &labels).record(begun.elapsed());
@@ -98,6 +124,8 @@ async fn run(shared: Arc<Shared>, leased: LeasedJob, entry: Arc<Entry>) {
         counter!("leasehold_leases_lost_total", &labels).increment(1);
         shared.stats.lost.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(job = %job.id, "the lease was lost; what the handler did is not recorded");
+    } else {
+        shared.last_words(&entry).await;
     }
     shared.end(&job, entry, outcome).await;
 }
@@ -109,20 +137,19 @@ impl Shared {
             let failure = JobFailure::error("unknown_kind", format!("no handler for {}", leased.job.kind));
             return Outcome::Failure(JobFailure { reason: Reason::UnknownKind, ..failure });
         };
+        // A claim may have taken longer than the lease that it got.
+        entry.fence();
         if let Some(cause) = entry.cause() {
             return ended_by(cause);
         }
         let timeout = leased.job.options.timeout.or(options.timeout).unwrap_or(self.config.timeout);
         let attempt =
             Attempt::new(leased, entry.clone(), self.states.clone(), self.log.clone(), self.store.clone());
-        let handler = panics::noted(AssertUnwindSafe(route.clone().oneshot(attempt)).catch_unwind());
         tokio::select! {
             biased;
-            (ended, panic) = handler => match ended {
-                Ok(Ok(outcome)) => told(entry, outcome),
-                Ok(Err(error)) => told(entry, error.into_outcome()),
-                Err(payload) => Outcome::Failure(panics::failure(&*payload, panic)),
-            },
+            ended = route.clone().oneshot(attempt) => {
+                told(entry, ended.unwrap_or_else(HandlerError::into_outcome))
+            }
             () = tokio::time::sleep(timeout) => Outcome::Failure(JobFailure {
                 reason: Reason::Timeout,
                 ..JobFailure::error("timeout", format!("ran longer than its time-out of {timeout:?}"))
@@ -131,15 +158,21 @@ impl Shared {
         }
     }
 
-    /// Waits until the handler is to be dropped: at once when its lease is lost or the worker's grace is over,
-    /// a grace period after somebody cancelled the job.
+    /// Waits until the handler is to be dropped: at once when its lease is lost, at the end of the worker's
+    /// grace, or a grace period after somebody cancelled the job.
     async fn cut_off(&self, entry: &Entry) -> Cause {
         entry.cancelled().cancelled().await;
-        if entry.cause() == Some(Cause::CancelRequested) {
-            tokio::select! {
-                () = tokio::time::sleep(self.config.cancel_grace) => {}
-                () = self.interrupt.cancelled() => {}
+        let grace = async {
+            match entry.cause() {
+                Some(Cause::CancelRequested) => tokio::time::sleep(self.config.cancel_grace).await,
+                Some(Cause::Stopping) => std::future::pending().await,
+                Some(Cause::LeaseLost) | None => {}
             }
+        };
+        tokio::select! {
+            () = grace => {}
+            () = entry.lost().cancelled() => {}
+            () = self.interrupt.cancelled() => {}
         }
         entry.cause().unwrap_or(Cause::Stopping)
     }

@@ -8,7 +8,8 @@ use tokio::time::Instant;
 use super::held::Entry;
 use super::shared::Shared;
 use crate::backend::{Claim, Claimed, Event, KindRule};
-use crate::client::{Wake, jittered};
+use crate::client::{Asked, Wake, jittered};
+use crate::error::ErrorKind;
 use crate::job::LeasedJob;
 use crate::policy::{Backoff, prefetch};
 
@@ -21,24 +22,30 @@ const SHORTEST_WAIT: Duration = Duration::from_millis(1);
 pub(super) async fn fetch(shared: Arc<Shared>, ready: mpsc::UnboundedSender<(LeasedJob, Arc<Entry>)>) {
     let mut wake = Wake::new(shared.store.backend().clone(), Some(shared.queues.clone()));
     let mut failures = 0;
+    let mut unknown = None;
     while let Some(free) = shared.room_or_stop().await {
         wake.listen().await;
         // Asked before the store is, so that nothing that goes in between is missed.
         let gone = shared.held.gone.notified();
         let idle = shared.held.len() == 0;
-        let asked_at = Instant::now();
+        let asked = unknown.take().filter(Asked::may_still_hold).unwrap_or_else(|| shared.ask(free));
         // Not dropped when the worker stops: what the store has given out is to be given back at once.
-        let claimed = shared.claim(free).await;
-        let wait = match claimed {
+        match shared.store.backend().claim(shared.store.deadline(), asked.claim.clone()).await {
             Ok(claimed) => {
                 failures = 0;
                 if shared.config.until_idle && idle && claimed.jobs.is_empty() {
                     shared.stopping.cancel();
                     return;
                 }
-                let wait = shared.wait_after(&claimed, free);
-                shared.hold(claimed, asked_at, &ready);
-                wait
+                let wait = shared.wait_after(&claimed, asked.claim.limit);
+                shared.hold(claimed, asked.at, &ready);
+                let Some(wait) = wait else { continue };
+                tokio::select! {
+                    () = shared.stopping.cancelled() => {}
+                    // The last job to go may have been what an idle worker waits for.
+                    () = gone, if shared.config.until_idle => {}
+                    () = wake.wait(wait, |event| matches!(event, Event::Waiting { .. })) => {}
+                }
             }
             Err(error) => {
                 failures += 1;
@@ -46,16 +53,19 @@ pub(super) async fn fetch(shared: Arc<Shared>, ready: mpsc::UnboundedSender<(Lea
                 let wait = Backoff::Exponential { first, factor: 2.0, cap, jitter: 0.5 }
                     .delay(failures, fastrand::f64());
                 tracing::warn!(%error, ?wait, "no jobs could be claimed; trying again");
-                Some(wait)
+                unknown = (error.kind() == ErrorKind::Unknown).then_some(asked);
+                // However many events tell of jobs meanwhile: asking more often mends nothing.
+                tokio::select! {
+                    () = shared.stopping.cancelled() => {}
+                    () = tokio::time::sleep(wait) => {}
+                }
             }
-        };
-        if let Some(wait) = wait {
-            tokio::select! {
-                () = shared.stopping.cancelled() => return,
-                // The last job to go may have been what an idle worker waits for.
-                () = gone, if shared.config.until_idle => {}
-                () = wake.wait(wait, |event| matches!(event, Event::Waiting { .. })) => {}
-            }
+        }
+    }
+    if let Some(asked) = unknown.filter(Asked::may_still_hold) {
+        // To be given back at once, rather than be taken for crashes when the leases run out.
+        if let Ok(claimed) = shared.store.backend().claim(shared.store.deadline(), asked.claim).await {
+            shared.hold(claimed, asked.at, &ready);
         }
     }
 }
@@ -78,21 +88,22 @@ impl Shared {
             let waiting = self.load.waiting.load(Ordering::Acquire);
             let concurrency = self.config.concurrency;
             let ahead = prefetch(concurrency, self.load.mean_run(), self.config.prefetch);
-            let free = (concurrency + ahead).saturating_sub(running + waiting);
+            let wanted = concurrency.saturating_add(ahead);
+            let free = wanted.saturating_sub(running + waiting).min(self.store.limits().batch);
             let slot_is_empty = waiting == 0 && running < concurrency;
-            if free > 0 && (slot_is_empty || free >= (concurrency + ahead) / 2) {
+            if free > 0 && (slot_is_empty || free >= wanted / 2 || free == self.store.limits().batch) {
                 return free;
             }
             changed.await;
         }
     }
 
-    async fn claim(&self, limit: usize) -> crate::Result<Claimed> {
+    fn ask(&self, limit: usize) -> Asked {
         let mut claim = Claim::new(self.id, self.queues.clone(), limit, self.config.lease);
         claim.kinds = KindRule::Only(self.kinds.clone());
         claim.tags = self.config.tags.clone();
         claim.min_priority = self.config.min_priority;
-        self.store.backend().claim(self.store.deadline(), claim).await
+        Asked::now(claim)
     }
 
     /// How long to wait before the next claim: not at all while there is more than was asked for.

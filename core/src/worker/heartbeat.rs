@@ -1,83 +1,103 @@
+use std::slice;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::held::{Cause, Entry};
 use super::shared::Shared;
 use crate::backend::{Renew, Renewal, Renewed};
+use crate::error::Result;
 use crate::policy::LeaseTimes;
 use crate::time::Deadline;
 
-/// How long progress waits, so that many reports make one write.
-const PROGRESS_PAUSE: Duration = Duration::from_millis(100);
 /// How many leases are renewed in one call.
 const BATCH: usize = 1_000;
 
 /// Renews the leases of all held jobs, and tells handlers to end whose lease is lost or whose job somebody
 /// cancelled, until `done`.
 pub(super) async fn heartbeat(shared: Arc<Shared>, done: CancellationToken) {
-    let mut retry_at = Instant::now();
+    // Under way beside each other: one that hangs holds up neither the others nor the fences.
+    let mut renewals = FuturesUnordered::new();
     loop {
         let held = shared.held.all();
-        fence(&held);
-        let reported = held.iter().any(|entry| entry.has_progress());
-        let next = held.iter().filter(|e| e.cause() != Some(Cause::LeaseLost)).map(|e| e.renew_at()).min();
-        let soon = reported.then(|| Instant::now() + PROGRESS_PAUSE);
-        // A renewal that failed is not repeated at once; a fence that comes due meanwhile is not missed.
-        let fence_at =
-            held.iter().filter(|e| e.cause() != Some(Cause::LeaseLost)).map(|e| e.fence_at()).min();
-        let at = match (next, soon) {
-            (None, None) => None,
-            (next, soon) => next.into_iter().chain(soon).min().map(|at| at.max(retry_at)),
-        };
-        let at = at.into_iter().chain(fence_at).min();
+        held.iter().for_each(|entry| entry.fence());
+        let at = held.iter().filter_map(|entry| entry.look_at()).min();
         tokio::select! {
             () = done.cancelled() => return,
-            () = shared.held.changed.notified(), if !reported => continue,
-            () = tokio::time::sleep_until(at.unwrap_or_else(Instant::now)), if at.is_some() => {}
-        }
-        let all = shared.held.all();
-        fence(&all);
-        if Instant::now() < retry_at {
-            continue;
-        }
-        let due: Vec<_> = all.into_iter().filter(|entry| entry.is_due()).collect();
-        for batch in due.chunks(BATCH) {
-            if !shared.renew(batch).await {
-                retry_at = Instant::now() + PROGRESS_PAUSE;
-                break;
+            () = shared.held.changed.notified() => {}
+            Some(()) = renewals.next() => {}
+            () = tokio::time::sleep_until(at.unwrap_or_else(Instant::now)), if at.is_some() => {
+                for batch in batches(shared.held.all(), BATCH.min(shared.store.limits().batch)) {
+                    batch.iter().for_each(|entry| entry.renewing());
+                    renewals.push(shared.renew(batch));
+                }
             }
         }
     }
 }
 
-/// Ends what could not be renewed in time, by our own clock alone (clause C2a).
-fn fence(held: &[Arc<Entry>]) {
+/// The entries that are to be renewed now, in batches of leases that end at about the same time: one that has
+/// little time left makes its call a hasty one.
+fn batches(held: Vec<Arc<Entry>>, most: usize) -> Vec<Vec<Arc<Entry>>> {
     let now = Instant::now();
-    for entry in held.iter().filter(|entry| entry.fence_at() <= now) {
-        if entry.cause() != Some(Cause::LeaseLost) {
-            tracing::warn!(job = %entry.job, "the lease could not be renewed in time; its handler is stopped");
-            entry.cancel(Cause::LeaseLost);
+    let mut due: Vec<_> = held.into_iter().filter(|entry| entry.is_due(now)).collect();
+    due.sort_by_key(|entry| entry.fence_at());
+    let mut batches: Vec<Vec<Arc<Entry>>> = Vec::new();
+    for entry in due {
+        match batches.last_mut() {
+            Some(batch) if batch.len() < most && entry.patience() <= 4 * batch[0].patience() => {
+                batch.push(entry);
+            }
+            _ => batches.push(vec![entry]),
         }
     }
+    batches
 }
 
 impl Entry {
     /// Whether it is to be renewed now: its moment has come or is so near that it can go along.
-    fn is_due(&self) -> bool {
-        if self.cause() == Some(Cause::LeaseLost) {
-            return false;
-        }
+    fn is_due(&self, now: Instant) -> bool {
         let near = LeaseTimes::of(self.lease).renew / 4;
-        self.has_progress() || self.renew_at() <= Instant::now() + near
+        self.renew_at().is_some_and(|at| at <= now + near)
+    }
+
+    /// How long its renewal may take: half of the time until its fence, so that one more fits in after a call
+    /// that hung.
+    fn patience(&self) -> Duration {
+        let left = self.fence_at().saturating_duration_since(Instant::now());
+        (left / 2).clamp(Duration::from_millis(1), Deadline::DEFAULT)
     }
 }
 
 impl Shared {
-    /// Renews these leases in one call; answers whether the store answered.
-    async fn renew(&self, batch: &[Arc<Entry>]) -> bool {
+    /// Renews these leases, and writes the progress of their jobs with it.
+    pub(super) async fn renew(&self, batch: Vec<Arc<Entry>>) {
+        if let Err(error) = self.try_renew(&batch).await
+            && error.is_refusal()
+        {
+            // What one handler reports must not cost the others their leases.
+            for entry in &batch {
+                self.renew_alone(entry).await;
+            }
+        }
+    }
+
+    async fn renew_alone(&self, entry: &Arc<Entry>) {
+        if let Err(error) = self.try_renew(slice::from_ref(entry)).await
+            && error.is_refusal()
+        {
+            tracing::warn!(job = %entry.job, %error, "the job's progress was refused and is dropped");
+            entry.take_progress();
+            // An error is noted by the entry: it stays due.
+            let _ = self.try_renew(slice::from_ref(entry)).await;
+        }
+    }
+
+    async fn try_renew(&self, batch: &[Arc<Entry>]) -> Result<()> {
         let asked_at = Instant::now();
         let renewals: Vec<Renewal> = batch
             .iter()
@@ -89,20 +109,19 @@ impl Shared {
             })
             .collect();
         let kept: Vec<_> = renewals.iter().map(|renewal| renewal.progress.clone()).collect();
-        // The call must be back before the first of its leases has to be fenced.
-        let until_fence =
-            batch.iter().map(|entry| entry.fence_at()).min().map(|at| at.saturating_duration_since(asked_at));
-        let patience =
-            until_fence.unwrap_or(Deadline::DEFAULT).min(Deadline::DEFAULT).max(Duration::from_millis(1));
+        let patience = batch.iter().map(|entry| entry.patience()).min().unwrap_or(Deadline::DEFAULT);
         match self.store.backend().renew(Deadline::after(patience), Renew { renewals }).await {
             Ok(answers) => {
                 batch.iter().zip(answers).for_each(|(entry, answer)| renewed(entry, answer, asked_at));
-                true
+                Ok(())
             }
             Err(error) => {
                 tracing::warn!(%error, jobs = batch.len(), "leases could not be renewed; trying again");
-                batch.iter().zip(kept).for_each(|(entry, progress)| entry.keep_progress(progress));
-                false
+                for (entry, progress) in batch.iter().zip(kept) {
+                    entry.keep_progress(progress);
+                    entry.not_renewed();
+                }
+                Err(error)
             }
         }
     }
@@ -116,7 +135,11 @@ fn renewed(entry: &Entry, answer: Renewed, asked_at: Instant) {
                 entry.cancel(Cause::CancelRequested);
             }
         }
-        Renewed::Lost if entry.is_settling() => {}
-        Renewed::Lost => entry.cancel(Cause::LeaseLost),
+        // Its settlement has arrived, and the answer to that is on the way.
+        Renewed::Lost if entry.is_settling() => entry.over(),
+        Renewed::Lost => {
+            entry.over();
+            entry.cancel(Cause::LeaseLost);
+        }
     }
 }

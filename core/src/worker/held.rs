@@ -7,9 +7,13 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::log::Unwritten;
 use crate::id::{JobId, LeaseToken};
 use crate::job::{LeasedJob, Progress};
 use crate::policy::LeaseTimes;
+
+/// How long progress waits, so that many reports make one write.
+const PROGRESS_PAUSE: Duration = Duration::from_millis(100);
 
 /// Why a handler is told to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +33,10 @@ pub(super) struct Entry {
     pub(super) lease: Duration,
     /// How many log lines were written under this lease.
     pub(super) lines: AtomicU64,
+    /// How many of them the store has not answered to.
+    pub(super) unwritten: Unwritten,
     cancelled: CancellationToken,
+    lost: CancellationToken,
     live: Mutex<Live>,
     changed: Arc<Notify>,
 }
@@ -38,8 +45,21 @@ struct Live {
     /// When the claim or the latest successful renewal was asked for.
     asked_at: Instant,
     progress: Option<Progress>,
+    /// From when on the progress is to be written.
+    progress_at: Instant,
     cause: Option<Cause>,
     settling: bool,
+    renewal: Renewal,
+}
+
+/// Where an entry's renewal stands.
+enum Renewal {
+    /// None is under way; the next one is not asked for before this moment.
+    NotBefore(Instant),
+    /// One is under way.
+    Asked,
+    /// There is nothing to renew any more.
+    Over,
 }
 
 impl Entry {
@@ -63,7 +83,25 @@ impl Entry {
             live.cause = Some(cause);
         }
         drop(live);
+        if cause == Cause::LeaseLost {
+            self.lost.cancel();
+        }
         self.cancelled.cancel();
+    }
+
+    /// Cancelled when the lease is lost, whatever the handler was told before.
+    pub(super) fn lost(&self) -> &CancellationToken {
+        &self.lost
+    }
+
+    /// Loses the lease if it could not be renewed in time, by our own clock alone (clause C2a). One that is
+    /// being settled is no handler's any more, and its store still takes the settlement (C2).
+    pub(super) fn fence(&self) {
+        let over = !self.is_settling() && self.cause() != Some(Cause::LeaseLost);
+        if over && self.fence_at() <= Instant::now() {
+            tracing::warn!(job = %self.job, "the lease could not be renewed in time; its handler is stopped");
+            self.cancel(Cause::LeaseLost);
+        }
     }
 
     /// Notes that its settlement is on the way: a renewal that comes back lost then means nothing.
@@ -76,8 +114,16 @@ impl Entry {
     }
 
     pub(super) fn report(&self, progress: Progress) {
-        self.live().progress = Some(progress);
-        self.changed.notify_one();
+        let mut live = self.live();
+        // Only the first of many reports starts the clock, so that they make one write.
+        let first = live.progress.replace(progress).is_none();
+        if first {
+            live.progress_at = Instant::now() + PROGRESS_PAUSE;
+        }
+        drop(live);
+        if first {
+            self.changed.notify_one();
+        }
     }
 
     pub(super) fn take_progress(&self) -> Option<Progress> {
@@ -94,17 +140,50 @@ impl Entry {
         live.progress = live.progress.take().or(progress);
     }
 
-    /// Notes that the lease was renewed by a call that began at `asked_at`.
-    pub(super) fn renewed(&self, asked_at: Instant) {
-        self.live().asked_at = asked_at;
+    /// Notes that a renewal is under way.
+    pub(super) fn renewing(&self) {
+        self.live().renewal = Renewal::Asked;
     }
 
-    pub(super) fn renew_at(&self) -> Instant {
-        self.live().asked_at + LeaseTimes::of(self.lease).renew
+    /// Notes that the lease was renewed by a call that began at `asked_at`.
+    pub(super) fn renewed(&self, asked_at: Instant) {
+        let mut live = self.live();
+        live.asked_at = asked_at;
+        live.renewal = Renewal::NotBefore(asked_at);
+    }
+
+    /// Notes that a renewal failed: it is asked for again after a pause that even a short lease can afford.
+    pub(super) fn not_renewed(&self) {
+        let pause = PROGRESS_PAUSE.min(self.lease / 20);
+        self.live().renewal = Renewal::NotBefore(Instant::now() + pause);
+    }
+
+    /// Notes that there is nothing to renew any more.
+    pub(super) fn over(&self) {
+        self.live().renewal = Renewal::Over;
+    }
+
+    /// When it is next to be renewed or written to; never while that is under way, or when all is over.
+    pub(super) fn renew_at(&self) -> Option<Instant> {
+        let live = self.live();
+        let Renewal::NotBefore(earliest) = live.renewal else { return None };
+        if live.cause == Some(Cause::LeaseLost) {
+            return None;
+        }
+        let renew_at = live.asked_at + LeaseTimes::of(self.lease).renew;
+        let at = if live.progress.is_some() { renew_at.min(live.progress_at) } else { renew_at };
+        Some(at.max(earliest))
     }
 
     pub(super) fn fence_at(&self) -> Instant {
         self.live().asked_at + LeaseTimes::of(self.lease).fence
+    }
+
+    /// When the heartbeat has to look at it again.
+    pub(super) fn look_at(&self) -> Option<Instant> {
+        let fenced = self.is_settling() || self.cause() == Some(Cause::LeaseLost);
+        let fence_at = (!fenced).then(|| self.fence_at());
+        self.renew_at().into_iter().chain(fence_at).min()
     }
 }
 
@@ -130,8 +209,17 @@ impl Held {
             token: leased.token,
             lease: leased.lease,
             lines: AtomicU64::new(0),
+            unwritten: Unwritten::default(),
             cancelled: CancellationToken::new(),
-            live: Mutex::new(Live { asked_at, progress: None, cause: None, settling: false }),
+            lost: CancellationToken::new(),
+            live: Mutex::new(Live {
+                asked_at,
+                progress: None,
+                progress_at: asked_at,
+                cause: None,
+                settling: false,
+                renewal: Renewal::NotBefore(asked_at),
+            }),
             changed: self.changed.clone(),
         });
         self.entries().insert(entry.token, entry.clone());

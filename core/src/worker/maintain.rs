@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::shared::Shared;
-use crate::backend::{CheckIn, Expired, Prune, Recover, Settlement, WorkerInfo};
+use crate::backend::{Answer, CheckIn, Expired, Prune, Recover, Settlement, WorkerInfo};
 use crate::client::jittered;
 use crate::error::Result;
 use crate::policy::{Decision, after_expiry};
@@ -72,9 +72,10 @@ impl Shared {
     }
 
     async fn recover(&self) -> Result<()> {
+        let limits = self.store.limits();
+        let limit = BATCH.min(limits.page).min(limits.batch);
         loop {
-            let expired =
-                self.store.backend().expired(self.store.deadline(), Expired { limit: BATCH }).await?;
+            let expired = self.store.backend().expired(self.store.deadline(), Expired { limit }).await?;
             let found = expired.len();
             if found == 0 {
                 return Ok(());
@@ -87,16 +88,18 @@ impl Shared {
             let settlements = expired.into_iter().map(decide).collect();
             let answers =
                 self.store.backend().recover(self.store.deadline(), Recover { settlements }).await?;
-            metrics::counter!("leasehold_leases_recovered_total").increment(answers.len() as u64);
-            if found < BATCH {
+            let recovered = answers.iter().filter(|answer| **answer != Answer::Lost).count();
+            metrics::counter!("leasehold_leases_recovered_total").increment(recovered as u64);
+            if found < limit {
                 return Ok(());
             }
         }
     }
 
     async fn prune(&self) -> Result<()> {
+        let limit = BATCH.min(self.store.limits().page);
         loop {
-            let request = Prune { limit: BATCH, workers_after: FORGET_WORKERS };
+            let request = Prune { limit, workers_after: FORGET_WORKERS };
             if !self.store.backend().prune(self.store.deadline(), request).await?.more {
                 return Ok(());
             }

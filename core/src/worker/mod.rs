@@ -15,7 +15,7 @@ mod heartbeat;
 mod held;
 mod log;
 mod maintain;
-mod panics;
+pub(crate) mod panics;
 mod run;
 mod settle;
 mod shared;

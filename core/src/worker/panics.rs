@@ -1,10 +1,13 @@
 use std::any::Any;
-use std::backtrace::Backtrace;
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::cell::RefCell;
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Once;
 use std::task::Poll;
+
+use tokio::task::JoinError;
 
 use crate::job::Reason;
 use crate::policy::JobFailure;
@@ -57,15 +60,31 @@ pub(super) async fn noted<T>(handler: impl Future<Output = T>) -> (T, Option<Pla
 }
 
 /// A panic as a failure: its message, its place, and its backtrace where `RUST_BACKTRACE` asks for one.
-pub(super) fn failure(payload: &(dyn Any + Send), place: Option<Place>) -> JobFailure {
-    let text = payload.downcast_ref::<&str>().map(ToString::to_string);
-    let mut message =
-        text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "panicked".into());
+pub(super) fn failure(payload: Box<dyn Any + Send>, place: Option<Place>) -> JobFailure {
+    let mut message = message(&*payload);
+    // What somebody panicked with may panic once more when it is dropped.
+    let dropped = std::panic::catch_unwind(AssertUnwindSafe(|| drop(payload)));
+    let _ = dropped.map_err(std::mem::forget);
     if let Some(Place { location, backtrace }) = place {
         message = format!("{message}, at {location}");
-        if backtrace.status() == std::backtrace::BacktraceStatus::Captured {
+        if backtrace.status() == BacktraceStatus::Captured {
             message = format!("{message}\n{backtrace}");
         }
     }
     JobFailure { reason: Reason::Panic, ..JobFailure::error("panic", message) }
+}
+
+/// What a panic says, if it says anything.
+pub(crate) fn message(payload: &(dyn Any + Send)) -> String {
+    let text = payload.downcast_ref::<&str>().map(ToString::to_string);
+    text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_else(|| "panicked".into())
+}
+
+/// Goes on with the panic of a service, if that is how it ended: without it the worker would be a wreck.
+pub(super) fn pass_on(ended: Result<(), JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        std::panic::resume_unwind(error.into_panic());
+    }
 }

@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::builder::WorkerBuilder;
@@ -13,8 +13,9 @@ use super::heartbeat::heartbeat;
 use super::held::{Cause, Entry};
 use super::log::{LogReceiver, log};
 use super::maintain::maintain;
+use super::panics;
 use super::settle::settle;
-use super::shared::{Shared, Stats};
+use super::shared::{Config, Shared, Stats};
 use crate::backend::Settlement;
 use crate::client::Store;
 use crate::error::{Error, ErrorKind, Result};
@@ -55,6 +56,9 @@ impl Worker {
     }
 
     /// Starts it in the background.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
     pub fn start(self) -> RunningWorker {
         let (stopper, id) = (self.stopper(), self.id());
         RunningWorker { id, stopper, task: tokio::spawn(self.run()) }
@@ -62,40 +66,40 @@ impl Worker {
 
     /// Runs until it is stopped, or idle if it was built [so](WorkerBuilder::until_idle). No store's error
     /// ends it. Dropping the future abandons its jobs, which are recovered when their leases run out.
+    ///
+    /// # Panics
+    /// If the store or the worker itself panics. A handler's panic is a failure of its job.
     pub async fn run(self) -> Summary {
         let Self { shared, ended, lines } = self;
-        super::panics::install();
+        panics::install();
         let done = CancellationToken::new();
         let (ready, claimed) = mpsc::unbounded_channel();
         // Aborts its tasks when it is dropped, so that none is left behind.
-        let mut services = tokio::task::JoinSet::new();
+        let mut services = JoinSet::new();
         services.spawn(heartbeat(shared.clone(), done.clone()));
         services.spawn(maintain(shared.clone(), done.clone()));
-        services.spawn(log(shared.store.clone(), lines));
-        let mut work = tokio::task::JoinSet::new();
+        services.spawn(log(shared.store.clone(), lines, done.clone()));
+        let mut work = JoinSet::new();
         work.spawn(fetch(shared.clone(), ready));
         work.spawn(execute(shared.clone(), claimed));
-        let mut settling = tokio::task::JoinSet::new();
+        let mut settling = JoinSet::new();
         settling.spawn(settle(shared.clone(), ended));
 
-        let interrupted = async {
-            shared.stopping.cancelled().await;
-            let _ = tokio::time::timeout(shared.config.grace, shared.interrupt.cancelled()).await;
-            shared.interrupt.cancel();
-            loop {
-                shared.held.all().iter().for_each(|entry| entry.cancel(Cause::Stopping));
-                // A job that was being claimed may come to be held a moment later.
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
         tokio::select! {
-            () = interrupted => {}
-            () = async { while work.join_next().await.is_some() {} } => {}
+            () = shared.interrupted() => {
+                tracing::error!(
+                    jobs = shared.held.len(),
+                    "handlers that cannot be stopped are left behind; the leases of their jobs will run out"
+                );
+            }
+            () = all(&mut work) => {}
+            () = all(&mut settling) => {}
+            () = all(&mut services) => {}
         }
         let last_words = async {
-            while shared.held.len() > 0 {
-                let gone = shared.held.gone.notified();
-                let _ = tokio::time::timeout(Duration::from_millis(50), gone).await;
+            tokio::select! {
+                () = shared.settled() => {}
+                () = all(&mut settling) => {}
             }
         };
         if tokio::time::timeout(LAST_WORDS, last_words).await.is_err() {
@@ -106,12 +110,53 @@ impl Worker {
         }
         done.cancel();
         drop(settling);
-        let summary = Summary::of(&shared.stats);
-        // The log service ends when the last sender is gone; the others have been told.
-        drop(shared);
-        let all = async { while services.join_next().await.is_some() {} };
-        let _ = tokio::time::timeout(LAST_WORDS, all).await;
-        summary
+        let _ = tokio::time::timeout(LAST_WORDS, all(&mut services)).await;
+        Summary::of(&shared.stats)
+    }
+}
+
+impl Shared {
+    /// Waits until the worker is to stop, tells the handlers, and returns when even those that cannot be stopped
+    /// have had their time.
+    async fn interrupted(&self) {
+        self.stopping.cancelled().await;
+        let Config { grace, cancel_grace, .. } = self.config;
+        // Told a while before the grace is over, so that they can end by themselves.
+        let told_for = cancel_grace.min(grace);
+        let _ = tokio::time::timeout(grace - told_for, self.interrupt.cancelled()).await;
+        let tell = async {
+            loop {
+                self.held.all().iter().for_each(|entry| entry.cancel(Cause::Stopping));
+                // A job that was being claimed may come to be held a moment later.
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let end = async {
+            let _ = tokio::time::timeout(told_for, self.interrupt.cancelled()).await;
+            self.interrupt.cancel();
+            // A claim may be under way; what is dropped is gone at once, unless it blocks its thread.
+            let claim = self.store.deadline().left().min(LAST_WORDS);
+            tokio::time::sleep(claim + Duration::from_secs(1)).await;
+        };
+        tokio::select! {
+            () = tell => {}
+            () = end => {}
+        }
+    }
+
+    /// Waits until the store has answered to every settlement.
+    async fn settled(&self) {
+        while self.held.all().iter().any(|entry| entry.is_settling()) {
+            let gone = self.held.gone.notified();
+            let _ = tokio::time::timeout(Duration::from_millis(50), gone).await;
+        }
+    }
+}
+
+/// Waits until all of these services have ended.
+async fn all(services: &mut JoinSet<()>) {
+    while let Some(ended) = services.join_next().await {
+        panics::pass_on(ended);
     }
 }
 
@@ -144,10 +189,10 @@ impl RunningWorker {
     }
 
     /// Stops it and waits for its end: it claims nothing more, finishes what runs within its grace, and gives
-    /// the rest back with its attempt.
+    /// the rest back with its attempt. A handler that blocks its thread is left behind a few seconds later.
     ///
     /// # Errors
-    /// [`Internal`](ErrorKind::Internal) if the worker itself panicked.
+    /// [`Internal`](ErrorKind::Internal) if the store or the worker itself panicked.
     pub async fn stop(self) -> Result<Summary> {
         self.stopper.stop();
         self.join().await
@@ -156,7 +201,7 @@ impl RunningWorker {
     /// Waits for its end.
     ///
     /// # Errors
-    /// [`Internal`](ErrorKind::Internal) if the worker itself panicked.
+    /// [`Internal`](ErrorKind::Internal) if the store or the worker itself panicked.
     pub async fn join(mut self) -> Result<Summary> {
         (&mut self.task).await.map_err(|error| {
             Error::new(ErrorKind::Internal, "the worker ended abnormally; please report this")

@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use metrics::counter;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
-use super::held::{Cause, Entry};
+use super::held::Entry;
 use super::shared::Shared;
 use crate::backend::{Answer, Settle, Settlement, Verdict};
-use crate::policy::Backoff;
+use crate::error::Error;
+use crate::policy::{Backoff, Decision, after_refusal};
 
 /// How many settlements go to the store in one call.
 const BATCH: usize = 1_000;
@@ -17,15 +19,17 @@ pub(super) const WAITING: usize = 4 * BATCH;
 
 /// Records how attempts ended, in batches, until nobody can hand in another.
 pub(super) async fn settle(shared: Arc<Shared>, mut ended: mpsc::Receiver<(Settlement, Arc<Entry>)>) {
-    let mut batch = Vec::with_capacity(BATCH);
-    while ended.recv_many(&mut batch, BATCH).await > 0 {
+    let most = BATCH.min(shared.store.limits().batch);
+    let mut batch = Vec::with_capacity(most);
+    while ended.recv_many(&mut batch, most).await > 0 {
         shared.settle_all(&mut batch).await;
         batch.clear();
     }
 }
 
 impl Shared {
-    /// Settles the batch, however often the store must be asked, as long as any of its leases is held.
+    /// Settles the batch, however often the store must be asked: it takes a settlement for as long as nobody
+    /// has taken the job back (clause C2).
     async fn settle_all(&self, batch: &mut Vec<(Settlement, Arc<Entry>)>) {
         let (first, cap) = (Duration::from_millis(50), Duration::from_secs(2));
         let backoff = Backoff::Exponential { first, factor: 2.0, cap, jitter: 0.5 };
@@ -42,12 +46,16 @@ impl Shared {
                 }
                 Err(error) => error,
             };
-            if !error.is_transient() && batch.len() > 1 {
+            if error.is_refusal() && batch.len() > 1 {
                 // One bad item must not take the others with it.
                 for item in std::mem::take(batch) {
                     Box::pin(self.settle_all(&mut vec![item])).await;
                 }
                 return;
+            }
+            if error.is_refusal() && batch.iter_mut().any(|(settlement, _)| fail_instead(settlement, &error))
+            {
+                continue;
             }
             batch.retain(|(_, entry)| !self.is_over(entry, &error));
             if batch.is_empty() {
@@ -58,10 +66,10 @@ impl Shared {
         }
     }
 
-    /// Whether to stop trying: the lease is lost, or the store refuses this very settlement. The job is then
-    /// taken back when its lease runs out.
-    fn is_over(&self, entry: &Entry, error: &crate::Error) -> bool {
-        let over = entry.cause() == Some(Cause::LeaseLost) || !error.is_transient();
+    /// Whether to stop trying: waiting does not mend it, and the lease is over or the settlement itself is
+    /// refused. The job is then taken back when its lease runs out.
+    fn is_over(&self, entry: &Entry, error: &Error) -> bool {
+        let over = error.is_refusal() || (!error.is_transient() && entry.fence_at() <= Instant::now());
         if over {
             tracing::error!(job = %entry.job, %error, "an ended job could not be settled; its lease will run out");
             self.stats.lost.fetch_add(1, Ordering::Relaxed);
@@ -89,4 +97,14 @@ impl Shared {
             tracing::warn!(job = %entry.job, "the lease was lost before the job's end was recorded");
         }
     }
+}
+
+/// Has the job fail instead. Answers whether it was not to fail anyway.
+fn fail_instead(settlement: &mut Settlement, error: &Error) -> bool {
+    if let Verdict::Fail { .. } = settlement.verdict {
+        return false;
+    }
+    let Decision { verdict, failure } = after_refusal(error);
+    (settlement.verdict, settlement.failure) = (verdict, failure);
+    true
 }
