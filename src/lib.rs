@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | `memory:` | this process's memory, for tests | `memory`, on by default |
 //! | `sqlite:FILE` | a SQLite file, shared by any number of processes of one host | `sqlite`, on by default |
+//! | `mongodb://HOSTS/DATABASE`, `mongodb+srv://...` | a MongoDB database, shared by any number of hosts | `mongo` |
 //!
 //! # Hello
 //!
@@ -31,6 +32,9 @@ pub use leasehold_core::*;
 #[cfg(feature = "memory")]
 #[doc(inline)]
 pub use leasehold_memory as memory;
+#[cfg(feature = "mongo")]
+#[doc(inline)]
+pub use leasehold_mongo as mongo;
 #[cfg(feature = "sqlite")]
 #[doc(inline)]
 pub use leasehold_sqlite as sqlite;
@@ -58,13 +62,14 @@ pub async fn open(url: &str) -> Result<Arc<dyn Backend>> {
     match scheme {
         Some("memory") => memory_store(url),
         Some("sqlite") => sqlite_store(url).await,
+        Some("mongodb" | "mongodb+srv") => mongo_store(url).await,
         _ => Err(Error::new(ErrorKind::Config, unknown(scheme))),
     }
 }
 
 fn unknown(scheme: Option<&str>) -> String {
-    const KNOWN: [&str; 2] = ["memory", "sqlite"];
-    let known = "a store's URL is `memory:` or `sqlite:FILE`";
+    const KNOWN: [&str; 3] = ["memory", "sqlite", "mongodb"];
+    let known = "a store's URL is `memory:` or `sqlite:FILE` or `mongodb://HOST/DATABASE`";
     let Some(scheme) = scheme else { return format!("this is not a URL, for it has no `:`; {known}") };
     let near = KNOWN.iter().find(|known| near(known, scheme));
     let hint = near.map(|near| format!("; did you mean `{near}:`?")).unwrap_or_default();
@@ -103,12 +108,23 @@ async fn sqlite_store(_: &str) -> Result<Arc<dyn Backend>> {
     Err(off("sqlite"))
 }
 
-#[cfg(not(all(feature = "memory", feature = "sqlite")))]
+#[cfg(feature = "mongo")]
+async fn mongo_store(url: &str) -> Result<Arc<dyn Backend>> {
+    Ok(Arc::new(leasehold_mongo::Mongo::connect(url).await?))
+}
+
+#[cfg(not(feature = "mongo"))]
+#[expect(clippy::unused_async, reason = "the same signature as with the feature")]
+async fn mongo_store(_: &str) -> Result<Arc<dyn Backend>> {
+    Err(off("mongo"))
+}
+
+#[cfg(not(all(feature = "memory", feature = "sqlite", feature = "mongo")))]
 fn off(feature: &str) -> Error {
     let how =
         format!("leasehold = {{ version = \"{}\", features = [\"{feature}\"] }}", env!("CARGO_PKG_VERSION"));
     Error::new(
         ErrorKind::Config,
-        format!("this program was built without `{feature}:` stores; in Cargo.toml say {how}"),
+        format!("this program was built without `{feature}` stores; in Cargo.toml say {how}"),
     )
 }

@@ -35,6 +35,9 @@ const GUARDS: &[(&str, &str, &str)] = &[
     ("leasehold-sqlite", "leasehold-memory", "backends do not know each other"),
     ("leasehold-conformance", "sqlx", "the suite knows no store"),
     ("leasehold-conformance", "leasehold-sqlite", "the suite knows no store"),
+    ("leasehold-sqlite", "leasehold-mongo", "backends do not know each other"),
+    ("leasehold-mongo", "leasehold-sqlite", "backends do not know each other"),
+    ("leasehold-mongo", "openssl", "TLS is rustls"),
     ("leasehold", "openssl", "TLS is rustls"),
 ];
 

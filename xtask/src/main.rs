@@ -4,6 +4,7 @@ mod check;
 #[cfg(feature = "kill")]
 mod kill;
 mod run;
+mod servers;
 mod test;
 mod tidy;
 
@@ -14,6 +15,8 @@ use clap::Parser;
 #[derive(Parser)]
 #[command(about = "The chores of this workspace")]
 enum Chore {
+    /// Brings the servers that tests need into target/servers, if this machine lacks them
+    Servers,
     /// Runs every test: units, conformance in strict mode, documentation, examples
     Test,
     /// Runs what a change must pass beside the tests: format, lints, documentation, tidy, dependencies
@@ -46,6 +49,7 @@ struct KillOptions {
 
 fn main() -> ExitCode {
     let outcome = match Chore::parse() {
+        Chore::Servers => servers::servers(),
         Chore::Test => test::test(),
         Chore::Check => check::check(),
         Chore::Fix => check::fix(),

@@ -5,6 +5,7 @@ const STRICT: &[(&str, &str)] = &[("CONFORMANCE_STRICT", "1")];
 
 /// Runs every test there is.
 pub(crate) fn test() -> Result<(), Trouble> {
+    crate::servers::servers()?;
     if output(env!("CARGO"), &["nextest", "--version"]).is_some() {
         cargo_with(&["nextest", "run", "--workspace", "--all-features", "--no-fail-fast"], STRICT)?;
     } else {

@@ -25,7 +25,7 @@ const BACKEND_FILES: &[&str] = &[
     "error",
 ];
 /// Files that one backend has alone, and why.
-const OWN_FILES: &[(&str, &str)] = &[("backend-sqlite", "writer")];
+const OWN_FILES: &[(&str, &str)] = &[("backend-sqlite", "writer"), ("backend-mongo", "session")];
 /// Files without which a folder is no backend.
 const BACKEND_MUST: &[&str] = &["lib", "store", "enqueue", "claim", "renew", "settle", "recover"];
 /// Names that must not stand in the core or in the suite.

@@ -1,0 +1,373 @@
+//! Changes jobs and queues on an operator's behalf, and removes what is over: see `Backend::amend`, `set_queue`,
+//! `queues` and `prune`.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use leasehold_core::backend::{
+    Action, Amend, AmendAnswer, Amended, Cursor, Order, Prune, Pruned, QueueRecord, QueueSettings, Select,
+    SetQueue,
+};
+use leasehold_core::{Due, Error, ErrorKind, JobId, JobOptions, QueueName, Reason, State, UniqueScope};
+use mongodb::bson::{Bson, Document, doc};
+use uuid::Uuid;
+
+use crate::enqueue::{free_keys, holders};
+use crate::error::{DUPLICATE, Done, by_code};
+use crate::inspect;
+use crate::record::{self, Fields, RUNNING, WAITING};
+use crate::session::{Change, Db, Kept, Session, date, millis};
+use crate::settle::{ended, leaving, stages};
+
+/// How often a job is looked at again that others changed between reading and writing.
+const TRIES: usize = 20;
+
+/// What an amendment looks at.
+const FIELDS: [&str; 11] = [
+    "queue",
+    "priority",
+    "state",
+    "due",
+    "attempt",
+    "generation",
+    "claim",
+    "cancel_requested",
+    "options",
+    "amended",
+    "unique_key",
+];
+
+pub(crate) async fn amend(db: &Db, request: Amend) -> Done<Amended> {
+    let (ids, next) = select(db, request.select).await?;
+    let mut answers: Vec<Option<AmendAnswer>> = vec![None; ids.len()];
+    for _ in 0..TRIES {
+        let left: Vec<usize> = (0..ids.len()).filter(|&i| answers[i].is_none()).collect();
+        if left.is_empty() {
+            break;
+        }
+        round(db, &ids, &left, &request.action, request.preview, &mut answers).await?;
+    }
+    let jobs: Option<Vec<_>> = ids.into_iter().zip(answers).map(|(id, answer)| Some((id, answer?))).collect();
+    let why = "others keep changing these jobs; repeat the call";
+    let jobs = jobs.ok_or_else(|| Error::new(ErrorKind::Unknown, why))?;
+    Ok(Amended { jobs, next })
+}
+
+async fn select(db: &Db, select: Select) -> Done<(Vec<JobId>, Option<Cursor>)> {
+    match select {
+        Select::Ids(ids) => Ok((ids, None)),
+        Select::Matching { mut filter, as_of, after, limit } => {
+            filter.enqueued_until = Some(filter.enqueued_until.unwrap_or(as_of).min(as_of));
+            let (found, next) =
+                inspect::matching(db, &filter, Order::OldestFirst, after.as_ref(), limit, false).await?;
+            Ok((found.iter().filter_map(record::id).collect(), next))
+        }
+    }
+}
+
+/// Reads jobs, decides, and writes those that are still as they were read; the others are left for another round.
+async fn round(
+    db: &Db,
+    ids: &[JobId],
+    left: &[usize],
+    action: &Action,
+    preview: bool,
+    answers: &mut [Option<AmendAnswer>],
+) -> Done<()> {
+    let jobs = record::load(db, record::ids(left.iter().map(|&i| &ids[i])), &FIELDS).await?;
+    let held = match action {
+        Action::Requeue { .. } => keys_held(db, &jobs).await?,
+        _ => HashMap::new(),
+    };
+    let (mut writes, mut first): (Vec<(usize, &Document)>, HashSet<JobId>) = Default::default();
+    for &i in left {
+        let Some(job) = jobs.get(&ids[i]) else {
+            answers[i] = Some(AmendAnswer::NotFound);
+            continue;
+        };
+        let answer = act(job, action, &held);
+        let changes = matches!(answer, AmendAnswer::Applied | AmendAnswer::Requested);
+        // A job that stands twice is looked at again once the first was written.
+        if changes && !preview && !first.insert(ids[i]) {
+            continue;
+        }
+        if changes && !preview {
+            writes.push((i, job));
+        } else {
+            answers[i] = Some(answer);
+        }
+    }
+    if writes.is_empty() {
+        return Ok(());
+    }
+    let written = write(db, ids, &writes, action).await?;
+    for (i, job) in &writes {
+        if written.contains(&ids[*i]) {
+            answers[*i] = Some(act(job, action, &held));
+        }
+    }
+    tell(db, action, written.into_iter().collect());
+    Ok(())
+}
+
+fn tell(db: &Db, action: &Action, written: Vec<JobId>) {
+    if !matches!(action, Action::Delete) {
+        db.signals.look_at(written);
+    }
+}
+
+/// The keys that jobs would take again if they were requeued, and who holds them now (clause P4).
+async fn keys_held(db: &Db, jobs: &HashMap<JobId, Document>) -> Done<HashMap<String, JobId>> {
+    let keys: Vec<String> = jobs.values().filter_map(key_until_finished).collect();
+    let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+    free_keys(db, &keys).await?;
+    holders(db, &keys).await
+}
+
+fn key_until_finished(job: &Document) -> Option<String> {
+    let options: JobOptions = serde_json::from_str(job.get_str("options").ok()?).ok()?;
+    let unique = options.unique?;
+    (unique.scope == UniqueScope::UntilFinished).then(|| unique.key.into())
+}
+
+/// The state that a job is in; one that does not exist cannot be changed either, like one that has ended.
+fn state(job: &Document) -> State {
+    let (due, now) = (job.get_datetime("due"), job.get_datetime("now"));
+    match job.get_str("state").unwrap_or_default() {
+        WAITING if due.is_ok_and(|due| now.is_ok_and(|now| due > now)) => State::Scheduled,
+        WAITING => State::Queued,
+        other => other.parse().unwrap_or(State::Failed),
+    }
+}
+
+/// What an action does to a job as it was read.
+fn act(job: &Document, action: &Action, held: &HashMap<String, JobId>) -> AmendAnswer {
+    let state = state(job);
+    let due_is = |due: &Due| {
+        let fields = Fields(job);
+        let (Ok(Some(now)), Ok(Some(is))) = (fields.moment("now"), fields.moment("due")) else {
+            return false;
+        };
+        due.by(now) == is
+    };
+    match action {
+        Action::Cancel if state == State::Cancelled => AmendAnswer::AlreadyApplied,
+        Action::Cancel if state == State::Running => AmendAnswer::Requested,
+        Action::Cancel if state.is_waiting() => AmendAnswer::Applied,
+        Action::Requeue { .. } if state.is_terminal() => {
+            let holder = key_until_finished(job).and_then(|key| held.get(&key).copied());
+            match holder.filter(|holder| Some(*holder) != record::id(job)) {
+                Some(holder) => AmendAnswer::Held(holder),
+                None => AmendAnswer::Applied,
+            }
+        }
+        Action::Delete if state != State::Running => AmendAnswer::Applied,
+        Action::Move { queue } if job.get_str("queue").ok() == Some(queue.as_str()) => {
+            AmendAnswer::AlreadyApplied
+        }
+        Action::Move { .. } if state != State::Running => AmendAnswer::Applied,
+        Action::Reprioritise { priority }
+            if record::whole(job.get("priority")) == Some(i64::from(*priority)) =>
+        {
+            AmendAnswer::AlreadyApplied
+        }
+        Action::Reprioritise { .. } => AmendAnswer::Applied,
+        Action::Postpone { due } if state.is_waiting() && due_is(due) => AmendAnswer::AlreadyApplied,
+        Action::Postpone { .. } if state.is_waiting() => AmendAnswer::Applied,
+        _ => AmendAnswer::Refused(state),
+    }
+}
+
+/// Writes jobs that are still as they were read, and tells which were.
+async fn write(db: &Db, ids: &[JobId], jobs: &[(usize, &Document)], action: &Action) -> Done<HashSet<JobId>> {
+    let mut session = match action {
+        // What leaves a queue is counted in the same transaction.
+        Action::Delete | Action::Move { .. } => db.atomic().await?,
+        _ => db.plain(),
+    };
+    loop {
+        let outcome = try_write(&mut session, ids, jobs, action).await;
+        if let Some(written) = session.end(outcome).await? {
+            return Ok(written);
+        }
+    }
+}
+
+async fn try_write(
+    session: &mut Session<'_>,
+    ids: &[JobId],
+    jobs: &[(usize, &Document)],
+    action: &Action,
+) -> Done<HashSet<JobId>> {
+    let (db, call) = (session.db, Uuid::new_v4());
+    let changes = jobs.iter().map(|(_, job)| Change::one(as_read(job), update(db, job, action, &call)));
+    let written = session.update(Kept::Jobs, changes.collect()).await?;
+    if let Some((_, code, what)) = written.failed.iter().find(|(_, code, _)| *code != DUPLICATE) {
+        let (kind, message) = by_code(*code, what);
+        return Err(Error::new(kind, message).into());
+    }
+    let all = record::ids(jobs.iter().map(|(i, _)| &ids[*i]));
+    let marked = vec![
+        doc! {"$match": {"_id": {"$in": all}, "amended": record::uuid(&call)}},
+        doc! {"$project": {"_id": 1}},
+    ];
+    let written: HashSet<JobId> =
+        session.read(Kept::Jobs, marked).await?.iter().filter_map(record::id).collect();
+    if matches!(action, Action::Delete | Action::Move { .. }) {
+        let mut left: BTreeMap<&str, i64> = BTreeMap::new();
+        for (_, job) in jobs.iter().filter(|(i, _)| written.contains(&ids[*i])) {
+            *left.entry(job.get_str("queue").unwrap_or_default()).or_default() += 1;
+        }
+        count_out(session, left).await?;
+    }
+    if matches!(action, Action::Delete) {
+        remove(session, &written).await?;
+    }
+    Ok(written)
+}
+
+/// Removes jobs and their logs.
+async fn remove(session: &mut Session<'_>, jobs: &HashSet<JobId>) -> Done<u64> {
+    session.delete(Kept::Logs, doc! {"job": {"$in": record::ids(jobs)}}).await?;
+    session.delete(Kept::Jobs, doc! {"_id": {"$in": record::ids(jobs)}, "state": {"$ne": RUNNING}}).await
+}
+
+/// Counts jobs that leave their queues (clause S2).
+async fn count_out(session: &mut Session<'_>, left: BTreeMap<&str, i64>) -> Done<()> {
+    let count = |(queue, n): (&str, i64)| {
+        let mut change = Change::one(doc! {"_id": queue}, doc! {"$inc": {"deleted": n}});
+        change.upsert = true;
+        change
+    };
+    session.update(Kept::Queues, left.into_iter().map(count).collect()).await?.whole().map(drop)
+}
+
+/// A filter for the job as it was read.
+fn as_read(job: &Document) -> Document {
+    let mut filter = Document::new();
+    let compared =
+        ["_id", "queue", "priority", "state", "due", "attempt", "generation", "claim", "cancel_requested"];
+    for field in compared {
+        filter.insert(field, doc! {"$eq": job.get(field).cloned().unwrap_or(Bson::Null)});
+    }
+    filter
+}
+
+fn update(db: &Db, job: &Document, action: &Action, call: &Uuid) -> Vec<Document> {
+    let mark = record::uuid(call);
+    let set = |mut fields: Document| {
+        fields.insert("amended", mark.clone());
+        vec![doc! {"$set": fields}]
+    };
+    match action {
+        Action::Cancel if state(job) == State::Running => set(doc! {"cancel_requested": true}),
+        Action::Cancel => {
+            let mut fields = leaving(db);
+            fields.insert("amended", mark);
+            stages(ended("cancelled", Reason::Cancelled), fields)
+        }
+        Action::Requeue { due } => {
+            let next = doc! {"state": WAITING, "reason": Reason::Requeued.to_string(), "due": by(db, *due)};
+            let mut fields = leaving(db);
+            fields.extend(doc! {
+                "amended": mark, "attempt": 0, "crashes": 0, "generation": {"$add": ["$generation", 1]},
+                "progress": "$$REMOVE", "result": "$$REMOVE",
+            });
+            if let Some(key) = key_until_finished(job) {
+                fields.insert("unique_key", doc! {"$literal": key});
+            }
+            stages(next, fields)
+        }
+        Action::Delete => set(doc! {}),
+        Action::Move { queue } => set(doc! {"queue": {"$literal": queue.as_str()}}),
+        Action::Reprioritise { priority } => set(doc! {"priority": i32::from(*priority)}),
+        Action::Postpone { due } => set(doc! {"due": by(db, *due), "reason": Reason::Postponed.to_string()}),
+    }
+}
+
+/// A due time as an expression.
+fn by(db: &Db, due: Due) -> Bson {
+    match due {
+        Due::Now => db.now(),
+        Due::In(delay) => doc! {"$add": [db.now(), millis(delay)]}.into(),
+        Due::At(at) => date(at),
+    }
+}
+
+pub(crate) async fn set_queue(db: &Db, request: SetQueue) -> Done<()> {
+    let settings = serde_json::to_string(&request.settings)?;
+    let fields = doc! {
+        "settings": {"$literal": settings}, "paused": request.settings.pause.is_some(), "changed_at": db.now(),
+    };
+    let mut change = Change::one(doc! {"_id": request.queue.as_str()}, vec![doc! {"$set": fields}]);
+    change.upsert = true;
+    let written = db.plain().update(Kept::Queues, vec![change]).await?;
+    if written.failed.iter().any(|(_, code, _)| *code == DUPLICATE) {
+        return Err(
+            Error::new(ErrorKind::Unavailable, "another call set this queue up; repeat the call").into()
+        );
+    }
+    written.whole()?;
+    db.signals.tell(doc! {"queue_set": request.queue.as_str()});
+    db.signals.tell(doc! {"waiting": request.queue.as_str()});
+    Ok(())
+}
+
+pub(crate) async fn queues(db: &Db) -> Done<Vec<QueueRecord>> {
+    let used = db.of(Kept::Jobs).distinct("queue", doc! {"queue": {"$gte": ""}}).await?;
+    let used = used.iter().filter_map(|queue| QueueName::new(queue.as_str()?).ok());
+    let mut queues: BTreeMap<QueueName, QueueRecord> =
+        used.map(|queue| (queue.clone(), QueueRecord::new(queue, QueueSettings::default(), None))).collect();
+    for document in db.plain().read(Kept::Queues, vec![]).await? {
+        let fields = Fields(&document);
+        let Ok(queue) = QueueName::new(document.get_str("_id").unwrap_or_default()) else { continue };
+        let settings = document.get_str("settings").map(serde_json::from_str).ok().and_then(Result::ok);
+        let changed_at = fields.moment("changed_at").map_err(record::corrupt)?;
+        queues.insert(queue.clone(), QueueRecord::new(queue, settings.unwrap_or_default(), changed_at));
+    }
+    Ok(queues.into_values().collect())
+}
+
+pub(crate) async fn prune(db: &Db, request: Prune) -> Done<Pruned> {
+    let limit = i64::try_from(request.limit).unwrap_or(i64::MAX).saturating_add(1);
+    let over = || {
+        doc! {
+            "expires_at": {"$type": "date"}, "state": {"$nin": [WAITING, RUNNING]},
+            "$expr": {"$lt": ["$expires_at", db.now()]},
+        }
+    };
+    let mut session = db.atomic().await?;
+    let (jobs, more) = loop {
+        let pipeline = vec![
+            doc! {"$match": over()},
+            doc! {"$sort": {"expires_at": 1}},
+            doc! {"$limit": limit},
+            doc! {"$project": {"queue": 1}},
+        ];
+        let outcome = remove_found(&mut session, pipeline, request.limit).await;
+        if let Some(removed) = session.end(outcome).await? {
+            break removed;
+        }
+    };
+    let gone = doc! {
+        "seen_at": {"$type": "date"},
+        "$expr": {"$lt": ["$seen_at", {"$subtract": [db.now(), millis(request.workers_after)]}]},
+    };
+    let workers = db.plain().delete(Kept::Workers, gone).await?;
+    Ok(Pruned { jobs, workers, more })
+}
+
+async fn remove_found(session: &mut Session<'_>, pipeline: Vec<Document>, limit: usize) -> Done<(u64, bool)> {
+    let mut found = session.read(Kept::Jobs, pipeline).await?;
+    let more = found.len() > limit;
+    found.truncate(limit);
+    let mut left: BTreeMap<&str, i64> = BTreeMap::new();
+    for job in &found {
+        *left.entry(job.get_str("queue").unwrap_or_default()).or_default() += 1;
+    }
+    if found.is_empty() {
+        return Ok((0, more));
+    }
+    count_out(session, left).await?;
+    let ids: HashSet<JobId> = found.iter().filter_map(record::id).collect();
+    Ok((remove(session, &ids).await?, more))
+}

@@ -1,0 +1,177 @@
+//! Takes jobs in: see `Backend::enqueue`.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use leasehold_core::backend::{Enqueue, EnqueueAnswer, Enqueued};
+use leasehold_core::{Error, ErrorKind, JobId, NewJob, UniqueKey};
+use mongodb::ClientSession;
+use mongodb::bson::{Bson, doc};
+use mongodb::error::ErrorKind as DriverKind;
+
+use crate::error::{DUPLICATE, Done, by_code};
+use crate::record::{self, document};
+use crate::session::{Change, Db, Kept};
+
+/// How often a job is tried again whose key was freed and taken while it came in.
+const TRIES: usize = 20;
+
+pub(crate) async fn enqueue(db: &Db, request: Enqueue) -> Done<Vec<Enqueued>> {
+    let jobs = &request.jobs;
+    free_keys(db, &keys(jobs)).await?;
+    let mut answers: Vec<Option<Enqueued>> = jobs.iter().map(|_| None).collect();
+    let mut left: Vec<usize> = (0..jobs.len()).collect();
+    for _ in 0..TRIES {
+        if left.is_empty() {
+            break;
+        }
+        let refused = insert(db, jobs, &left).await?;
+        for &i in left.iter().filter(|i| !refused.contains(i)) {
+            answers[i] = Some(Enqueued { job: jobs[i].id, answer: EnqueueAnswer::Created });
+        }
+        left = explain(db, jobs, refused, &mut answers).await?;
+    }
+    tell(db, jobs, &answers);
+    let answer = |(job, answer): (&NewJob, Option<Enqueued>)| {
+        let why = "others keep taking and freeing the unique key; repeat the call";
+        let refused = || EnqueueAnswer::Refused(Error::new(ErrorKind::Unavailable, why));
+        answer.unwrap_or_else(|| Enqueued { job: job.id, answer: refused() })
+    };
+    Ok(jobs.iter().zip(answers).map(answer).collect())
+}
+
+/// Takes jobs in inside the caller's own transaction (clause P5).
+pub(crate) async fn enqueue_in(db: &Db, session: &mut ClientSession, jobs: &[NewJob]) -> Done<Vec<Enqueued>> {
+    let now = db.stamp().await?;
+    let all = db.of(Kept::Jobs);
+    // A transaction ends with its first error: what would be refused is looked for beforehand.
+    let mut filter = vec![doc! {"_id": {"$in": record::ids(jobs.iter().map(|job| &job.id))}}];
+    filter.push(doc! {"unique_key": {"$type": "string", "$in": keys(jobs)}});
+    let mut found =
+        all.find(doc! {"$or": filter}).projection(doc! {"unique_key": 1}).session(&mut *session).await?;
+    let (mut there, mut held) = (HashSet::new(), HashMap::new());
+    while let Some(document) = found.next(session).await.transpose()? {
+        let Some(id) = record::id(&document) else { continue };
+        there.insert(id);
+        if let Ok(key) = document.get_str("unique_key") {
+            held.insert(key.to_owned(), id);
+        }
+    }
+    let (mut answers, mut documents) = (Vec::with_capacity(jobs.len()), Vec::new());
+    for job in jobs {
+        let key = job.options.unique.as_ref().map(|unique| unique.key.as_str());
+        let answer = if there.contains(&job.id) {
+            Enqueued { job: job.id, answer: EnqueueAnswer::Existing }
+        } else if let Some(holder) = key.and_then(|key| held.get(key)) {
+            Enqueued { job: *holder, answer: EnqueueAnswer::Held }
+        } else {
+            there.insert(job.id);
+            held.extend(key.map(|key| (key.to_owned(), job.id)));
+            documents.push(document(job, now)?);
+            Enqueued { job: job.id, answer: EnqueueAnswer::Created }
+        };
+        answers.push(answer);
+    }
+    if !documents.is_empty() {
+        all.insert_many(documents).session(session).await?;
+    }
+    Ok(answers)
+}
+
+fn keys(jobs: &[NewJob]) -> Vec<&str> {
+    jobs.iter().filter_map(|job| Some(job.options.unique.as_ref()?.key.as_str())).collect()
+}
+
+/// Inserts these jobs and tells which the server refused because an id or a key is there.
+async fn insert(db: &Db, jobs: &[NewJob], which: &[usize]) -> Done<Vec<usize>> {
+    let now = db.stamp().await?;
+    let documents = which.iter().map(|&i| document(&jobs[i], now)).collect::<Done<Vec<_>>>()?;
+    let Err(error) = db.of(Kept::Jobs).insert_many(documents).ordered(false).await else {
+        return Ok(Vec::new());
+    };
+    let DriverKind::InsertMany(failure) = error.kind.as_ref() else { return Err(error.into()) };
+    if failure.write_concern_error.is_some() {
+        return Err(error.into());
+    }
+    let mut refused = Vec::new();
+    for error in failure.write_errors.iter().flatten() {
+        if error.code != DUPLICATE {
+            let (kind, message) = by_code(error.code, &error.message);
+            return Err(Error::new(kind, message).into());
+        }
+        refused.extend(which.get(error.index));
+    }
+    Ok(refused)
+}
+
+/// Finds out why jobs were refused; those for which the reason has gone by now are returned.
+async fn explain(
+    db: &Db,
+    jobs: &[NewJob],
+    refused: Vec<usize>,
+    answers: &mut [Option<Enqueued>],
+) -> Done<Vec<usize>> {
+    if refused.is_empty() {
+        return Ok(refused);
+    }
+    let ids = record::ids(refused.iter().map(|&i| &jobs[i].id));
+    let there = record::load(db, ids, &[]).await?;
+    let wanted: Vec<_> =
+        refused.iter().filter_map(|&i| Some(jobs[i].options.unique.as_ref()?.key.as_str())).collect();
+    let holders = holders(db, &wanted).await?;
+    let mut again = Vec::new();
+    for i in refused {
+        let job = &jobs[i];
+        let key = job.options.unique.as_ref().map(|unique| unique.key.as_str());
+        answers[i] = if there.contains_key(&job.id) {
+            Some(Enqueued { job: job.id, answer: EnqueueAnswer::Existing })
+        } else {
+            let holder = key.and_then(|key| holders.get(key));
+            holder.map(|holder| Enqueued { job: *holder, answer: EnqueueAnswer::Held })
+        };
+        if answers[i].is_none() {
+            again.push(i);
+        }
+    }
+    Ok(again)
+}
+
+/// Makes keys available whose period is over (clause P4).
+pub(crate) async fn free_keys(db: &Db, keys: &[&str]) -> Done<()> {
+    if keys.is_empty() {
+        return Ok(());
+    }
+    let filter = doc! {
+        "unique_key": {"$type": "string", "$in": keys},
+        "unique_until": {"$type": "date"},
+        "$expr": {"$lt": ["$unique_until", db.now()]},
+    };
+    let freed = Change::many(filter, doc! {"$unset": {"unique_key": 1, "unique_until": 1}});
+    db.plain().update(Kept::Jobs, vec![freed]).await?.whole().map(drop)
+}
+
+/// Who holds these unique keys.
+pub(crate) async fn holders(db: &Db, keys: &[&str]) -> Done<HashMap<String, JobId>> {
+    if keys.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let pipeline = vec![
+        doc! {"$match": {"unique_key": {"$type": "string", "$in": keys}}},
+        doc! {"$project": {"unique_key": 1}},
+    ];
+    let found = db.plain().read(Kept::Jobs, pipeline).await?;
+    let holder = |document: &mongodb::bson::Document| {
+        let key = UniqueKey::new(document.get_str("unique_key").ok()?).ok()?;
+        Some((key.into(), record::id(document)?))
+    };
+    Ok(found.iter().filter_map(holder).collect())
+}
+
+/// Tells watchers of the queues in which jobs wait now.
+fn tell(db: &Db, jobs: &[NewJob], answers: &[Option<Enqueued>]) {
+    let created = |answer: &Option<Enqueued>| answer.as_ref().is_some_and(Enqueued::is_created);
+    let queues: BTreeSet<_> =
+        jobs.iter().zip(answers).filter(|(_, a)| created(a)).map(|(job, _)| job.queue.as_str()).collect();
+    for queue in queues {
+        db.signals.tell(doc! {"waiting": Bson::from(queue)});
+    }
+}

@@ -1,0 +1,140 @@
+//! From the driver's errors to ours: one mapping for the whole crate.
+
+use leasehold_core::{Error, ErrorKind};
+use mongodb::error::{Error as Driver, ErrorKind as DriverKind, WriteFailure};
+
+/// The name under which this backend shows itself.
+pub(crate) const BACKEND: &str = "mongo";
+
+/// The code of a key that is there already.
+pub(crate) const DUPLICATE: i32 = 11_000;
+
+/// What goes wrong inside an operation, before it is told to the caller.
+#[derive(Debug)]
+pub(crate) enum Fault {
+    /// The driver's, not yet mapped.
+    Driver(Driver),
+    /// Ours.
+    Ours(Error),
+}
+
+/// The result of a part of an operation.
+pub(crate) type Done<T> = Result<T, Fault>;
+
+impl From<Driver> for Fault {
+    fn from(error: Driver) -> Self {
+        Self::Driver(error)
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Self::Ours(error)
+    }
+}
+
+impl From<serde_json::Error> for Fault {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Ours(Error::new(ErrorKind::Internal, "a value cannot be written as JSON").caused_by(error))
+    }
+}
+
+impl From<Fault> for Error {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Driver(error) => map(error),
+            Fault::Ours(error) => error,
+        }
+        .on(BACKEND)
+    }
+}
+
+impl Fault {
+    /// Whether a transaction that met this may be made again from its beginning.
+    pub(crate) fn may_begin_again(&self) -> bool {
+        match self {
+            Self::Driver(error) => {
+                error.contains_label(mongodb::error::TRANSIENT_TRANSACTION_ERROR) && code(error).is_some()
+            }
+            Self::Ours(_) => false,
+        }
+    }
+}
+
+/// The code that the server gave, if it was the server that failed.
+pub(crate) fn code(error: &Driver) -> Option<i32> {
+    match error.kind.as_ref() {
+        DriverKind::Command(error) => Some(error.code),
+        DriverKind::Write(WriteFailure::WriteError(error)) => Some(error.code),
+        DriverKind::Write(WriteFailure::WriteConcernError(error)) => Some(error.code),
+        DriverKind::InsertMany(error) => error.write_concern_error.as_ref().map(|error| error.code),
+        _ => None,
+    }
+}
+
+/// What an error of the driver's means to the caller.
+fn map(error: Driver) -> Error {
+    use ErrorKind::{Config, Corrupt, Denied, Internal, Unavailable, Unknown};
+    let (kind, message) = match error.kind.as_ref() {
+        DriverKind::ServerSelection { .. } => {
+            (Unavailable, "no server answers; see that one runs at this address, and repeat the call".into())
+        }
+        DriverKind::Authentication { .. } => {
+            (Denied, "the server refused the credentials; check name, password and authSource".into())
+        }
+        DriverKind::InvalidArgument { .. } | DriverKind::InvalidTlsConfig { .. } => {
+            (Config, "the driver refuses this configuration; see the cause".into())
+        }
+        DriverKind::DnsResolve { .. } => (Unavailable, "the server's name cannot be resolved".into()),
+        DriverKind::Io(_) | DriverKind::ConnectionPoolCleared { .. } => {
+            (Unknown, "the connection broke; repeat the call".into())
+        }
+        DriverKind::InvalidResponse { .. } | DriverKind::Bson(_) => {
+            (Corrupt, "an answer of the server cannot be read".into())
+        }
+        DriverKind::Shutdown => (ErrorKind::Closed, "the store was closed".into()),
+        _ => match code(&error) {
+            Some(code) => by_code(code, &text(&error)),
+            None => (Internal, text(&error)),
+        },
+    };
+    Error::new(kind, message).caused_by(error)
+}
+
+fn text(error: &Driver) -> String {
+    match error.kind.as_ref() {
+        DriverKind::Command(error) => error.message.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// What a code of the server's means.
+pub(crate) fn by_code(code: i32, what: &str) -> (ErrorKind, String) {
+    use ErrorKind::{Denied, Full, Internal, Unavailable, Unknown};
+    let (kind, advice) = match code {
+        13 | 18 | 31 | 33 => (Denied, "give this user the role readWrite on the database"),
+        14_031 | 12_501 => (Full, "make room on the server's disk and repeat the call"),
+        112 | 251 | 246 => (Unavailable, "others wrote the same at once; repeat the call"),
+        // Step-downs, shutdowns, time-outs and write concerns that were not met in time: a write may have landed.
+        6 | 7 | 50 | 64 | 89 | 91 | 189 | 262 | 9_001 | 10_107 | 11_600 | 11_602 | 13_435 | 13_436 => {
+            (Unknown, "repeat the call")
+        }
+        _ => (Internal, "please report this"),
+    };
+    (kind, format!("{what} (MongoDB code {code}): {advice}"))
+}
+
+/// The deadline has passed before the call was sent: it certainly changed nothing.
+pub(crate) fn late() -> Error {
+    Error::new(ErrorKind::Unavailable, "the deadline had passed before the call began")
+}
+
+/// The deadline has passed while the call was under way.
+pub(crate) fn no_answer(writes: bool) -> Error {
+    let (kind, advice) = if writes {
+        (ErrorKind::Unknown, "it may have taken effect; repeat the call")
+    } else {
+        (ErrorKind::Unavailable, "repeat the call")
+    };
+    Error::new(kind, format!("the server did not answer by the deadline: {advice}"))
+}

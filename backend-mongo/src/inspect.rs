@@ -1,0 +1,234 @@
+//! Shows jobs and counts: see `Backend::find`, `list` and `counts`.
+
+use std::collections::BTreeMap;
+
+use futures::TryStreamExt;
+use leasehold_core::backend::{Counts, Cursor, Filter, Find, List, Order, Page, QueueCounts};
+use leasehold_core::{Error, JobRecord, QueueName, State, Timestamp};
+use mongodb::bson::{Bson, Document, doc};
+use mongodb::options::ReadConcern;
+
+use crate::error::Done;
+use crate::record::{self, Fields, WAITING, corrupt, with_now, word};
+use crate::session::{Db, Kept, date};
+
+/// How many jobs one call looks at to find those that match a filter. A page may be short for it, and says so.
+const LOOK_AT: i64 = 20_000;
+
+pub(crate) async fn find(db: &Db, request: Find) -> Done<Vec<Option<JobRecord>>> {
+    let pipeline = vec![doc! {"$match": {"_id": {"$in": record::ids(&request.ids)}}}, with_now(db)];
+    let mut found = BTreeMap::new();
+    for document in db.plain().read(Kept::Jobs, pipeline).await? {
+        let job = record::read(&document).map_err(|bad| corrupt(bad.why))?;
+        found.insert(job.id, job);
+    }
+    Ok(request.ids.iter().map(|id| found.get(id).cloned()).collect())
+}
+
+pub(crate) async fn list(db: &Db, request: List) -> Done<Page> {
+    let (found, next) =
+        matching(db, &request.filter, request.order, request.after.as_ref(), request.limit, true).await?;
+    let mut page = Page { next, ..Page::default() };
+    for document in &found {
+        match record::read(document) {
+            Ok(job) => page.jobs.push(job),
+            Err(bad) => page.unreadable.push(bad),
+        }
+    }
+    Ok(page)
+}
+
+/// The first jobs after `after` that match, and where to go on. It looks at no more than [`LOOK_AT`] jobs.
+pub(crate) async fn matching(
+    db: &Db,
+    filter: &Filter,
+    order: Order,
+    after: Option<&Cursor>,
+    limit: usize,
+    whole: bool,
+) -> Done<(Vec<Document>, Option<Cursor>)> {
+    let after = after.map(|cursor| read_cursor(cursor, order)).transpose()?;
+    let place = place(filter, order, after);
+    let by = by(order);
+    let mut pipeline = vec![
+        doc! {"$match": place.clone()},
+        doc! {"$sort": by.clone()},
+        doc! {"$limit": LOOK_AT},
+        doc! {"$match": conditions(db, filter)},
+    ];
+    let text = filter.payload_contains.as_ref().filter(|text| !text.is_empty());
+    if text.is_none() {
+        // Only one more shows that there is a next page.
+        pipeline.push(doc! {"$limit": i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1)});
+        if !whole {
+            pipeline.push(doc! {"$project": {"enqueued_at": 1}});
+        }
+    }
+    pipeline.push(with_now(db));
+    let mut cursor = db.of(Kept::Jobs).aggregate(pipeline).await?;
+    let mut found = Vec::new();
+    while found.len() <= limit
+        && let Some(document) = cursor.try_next().await?
+    {
+        if text.is_none_or(|text| has_text(&document, text)) {
+            found.push(document);
+        }
+    }
+    let last = if found.len() > limit {
+        found.truncate(limit);
+        found.last().map(|last| write_cursor(last, order))
+    } else {
+        // The last that was looked at, if there is another one behind it.
+        let look = vec![
+            doc! {"$match": place},
+            doc! {"$sort": by},
+            doc! {"$skip": LOOK_AT - 1},
+            doc! {"$limit": 2},
+            doc! {"$project": {"enqueued_at": 1}},
+        ];
+        let looked = db.plain().read(Kept::Jobs, look).await?;
+        (looked.len() == 2).then(|| write_cursor(&looked[0], order))
+    };
+    Ok((found, last))
+}
+
+fn has_text(document: &Document, text: &str) -> bool {
+    let Some(Bson::Binary(payload)) = document.get("payload") else { return false };
+    payload.bytes.windows(text.len()).any(|part| part == text.as_bytes())
+}
+
+fn by(order: Order) -> Document {
+    match order {
+        Order::NewestFirst => doc! {"enqueued_at": -1, "_id": -1},
+        Order::OldestFirst => doc! {"enqueued_at": 1, "_id": 1},
+    }
+}
+
+/// The part of a list that is asked for, as far as the place alone tells it.
+fn place(filter: &Filter, order: Order, after: Option<(Timestamp, Bson)>) -> Document {
+    let mut bounds = Vec::new();
+    bounds.extend(filter.enqueued_from.map(|from| doc! {"enqueued_at": {"$gte": date(from)}}));
+    bounds.extend(filter.enqueued_until.map(|until| doc! {"enqueued_at": {"$lte": date(until)}}));
+    if let Some((at, id)) = after {
+        let (than, or) = if order == Order::NewestFirst { ("$lt", "$lte") } else { ("$gt", "$gte") };
+        bounds.push(doc! {"enqueued_at": {or: date(at)}});
+        bounds.push(doc! {"$or": [{"enqueued_at": {than: date(at)}}, {"_id": {than: id}}]});
+    }
+    if bounds.is_empty() {
+        doc! {}
+    } else {
+        doc! {"$and": bounds}
+    }
+}
+
+fn mark(order: Order) -> &'static str {
+    match order {
+        Order::NewestFirst => "n",
+        Order::OldestFirst => "o",
+    }
+}
+
+fn write_cursor(document: &Document, order: Order) -> Cursor {
+    let at = document.get_datetime("enqueued_at").map_or(0, |at| at.timestamp_millis());
+    let id = document.get("_id").and_then(record::as_uuid).unwrap_or_default();
+    Cursor(format!("{}{at}.{}", mark(order), id.simple()))
+}
+
+fn read_cursor(cursor: &Cursor, order: Order) -> Done<(Timestamp, Bson)> {
+    let read = || {
+        let (at, id) = cursor.0.strip_prefix(mark(order))?.split_once('.')?;
+        Some((Timestamp::from_millis(at.parse().ok()?), record::uuid(&id.parse().ok()?)))
+    };
+    read().ok_or_else(|| Error::invalid(format!("the cursor {:?} is not of this list", cursor.0)).into())
+}
+
+/// `Filter::matches` for the server, but for the payload's text.
+fn conditions(db: &Db, filter: &Filter) -> Document {
+    fn any<T>(field: &str, wanted: Option<&Vec<T>>, text: impl Fn(&T) -> Bson) -> Option<Document> {
+        wanted.map(|wanted| doc! {field: {"$in": wanted.iter().map(text).collect::<Vec<_>>()}})
+    }
+    let mut all = Vec::new();
+    all.extend(any("queue", filter.queues.as_ref(), |queue| queue.as_str().into()));
+    all.extend(any("kind", filter.kinds.as_ref(), |kind| kind.as_str().into()));
+    all.extend(any("reason", filter.reasons.as_ref(), |reason| reason.to_string().into()));
+    if let Some(tags) = filter.tags.as_ref().filter(|tags| !tags.is_empty()) {
+        all.push(doc! {"tags": {"$all": tags.iter().map(leasehold_core::Tag::as_str).collect::<Vec<_>>()}});
+    }
+    all.extend(filter.worker.map(|worker| doc! {"worker": record::uuid(worker.as_uuid())}));
+    all.extend(filter.error_class.as_ref().map(|class| doc! {"error_class": {"$eq": class}}));
+    if let Some(states) = &filter.states {
+        let any: Vec<_> = states.iter().map(|state| in_state(db, *state)).collect();
+        all.push(if any.is_empty() {
+            doc! {"_id": {"$in": []}}
+        } else {
+            doc! {"$or": any}
+        });
+    }
+    if all.is_empty() {
+        doc! {}
+    } else {
+        doc! {"$and": all}
+    }
+}
+
+fn in_state(db: &Db, state: State) -> Document {
+    match state {
+        State::Scheduled => doc! {"state": WAITING, "$expr": {"$gt": ["$due", db.now()]}},
+        State::Queued => doc! {"state": WAITING, "$expr": {"$lte": ["$due", db.now()]}},
+        other => doc! {"state": word(other)},
+    }
+}
+
+pub(crate) async fn counts(db: &Db, request: Counts) -> Done<Vec<QueueCounts>> {
+    let only = |field: &str| match &request.queues {
+        Some(queues) => doc! {field: {"$in": queues.iter().map(QueueName::as_str).collect::<Vec<_>>()}},
+        // A bound that lets the index do it.
+        None => doc! {field: {"$gte": ""}},
+    };
+    let due = doc! {"$and": [{"$eq": ["$state", WAITING]}, {"$lte": ["$due", db.now()]}]};
+    let waits = doc! {"$cond": [{"$eq": ["$state", WAITING]}, "scheduled", "$state"]};
+    let pipeline = vec![
+        doc! {"$match": only("queue")},
+        doc! {"$group": {
+            "_id": {"queue": "$queue", "state": {"$cond": [due, "queued", waits]}},
+            "n": {"$sum": 1}, "oldest": {"$min": "$due"},
+        }},
+        doc! {"$unionWith": {"coll": db.name(Kept::Queues), "pipeline": [
+            {"$match": only("_id")},
+            {"$project": {"_id": {"queue": "$_id"}, "deleted": {"$ifNull": ["$deleted", 0]}}},
+        ]}},
+    ];
+    // All numbers are of one moment, so that they add up (clause S2).
+    let jobs = db.of(Kept::Jobs);
+    let reading = jobs.aggregate(pipeline).hint(mongodb::options::Hint::Name("counted".into()));
+    let rows: Vec<Document> = if db.transactions {
+        reading.read_concern(ReadConcern::snapshot()).await?.try_collect().await?
+    } else {
+        reading.await?.try_collect().await?
+    };
+    let mut counts: BTreeMap<QueueName, QueueCounts> = BTreeMap::new();
+    for row in &rows {
+        add(&mut counts, row);
+    }
+    for count in counts.values_mut() {
+        // Every job that was ever taken in is still there or was deleted.
+        count.enqueued = count.total() + count.deleted;
+    }
+    Ok(counts.into_values().collect())
+}
+
+fn add(counts: &mut BTreeMap<QueueName, QueueCounts>, row: &Document) -> Option<()> {
+    let of = row.get_document("_id").ok()?;
+    let queue = QueueName::new(of.get_str("queue").ok()?).ok()?;
+    let count = counts.entry(queue.clone()).or_insert_with(|| QueueCounts::empty(queue));
+    if let Ok(state) = of.get_str("state") {
+        let state: State = state.parse().ok()?;
+        *count.states.entry(state).or_default() += u64::try_from(record::whole(row.get("n"))?).ok()?;
+        if state == State::Queued {
+            count.oldest_due = Fields(row).moment("oldest").ok()?;
+        }
+    } else {
+        count.deleted = u64::try_from(record::whole(row.get("deleted"))?).ok()?;
+    }
+    Some(())
+}

@@ -1,0 +1,26 @@
+//! Keeps the jobs of a Leasehold queue in MongoDB.
+//!
+//! Every change is one conditional write that carries the token of its lease; the hour is the server's. See
+//! `docs/guide/mongodb.md` for sizing, indexes and what is promised on which kind of server.
+
+mod claim;
+mod config;
+mod control;
+mod enqueue;
+mod error;
+mod inspect;
+mod logs;
+mod record;
+mod recover;
+mod renew;
+mod schedules;
+mod schema;
+mod session;
+mod settle;
+mod store;
+mod watch;
+mod workers;
+
+pub use config::{Config, LogCaps};
+pub use mongodb;
+pub use store::Mongo;

@@ -1,0 +1,293 @@
+//! Jobs as documents: their fields, and how documents become records (clause B3).
+
+use std::collections::HashMap;
+use std::fmt::Display;
+
+use leasehold_core::backend::SetAside;
+use leasehold_core::{
+    Failure, JobId, JobOptions, JobRecord, Keep, Kind, NewJob, Payload, QueueName, Reason, State, Timestamp,
+    UniqueScope, WorkerId,
+};
+use mongodb::bson::spec::BinarySubtype;
+use mongodb::bson::{Binary, Bson, Document, doc};
+use uuid::Uuid;
+
+use crate::error::Done;
+use crate::session::{Db, Kept, date, millis};
+
+/// How a job's state is written while it waits; whether it is due, its due time tells.
+pub(crate) const WAITING: &str = "waiting";
+/// How the state of a job that runs is written.
+pub(crate) const RUNNING: &str = "running";
+
+/// How a state is written.
+pub(crate) fn word(state: State) -> &'static str {
+    if state.is_waiting() { WAITING } else { state.into() }
+}
+
+/// An id as the server keeps it.
+pub(crate) fn uuid(id: &Uuid) -> Bson {
+    Binary { subtype: BinarySubtype::Uuid, bytes: id.as_bytes().to_vec() }.into()
+}
+
+/// Ids as the server keeps them.
+pub(crate) fn ids<'a>(ids: impl IntoIterator<Item = &'a JobId>) -> Vec<Bson> {
+    ids.into_iter().map(|id| uuid(id.as_uuid())).collect()
+}
+
+/// Bytes as the server keeps them.
+pub(crate) fn bytes(payload: &Payload) -> Bson {
+    Binary { subtype: BinarySubtype::Generic, bytes: payload.as_bytes().to_vec() }.into()
+}
+
+/// A whole number of any kind, as shells and tools write them.
+pub(crate) fn whole(value: Option<&Bson>) -> Option<i64> {
+    match value? {
+        Bson::Int32(n) => Some((*n).into()),
+        Bson::Int64(n) => Some(*n),
+        Bson::Double(n) if n.fract() == 0.0 && n.abs() < 9e15 => Some(*n as i64),
+        _ => None,
+    }
+}
+
+/// The document of a job that is taken in at `now`.
+pub(crate) fn document(job: &NewJob, now: Timestamp) -> Done<Document> {
+    let (options, due) = (&job.options, job.due.by(now));
+    let mut document = doc! {
+        "_id": uuid(job.id.as_uuid()),
+        "queue": job.queue.as_str(),
+        "kind": job.kind.as_str(),
+        "priority": i32::from(options.priority),
+        "state": WAITING,
+        "due": date(due),
+        "attempt": 0,
+        "max_attempts": i64::from(options.max_attempts),
+        "crashes": 0,
+        "generation": 0,
+        "enqueued_at": date(now),
+        "cancel_requested": false,
+        "keep": {
+            "succeeded": keep(options.retention.succeeded),
+            "failed": keep(options.retention.failed),
+            "cancelled": keep(options.retention.cancelled),
+        },
+        "payload": bytes(&job.payload),
+    };
+    let mut usual = JobOptions::default();
+    usual.priority = options.priority;
+    if *options != usual {
+        document.insert("options", serde_json::to_string(options)?);
+    }
+    if !options.tags.is_empty() {
+        document.insert("tags", options.tags.iter().map(leasehold_core::Tag::as_str).collect::<Vec<_>>());
+    }
+    if let Some(lease) = options.lease {
+        document.insert("lease_ms", millis(lease));
+    }
+    if let Some(limit) = &options.limit {
+        document.insert("limit_key", limit.key.as_str());
+        document.insert("limit_max", i64::from(limit.max));
+    }
+    if let Some(unique) = &options.unique {
+        document.insert("unique_key", unique.key.as_str());
+        document.insert("unique_scope", scope(unique.scope));
+        if let UniqueScope::For(span) = unique.scope {
+            document.insert("unique_until", date(now.plus(span)));
+        }
+    }
+    Ok(document)
+}
+
+/// How long an ended job is kept, in milliseconds; negative for ever.
+fn keep(keep: Keep) -> i64 {
+    match keep {
+        Keep::For(span) => millis(span),
+        Keep::Forever => -1,
+    }
+}
+
+/// How the scopes of unique keys are written (clause P4).
+fn scope(scope: UniqueScope) -> &'static str {
+    match scope {
+        UniqueScope::UntilClaimed => UNTIL_CLAIMED,
+        UniqueScope::UntilFinished => "until_finished",
+        UniqueScope::For(_) => FOR_A_PERIOD,
+    }
+}
+
+pub(crate) const UNTIL_CLAIMED: &str = "until_claimed";
+pub(crate) const FOR_A_PERIOD: &str = "for";
+
+/// The stage that tells each document the server's hour, for [`read`].
+pub(crate) fn with_now(db: &Db) -> Document {
+    doc! {"$set": {"now": db.now()}}
+}
+
+/// The job in a document that was told the hour, or what is wrong with it.
+pub(crate) fn read(document: &Document) -> Result<JobRecord, SetAside> {
+    try_read(document)
+        .map_err(|error| SetAside { job: id(document), why: format!("the record cannot be read: {error}") })
+}
+
+/// The id of a document, if it can be read.
+pub(crate) fn id(document: &Document) -> Option<JobId> {
+    as_uuid(document.get("_id")?).map(JobId::from_uuid)
+}
+
+pub(crate) fn as_uuid(value: &Bson) -> Option<Uuid> {
+    match value {
+        Bson::Binary(binary) => Uuid::from_slice(&binary.bytes).ok(),
+        _ => None,
+    }
+}
+
+type Unreadable = Box<dyn std::error::Error + Send + Sync>;
+
+fn try_read(document: &Document) -> Result<JobRecord, Unreadable> {
+    let fields = Fields(document);
+    let now = fields.moment("now")?.ok_or("its hour is missing")?;
+    let queue = QueueName::new(fields.text("queue")?.ok_or("it has no queue")?)?;
+    let kind = Kind::new(fields.text("kind")?.ok_or("it has no kind")?)?;
+    let due = fields.moment("due")?.ok_or("it has no due time")?;
+    let enqueued_at = fields.moment("enqueued_at")?.ok_or("it has no time of enqueue")?;
+    let payload = fields.bytes("payload")?.ok_or("it has no payload")?;
+    let mut options: JobOptions = fields.json("options")?.unwrap_or_default();
+    options.priority = fields.number("priority")?;
+    let id = fields.uuid("_id")?.map(JobId::from_uuid).ok_or("it has no id")?;
+    let mut job = JobRecord::new(id, queue, kind, payload, options, due, enqueued_at);
+    job.state = match fields.text("state")?.ok_or("it has no state")? {
+        WAITING if due > now => State::Scheduled,
+        WAITING => State::Queued,
+        other => other.parse().map_err(|_| format!("there is no state {other:?}"))?,
+    };
+    job.reason = fields.text("reason")?.map(str::parse).transpose()?;
+    job.attempt = fields.number("attempt")?;
+    job.crashes = fields.number("crashes")?;
+    job.generation = fields.number("generation")?;
+    job.started_at = fields.moment("started_at")?;
+    job.finished_at = fields.moment("finished_at")?;
+    job.expires_at = fields.moment("expires_at")?;
+    job.worker = fields.uuid("worker")?.map(WorkerId::from_uuid);
+    job.lease_until = fields.moment("lease_until")?;
+    job.cancel_requested = fields.flag("cancel_requested")?;
+    job.progress = fields.json("progress")?;
+    job.result = fields.bytes("result")?;
+    job.history = history(document)?;
+    Ok(job)
+}
+
+fn history(document: &Document) -> Result<Vec<Failure>, Unreadable> {
+    let none = Vec::new();
+    let failures = match document.get("history") {
+        None => &none,
+        Some(Bson::Array(failures)) => failures,
+        Some(_) => return Err("its history is no list".into()),
+    };
+    failures
+        .iter()
+        .map(|failure| failed(failure.as_document().ok_or("its history has an odd entry")?))
+        .collect()
+}
+
+fn failed(document: &Document) -> Result<Failure, Unreadable> {
+    let fields = Fields(document);
+    Ok(Failure {
+        attempt: fields.number("attempt")?,
+        worker: fields.uuid("worker")?.map(WorkerId::from_uuid),
+        at: fields.moment("at")?.unwrap_or_default(),
+        reason: fields.text("reason")?.unwrap_or_default().parse::<Reason>()?,
+        class: fields.text("class")?.unwrap_or_default().to_owned(),
+        message: fields.text("message")?.unwrap_or_default().to_owned(),
+    })
+}
+
+/// Reads fields of known kinds; a missing one is none, one of another kind an error.
+pub(crate) struct Fields<'a>(pub(crate) &'a Document);
+
+impl<'a> Fields<'a> {
+    fn get<T>(&self, name: &str, read: impl FnOnce(&'a Bson) -> Option<T>) -> Result<Option<T>, Unreadable> {
+        match self.0.get(name) {
+            None | Some(Bson::Null) => Ok(None),
+            Some(value) => match read(value) {
+                Some(value) => Ok(Some(value)),
+                None => Err(odd(name, value.element_type().to_owned())),
+            },
+        }
+    }
+
+    pub(crate) fn text(&self, name: &str) -> Result<Option<&'a str>, Unreadable> {
+        self.get(name, Bson::as_str)
+    }
+
+    pub(crate) fn moment(&self, name: &str) -> Result<Option<Timestamp>, Unreadable> {
+        self.get(name, |value| Some(Timestamp::from_millis(value.as_datetime()?.timestamp_millis())))
+    }
+
+    pub(crate) fn uuid(&self, name: &str) -> Result<Option<Uuid>, Unreadable> {
+        self.get(name, as_uuid)
+    }
+
+    pub(crate) fn flag(&self, name: &str) -> Result<bool, Unreadable> {
+        Ok(self.get(name, Bson::as_bool)?.unwrap_or(false))
+    }
+
+    pub(crate) fn number<T: TryFrom<i64>>(&self, name: &str) -> Result<T, Unreadable> {
+        let number = self.get(name, |value| T::try_from(whole(Some(value))?).ok())?;
+        number.ok_or_else(|| odd(name, "nothing"))
+    }
+
+    pub(crate) fn bytes(&self, name: &str) -> Result<Option<Payload>, Unreadable> {
+        self.get(name, |value| match value {
+            Bson::Binary(binary) => Some(Payload::from(binary.bytes.clone())),
+            _ => None,
+        })
+    }
+
+    fn json<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<Option<T>, Unreadable> {
+        Ok(self.text(name)?.map(serde_json::from_str).transpose()?)
+    }
+}
+
+fn odd(name: &str, is: impl std::fmt::Debug) -> Unreadable {
+    format!("its field {name:?} is {is:?}").into()
+}
+
+/// An error about what cannot be read.
+pub(crate) fn corrupt(why: impl Display) -> leasehold_core::Error {
+    leasehold_core::Error::new(leasehold_core::ErrorKind::Corrupt, format!("a record cannot be read: {why}"))
+}
+
+/// Reads these jobs' documents as far as `fields` goes, told the hour, by id.
+pub(crate) async fn load(db: &Db, jobs: Vec<Bson>, fields: &[&str]) -> Done<HashMap<JobId, Document>> {
+    let mut wanted: Document = fields.iter().map(|field| ((*field).to_owned(), Bson::from(1))).collect();
+    wanted.insert("now", db.now());
+    let pipeline = vec![doc! {"$match": {"_id": {"$in": jobs}}}, doc! {"$project": wanted}];
+    let found = db.plain().read(Kept::Jobs, pipeline).await?;
+    Ok(found.into_iter().filter_map(|document| Some((id(&document)?, document))).collect())
+}
+
+/// Takes records that cannot be read out of the way, as failed (clause B3).
+pub(crate) async fn set_aside(db: &Db, bad: &[(Bson, SetAside)]) -> Done<()> {
+    use crate::session::Change;
+    if bad.is_empty() {
+        return Ok(());
+    }
+    for (_, bad) in bad {
+        tracing::warn!(job = ?bad.job, why = bad.why, "a record was set aside");
+    }
+    let kept = millis(match leasehold_core::Retention::default().failed {
+        Keep::For(span) => span,
+        Keep::Forever => std::time::Duration::MAX,
+    });
+    let update = vec![
+        doc! {"$set": {
+            "state": "failed", "reason": "unreadable", "finished_at": db.now(),
+            "expires_at": {"$add": [db.now(), kept]},
+        }},
+        doc! {"$unset": ["claim", "lease_until", "unique_key"]},
+    ];
+    let ids: Vec<_> = bad.iter().map(|(id, _)| id.clone()).collect();
+    let filter = doc! {"_id": {"$in": ids}, "state": {"$in": [WAITING, RUNNING]}};
+    db.plain().update(Kept::Jobs, vec![Change::many(filter, update)]).await?.whole()?;
+    Ok(())
+}

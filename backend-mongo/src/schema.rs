@@ -1,0 +1,192 @@
+//! Reaches the server, tells what it is, and makes collections and indexes.
+
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use leasehold_core::backend::Durability;
+use leasehold_core::{Error, ErrorKind, Result};
+use mongodb::bson::{Document, doc};
+use mongodb::options::{ClientOptions, DatabaseOptions, ReadConcern, ReadPreference, SelectionCriteria};
+use mongodb::{Client, IndexModel};
+
+use crate::config::{Config, wrong};
+use crate::error::{BACKEND, Done, code};
+use crate::record::{RUNNING, WAITING};
+use crate::session::{Change, Db, Hour, Kept, concern};
+use crate::watch::Signals;
+
+/// The version of the collections.
+const VERSION: i64 = 1;
+/// How large the collection of signals may grow before the oldest go.
+const SIGNALS_BYTES: i64 = 1 << 20;
+
+/// What the server says of itself.
+#[derive(Debug, Clone)]
+pub(crate) struct Facts {
+    pub(crate) version: String,
+    pub(crate) durability: Durability,
+    pub(crate) transactions: bool,
+}
+
+/// Reaches the server (clauses B5, B6).
+pub(crate) async fn connect(config: &Config) -> Result<Db> {
+    let options = options(config).await?;
+    let name = config.database.clone().or_else(|| options.default_database.clone());
+    let client = Client::with_options(options).map_err(|error| refused(config, &error))?;
+    let database = client.database_with_options(
+        &name.unwrap_or_else(|| "leasehold".into()),
+        DatabaseOptions::builder()
+            .write_concern(concern())
+            .read_concern(ReadConcern::majority())
+            .selection_criteria(SelectionCriteria::ReadPreference(ReadPreference::Primary))
+            .build(),
+    );
+    let hour = match &config.clock {
+        Some(clock) => Hour::Clock(Arc::clone(clock)),
+        None => Hour::Server(Mutex::default()),
+    };
+    let mut db = Db {
+        signals: Signals::default(),
+        client,
+        database,
+        prefix: config.prefix.clone(),
+        hour,
+        caps: config.log_caps,
+        transactions: false,
+        crowd: AtomicUsize::new(0),
+        logged: AtomicUsize::new(0),
+    };
+    db.transactions = facts(&db).await.map_err(Error::from)?.transactions;
+    Ok(db)
+}
+
+async fn options(config: &Config) -> Result<ClientOptions> {
+    let mut options = ClientOptions::parse(&config.url).await.map_err(|error| refused(config, &error))?;
+    // The driver has no time-out for an answer: a server that froze is found out by these.
+    options.heartbeat_freq.get_or_insert(Duration::from_secs(1));
+    options.connect_timeout.get_or_insert(Duration::from_secs(2));
+    options.server_selection_timeout.get_or_insert(Duration::from_secs(5));
+    options.app_name.get_or_insert_with(|| "leasehold".into());
+    options.write_concern = Some(concern());
+    Ok(options)
+}
+
+/// The driver refused the URL; what it says may have parts of it.
+fn refused(config: &Config, error: &mongodb::error::Error) -> Error {
+    wrong(format!("the URL cannot be used: {}", config.without_secrets(&error.to_string())))
+}
+
+/// Asks the server what it is (clause P1).
+pub(crate) async fn facts(db: &Db) -> Done<Facts> {
+    let hello = db.database.run_command(doc! {"hello": 1}).await?;
+    let build = db.database.run_command(doc! {"buildInfo": 1}).await?;
+    let members = hello.get_array("hosts").map_or(0, Vec::len);
+    let replicated = hello.contains_key("setName");
+    let sharded = hello.get_str("msg").ok() == Some("isdbgrid");
+    Ok(Facts {
+        version: build.get_str("version").unwrap_or("unknown").to_owned(),
+        durability: if members >= 3 { Durability::D3 } else { Durability::D2 },
+        transactions: replicated || sharded,
+    })
+}
+
+/// Makes what is missing (clause B4).
+pub(crate) async fn setup(db: &Db) -> Done<()> {
+    check_version(db).await?;
+    let there = db.database.list_collection_names().await?;
+    for kept in Kept::PLAIN {
+        if !there.contains(&db.name(kept)) {
+            create(db, kept, doc! {}).await?;
+        }
+    }
+    if !there.contains(&db.name(Kept::Signals)) {
+        create(db, Kept::Signals, doc! {"capped": true, "size": SIGNALS_BYTES}).await?;
+        // A cursor that waits at the end of an empty collection is dead at once.
+        db.of(Kept::Signals).insert_one(doc! {"events": []}).await?;
+    }
+    db.of(Kept::Jobs).create_indexes(job_indexes()).await?;
+    db.of(Kept::Claims).create_index(forgetting()).await?;
+    db.of(Kept::Logs).create_indexes(log_indexes()).await?;
+    let mut mark = Change::one(
+        doc! {"_id": "schema"},
+        doc! {"$max": {"version": VERSION}, "$setOnInsert": {"ours": true}},
+    );
+    mark.upsert = true;
+    let marked = db.plain().update(Kept::Meta, vec![mark]).await?;
+    if marked.failed.iter().any(|(_, code, _)| *code == crate::error::DUPLICATE) {
+        // Another process has just written the same.
+        return Ok(());
+    }
+    marked.whole().map(drop)
+}
+
+async fn create(db: &Db, kept: Kept, options: Document) -> Done<()> {
+    const EXISTS: i32 = 48;
+    let mut command = doc! {"create": db.name(kept)};
+    command.extend(options);
+    match db.database.run_command(command).await {
+        Err(error) if code(&error) == Some(EXISTS) => Ok(()),
+        other => Ok(other.map(drop)?),
+    }
+}
+
+async fn check_version(db: &Db) -> Done<()> {
+    let Some(schema) = db.of(Kept::Meta).find_one(doc! {"_id": "schema"}).await? else { return Ok(()) };
+    let why = match crate::record::whole(schema.get("version")) {
+        Some(version) if version <= VERSION => return Ok(()),
+        Some(version) => {
+            format!(
+                "the collections are of version {version}, this program knows up to {VERSION}: use a newer one"
+            )
+        }
+        None => format!("the collection {} is not ours; choose another prefix", db.name(Kept::Meta)),
+    };
+    Err(Error::new(ErrorKind::Incompatible, why).on(BACKEND).into())
+}
+
+fn index(name: &str, keys: Document) -> IndexModel {
+    partial(name, keys, None, false)
+}
+
+fn partial(name: &str, keys: Document, filter: Option<Document>, unique: bool) -> IndexModel {
+    let mut options = mongodb::options::IndexOptions::default();
+    options.name = Some(name.into());
+    options.partial_filter_expression = filter;
+    options.unique = unique.then_some(true);
+    IndexModel::builder().keys(keys).options(options).build()
+}
+
+fn job_indexes() -> Vec<IndexModel> {
+    let waiting = Some(doc! {"state": WAITING});
+    let running = || Some(doc! {"state": RUNNING});
+    let key = |field: &str| Some(doc! {field: {"$type": "string"}});
+    let limited = Some(doc! {"state": RUNNING, "limit_key": {"$type": "string"}});
+    vec![
+        partial(
+            "waiting",
+            doc! {"queue": 1, "priority": -1, "due": 1, "_id": 1, "kind": 1, "state": 1},
+            waiting,
+            false,
+        ),
+        partial("claimed", doc! {"claim": 1}, running(), false),
+        partial("leases", doc! {"lease_until": 1, "_id": 1}, running(), false),
+        partial("limited", doc! {"limit_key": 1}, limited, false),
+        partial("unique", doc! {"unique_key": 1}, key("unique_key"), true),
+        index("counted", doc! {"queue": 1, "state": 1, "due": 1}),
+        index("listed", doc! {"enqueued_at": 1, "_id": 1}),
+        partial("expiring", doc! {"expires_at": 1}, Some(doc! {"expires_at": {"$type": "date"}}), false),
+    ]
+}
+
+/// The server itself forgets claims that are too old to be repeated, six times as late as it may.
+fn forgetting() -> IndexModel {
+    let mut options = mongodb::options::IndexOptions::default();
+    options.name = Some("forgotten".into());
+    options.expire_after = Some(leasehold_core::limits::CLAIM_MEMORY * 6);
+    IndexModel::builder().keys(doc! {"at": 1}).options(options).build()
+}
+
+fn log_indexes() -> Vec<IndexModel> {
+    vec![index("of_job", doc! {"job": 1, "_id": 1}), index("of_worker", doc! {"worker": 1, "_id": 1})]
+}

@@ -1,0 +1,368 @@
+//! The server as operations see it: collections by name, the hour, and writes with or without a transaction.
+//!
+//! Every write goes through [`Session::update`] and its siblings, which set the concern in one place.
+
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::TryStreamExt;
+use leasehold_core::{Clock, Error, ErrorKind, Timestamp};
+use mongodb::bson::{Bson, DateTime, Document, doc};
+use mongodb::options::{Acknowledgment, ReadConcern, WriteConcern};
+use mongodb::{Client, ClientSession, Collection, Database};
+use tokio::time::Instant;
+
+use crate::config::LogCaps;
+use crate::error::{Done, Fault, by_code};
+use crate::watch::Signals;
+
+/// What is kept, each in a collection of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kept {
+    Jobs,
+    Queues,
+    Claims,
+    Limits,
+    Logs,
+    LogHeads,
+    Workers,
+    Schedules,
+    Meta,
+    Signals,
+}
+
+impl Kept {
+    /// Those that are ordinary collections.
+    pub(crate) const PLAIN: [Self; 9] = [
+        Self::Jobs,
+        Self::Queues,
+        Self::Claims,
+        Self::Limits,
+        Self::Logs,
+        Self::LogHeads,
+        Self::Workers,
+        Self::Schedules,
+        Self::Meta,
+    ];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Jobs => "jobs",
+            Self::Queues => "queues",
+            Self::Claims => "claims",
+            Self::Limits => "limits",
+            Self::Logs => "logs",
+            Self::LogHeads => "log_heads",
+            Self::Workers => "workers",
+            Self::Schedules => "schedules",
+            Self::Meta => "meta",
+            Self::Signals => "signals",
+        }
+    }
+}
+
+/// The server, the database and what this process knows of both.
+pub(crate) struct Db {
+    pub(crate) client: Client,
+    pub(crate) database: Database,
+    pub(crate) prefix: String,
+    pub(crate) hour: Hour,
+    pub(crate) caps: LogCaps,
+    /// Whether the server has transactions: it is of a replica set.
+    pub(crate) transactions: bool,
+    pub(crate) signals: Signals,
+    /// How many whole batches other claimers are ahead, by the misses seen lately.
+    pub(crate) crowd: AtomicUsize,
+    /// Bytes of log lines written since the size of all was last looked at.
+    pub(crate) logged: AtomicUsize,
+}
+
+/// What is acknowledged is in the journals of a majority, whatever a URL says (clause P1).
+pub(crate) fn concern() -> WriteConcern {
+    WriteConcern::builder().w(Acknowledgment::Majority).journal(true).build()
+}
+
+impl Db {
+    pub(crate) fn name(&self, kept: Kept) -> String {
+        format!("{}{}", self.prefix, kept.name())
+    }
+
+    pub(crate) fn of(&self, kept: Kept) -> Collection<Document> {
+        self.database.collection(&self.name(kept))
+    }
+
+    /// The present moment as an expression: the server's own, or a test's.
+    pub(crate) fn now(&self) -> Bson {
+        match &self.hour {
+            Hour::Server(_) => "$$NOW".into(),
+            Hour::Clock(clock) => date(clock.now()),
+        }
+    }
+
+    /// The present moment `span` later, as an expression.
+    pub(crate) fn after(&self, span: Duration) -> Bson {
+        doc! {"$add": [self.now(), millis(span)]}.into()
+    }
+
+    /// A session with no transaction.
+    pub(crate) fn plain(&self) -> Session<'_> {
+        Session { db: self, inner: None, tries: 0 }
+    }
+
+    /// A session in which all is done or nothing, where the server can.
+    pub(crate) async fn atomic(&self) -> Done<Session<'_>> {
+        let mut session = self.plain();
+        session.begin().await?;
+        Ok(session)
+    }
+
+    /// The present moment by the server's clock, for what has to be stamped beforehand.
+    ///
+    /// It is never later than the server's, so that what is due now can be claimed at once, and at most a second
+    /// and a round trip behind a clock that was set.
+    pub(crate) async fn stamp(&self) -> Done<Timestamp> {
+        const FRESH: Duration = Duration::from_secs(1);
+        let anchor = match &self.hour {
+            Hour::Clock(clock) => return Ok(clock.now()),
+            Hour::Server(anchor) => anchor,
+        };
+        let known = *anchor.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, read)) = known
+            && read.elapsed() < FRESH
+        {
+            let elapsed = i64::try_from(read.elapsed().as_millis()).unwrap_or(0);
+            return Ok(Timestamp::from_millis(at.as_millis() + elapsed));
+        }
+        let at = self.ask_hour().await?;
+        *anchor.lock().unwrap_or_else(PoisonError::into_inner) = Some((at, Instant::now()));
+        Ok(at)
+    }
+
+    /// Asks for the present moment.
+    pub(crate) async fn ask_hour(&self) -> Done<Timestamp> {
+        if let Hour::Clock(clock) = &self.hour {
+            return Ok(clock.now());
+        }
+        let hello = self.database.run_command(doc! {"hello": 1}).await?;
+        match hello.get_datetime("localTime") {
+            Ok(at) => Ok(Timestamp::from_millis(at.timestamp_millis())),
+            Err(_) => Err(Error::new(ErrorKind::Internal, "the server does not tell the hour").into()),
+        }
+    }
+}
+
+/// Where the hour is read.
+pub(crate) enum Hour {
+    /// On the server; what it last said, and when.
+    Server(Mutex<Option<(Timestamp, Instant)>>),
+    /// Here, for tests.
+    Clock(Arc<dyn Clock>),
+}
+
+pub(crate) fn date(at: Timestamp) -> Bson {
+    DateTime::from_millis(at.as_millis()).into()
+}
+
+/// A span in whole milliseconds; parts round up, so that nothing is early.
+pub(crate) fn millis(span: Duration) -> i64 {
+    i64::try_from(span.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX)
+}
+
+/// How often a transaction is begun again when others wrote the same at once.
+const TRIES: u32 = 12;
+/// The most statements and bytes of one command. The server takes 16 MiB and more statements.
+const STATEMENTS: usize = 1_000;
+const BYTES: usize = 8 << 20;
+
+/// A conversation with the server, perhaps in a transaction.
+pub(crate) struct Session<'a> {
+    pub(crate) db: &'a Db,
+    inner: Option<ClientSession>,
+    tries: u32,
+}
+
+/// One statement of an update.
+pub(crate) struct Change {
+    pub(crate) filter: Document,
+    pub(crate) update: Bson,
+    pub(crate) many: bool,
+    pub(crate) upsert: bool,
+    /// How many bytes of user data it carries.
+    pub(crate) bytes: usize,
+}
+
+impl Change {
+    pub(crate) fn one(filter: Document, update: impl Into<Bson>) -> Self {
+        Self { filter, update: update.into(), many: false, upsert: false, bytes: 0 }
+    }
+
+    pub(crate) fn many(filter: Document, update: impl Into<Bson>) -> Self {
+        Self { many: true, ..Self::one(filter, update) }
+    }
+
+    fn statement(self) -> Document {
+        doc! {"q": self.filter, "u": self.update, "multi": self.many, "upsert": self.upsert}
+    }
+}
+
+/// What became of the statements of an update.
+#[derive(Debug, Default)]
+pub(crate) struct Written {
+    /// How many documents matched.
+    pub(crate) matched: u64,
+    /// Statements that failed: which, the server's code, and what it says.
+    pub(crate) failed: Vec<(usize, i32, String)>,
+}
+
+impl Written {
+    /// Refuses if any statement failed.
+    pub(crate) fn whole(self) -> Done<u64> {
+        match self.failed.into_iter().next() {
+            None => Ok(self.matched),
+            Some((_, code, what)) => {
+                let (kind, message) = by_code(code, &what);
+                Err(Error::new(kind, message).into())
+            }
+        }
+    }
+}
+
+impl Session<'_> {
+    async fn begin(&mut self) -> Done<()> {
+        if self.db.transactions {
+            let mut session = self.db.client.start_session().await?;
+            session
+                .start_transaction()
+                .read_concern(ReadConcern::snapshot())
+                .write_concern(concern())
+                .await?;
+            self.inner = Some(session);
+        }
+        Ok(())
+    }
+
+    /// Ends the transaction; none means that it has begun again and its work is to be done anew.
+    pub(crate) async fn end<T>(&mut self, outcome: Done<T>) -> Done<Option<T>> {
+        let Some(mut session) = self.inner.take() else { return outcome.map(Some) };
+        let fault = match outcome {
+            Ok(value) => match session.commit_transaction().await {
+                Ok(()) => return Ok(Some(value)),
+                Err(error) => Fault::from(error),
+            },
+            Err(fault) => {
+                // What cannot be aborted now is aborted by the server in time.
+                let _ = session.abort_transaction().await;
+                fault
+            }
+        };
+        self.tries += 1;
+        if !fault.may_begin_again() || self.tries >= TRIES {
+            return Err(fault);
+        }
+        tokio::time::sleep(Duration::from_millis(fastrand::u64(..4 << self.tries.min(6)))).await;
+        self.begin().await?;
+        Ok(None)
+    }
+
+    /// Gives the transaction up and begins another one, because what was read has changed.
+    pub(crate) async fn again(&mut self) -> Done<()> {
+        if let Some(mut session) = self.inner.take() {
+            let _ = session.abort_transaction().await;
+        }
+        self.begin().await
+    }
+
+    /// Runs a command that writes.
+    async fn command(&mut self, mut command: Document) -> Done<Document> {
+        let reply = match &mut self.inner {
+            Some(session) => self.db.database.run_command(command).session(session).await?,
+            None => {
+                command.insert("writeConcern", doc! {"w": "majority", "j": true});
+                self.db.database.run_command(command).await?
+            }
+        };
+        if let Ok(error) = reply.get_document("writeConcernError") {
+            let code = error.get_i32("code").unwrap_or(64);
+            let what = error.get_str("errmsg").unwrap_or("the write concern was not met");
+            let (_, message) = by_code(code, what);
+            return Err(Error::new(ErrorKind::Unknown, message).into());
+        }
+        Ok(reply)
+    }
+
+    /// Changes documents: each statement for itself, so that one that fails spoils no other.
+    pub(crate) async fn update(&mut self, kept: Kept, changes: Vec<Change>) -> Done<Written> {
+        let mut written = Written::default();
+        let (mut first, mut bytes, mut part) = (0, 0, Vec::new());
+        for change in changes {
+            bytes += change.bytes + 512;
+            if part.len() >= STATEMENTS || bytes > BYTES && !part.is_empty() {
+                bytes = change.bytes + 512;
+                let sent = std::mem::take(&mut part);
+                first += self.send("update", "updates", kept, sent, first, &mut written).await?;
+            }
+            part.push(change.statement());
+        }
+        if !part.is_empty() {
+            self.send("update", "updates", kept, part, first, &mut written).await?;
+        }
+        Ok(written)
+    }
+
+    /// Adds small documents.
+    pub(crate) async fn insert(&mut self, kept: Kept, documents: Vec<Document>) -> Done<Written> {
+        let mut written = Written::default();
+        let mut documents = documents.into_iter();
+        let mut first = 0;
+        loop {
+            let part: Vec<_> = documents.by_ref().take(STATEMENTS).collect();
+            if part.is_empty() {
+                return Ok(written);
+            }
+            first += self.send("insert", "documents", kept, part, first, &mut written).await?;
+        }
+    }
+
+    /// Removes what matches, and tells how many.
+    pub(crate) async fn delete(&mut self, kept: Kept, filter: Document) -> Done<u64> {
+        let mut written = Written::default();
+        self.send("delete", "deletes", kept, vec![doc! {"q": filter, "limit": 0}], 0, &mut written).await?;
+        written.whole()
+    }
+
+    async fn send(
+        &mut self,
+        verb: &str,
+        field: &str,
+        kept: Kept,
+        part: Vec<Document>,
+        first: usize,
+        written: &mut Written,
+    ) -> Done<usize> {
+        let sent = part.len();
+        let reply = self.command(doc! {verb: self.db.name(kept), field: part, "ordered": false}).await?;
+        written.matched += u64::try_from(crate::record::whole(reply.get("n")).unwrap_or(0)).unwrap_or(0);
+        let failed = reply.get_array("writeErrors").map(Vec::as_slice).unwrap_or_default();
+        for error in failed.iter().filter_map(Bson::as_document) {
+            let index = crate::record::whole(error.get("index")).and_then(|i| usize::try_from(i).ok());
+            let code = error.get_i32("code").unwrap_or_default();
+            let what = error.get_str("errmsg").unwrap_or_default().to_owned();
+            written.failed.push((first + index.unwrap_or(0), code, what));
+        }
+        Ok(sent)
+    }
+
+    /// Reads what a pipeline gives.
+    pub(crate) async fn read(&mut self, kept: Kept, pipeline: Vec<Document>) -> Done<Vec<Document>> {
+        let collection = self.db.of(kept);
+        let reading = collection.aggregate(pipeline).batch_size(1_000);
+        Ok(match &mut self.inner {
+            Some(session) => {
+                let mut cursor = reading.session(&mut *session).await?;
+                cursor.stream(session).try_collect().await?
+            }
+            None => reading.await?.try_collect().await?,
+        })
+    }
+}

@@ -1,0 +1,248 @@
+//! Records how attempts ended: see `Backend::settle` and `Backend::recover`.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use leasehold_core::backend::{Answer, NewFailure, Settlement, Verdict};
+use leasehold_core::limits::HISTORY;
+use leasehold_core::{JobId, Reason};
+use mongodb::bson::{Bson, Document, doc};
+use uuid::Uuid;
+
+use crate::error::Done;
+use crate::record::{self, FOR_A_PERIOD, RUNNING, WAITING};
+use crate::session::{Change, Db, Kept};
+
+/// Who settles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum By {
+    /// The holder of the lease.
+    Holder,
+    /// Whoever found that the lease had run out.
+    Recoverer,
+}
+
+/// How many settlements a job remembers: the latest, and some more by which a call finds its own again when the
+/// job went on before the call could look.
+const REMEMBERED: i32 = 4;
+
+pub(crate) async fn settle(db: &Db, settlements: &[Settlement], by: By) -> Done<Vec<Answer>> {
+    let mut answers = vec![Answer::Lost; settlements.len()];
+    for round in rounds(settlements) {
+        let part: Vec<_> = round.iter().map(|&i| &settlements[i]).collect();
+        for (i, answer) in round.into_iter().zip(settle_distinct(db, &part, by).await?) {
+            answers[i] = answer;
+        }
+    }
+    let applied = settlements.iter().zip(&answers).filter(|(_, answer)| **answer == Answer::Applied);
+    db.signals.look_at(applied.map(|(settlement, _)| settlement.job).collect());
+    Ok(answers)
+}
+
+/// Parts in each of which no job stands twice, so that one command can carry a part.
+fn rounds(settlements: &[Settlement]) -> Vec<Vec<usize>> {
+    let mut seen: HashMap<JobId, usize> = HashMap::with_capacity(settlements.len());
+    let mut rounds: Vec<Vec<usize>> = Vec::new();
+    for (i, settlement) in settlements.iter().enumerate() {
+        let round = seen.entry(settlement.job).or_default();
+        if rounds.len() == *round {
+            rounds.push(Vec::new());
+        }
+        rounds[*round].push(i);
+        *round += 1;
+    }
+    rounds
+}
+
+async fn settle_distinct(db: &Db, settlements: &[&Settlement], by: By) -> Done<Vec<Answer>> {
+    let call = Uuid::new_v4();
+    let changes = changes(db, settlements, by, &call);
+    let matched = db.plain().update(Kept::Jobs, changes).await?.whole()?;
+    if matched == settlements.len() as u64 {
+        return Ok(vec![Answer::Applied; settlements.len()]);
+    }
+    let jobs = record::ids(settlements.iter().map(|settlement| &settlement.job));
+    let found = record::load(db, jobs, &["settlements"]).await?;
+    Ok(settlements
+        .iter()
+        .map(|settlement| answer(found.get(&settlement.job), settlement, by, &call))
+        .collect())
+}
+
+/// What became of a settlement, as the job remembers it (clause C2).
+fn answer(job: Option<&Document>, settlement: &Settlement, by: By, call: &Uuid) -> Answer {
+    let remembered =
+        job.and_then(|job| job.get_array("settlements").ok()).map(Vec::as_slice).unwrap_or_default();
+    let remembered: Vec<_> = remembered.iter().filter_map(Bson::as_document).collect();
+    let is = |past: &Document, field: &str, id: &Uuid| {
+        past.get(field).and_then(record::as_uuid).is_some_and(|found| found == *id)
+    };
+    let claim = settlement.token.claim(settlement.job);
+    if remembered.iter().any(|past| is(past, "call", call)) {
+        return Answer::Applied;
+    }
+    match remembered.last() {
+        Some(last)
+            if is(last, "claim", claim.as_uuid())
+                && last.get_str("as").ok() == Some(name(&settlement.verdict, by).as_str()) =>
+        {
+            Answer::AlreadyApplied
+        }
+        _ => Answer::Lost,
+    }
+}
+
+/// The statements: one for all jobs of a claim that end in the same way with nothing of their own to keep.
+fn changes(db: &Db, settlements: &[&Settlement], by: By, call: &Uuid) -> Vec<Change> {
+    let mut alike: Vec<(&Settlement, Vec<JobId>)> = Vec::new();
+    let mut known: HashMap<(Uuid, &'static str), Vec<usize>> = HashMap::new();
+    for settlement in settlements {
+        let claim = *settlement.token.claim(settlement.job).as_uuid();
+        let same = known.entry((claim, settlement.verdict.name())).or_default();
+        let fits = |&&group: &&usize| {
+            let other = alike[group].0;
+            other.verdict == settlement.verdict && other.failure == settlement.failure
+        };
+        // Those that differ in what they return are not compared with all that came before.
+        if let Some(&group) = same.iter().rev().take(4).find(fits) {
+            alike[group].1.push(settlement.job);
+        } else {
+            same.push(alike.len());
+            alike.push((settlement, vec![settlement.job]));
+        }
+    }
+    alike.into_iter().map(|(settlement, jobs)| change(db, settlement, &jobs, by, call)).collect()
+}
+
+fn change(db: &Db, settlement: &Settlement, jobs: &[JobId], by: By, call: &Uuid) -> Change {
+    let claim = record::uuid(settlement.token.claim(settlement.job).as_uuid());
+    let mut filter = doc! {"_id": {"$in": record::ids(jobs)}, "state": RUNNING, "claim": claim.clone()};
+    if by == By::Recoverer {
+        filter.insert("$expr", doc! {"$lt": ["$lease_until", db.now()]});
+    }
+    let next = next(db, &settlement.verdict);
+    let mut fields = leaving(db);
+    fields.insert(
+        "settlements",
+        appended(
+            "settlements",
+            doc! {"claim": claim, "as": name(&settlement.verdict, by), "call": record::uuid(call)},
+        ),
+    );
+    if by == By::Recoverer {
+        fields.insert("crashes", doc! {"$add": ["$crashes", 1]});
+    }
+    if matches!(settlement.verdict, Verdict::Release { .. }) {
+        let given_back = doc! {"$subtract": ["$attempt", 1]};
+        fields.insert("attempt", doc! {"$cond": [waits(), given_back, "$attempt"]});
+    }
+    let mut bytes = 0;
+    if let Verdict::Succeed { result } = &settlement.verdict {
+        bytes += result.as_ref().map_or(0, leasehold_core::Payload::len);
+        let result = result.as_ref().map(|result| doc! {"$literal": record::bytes(result)}.into());
+        fields.insert("result", result.unwrap_or_else(|| Bson::from("$$REMOVE")));
+    }
+    if let Some(failure) = &settlement.failure {
+        bytes += failure.message.len() + failure.class.len();
+        fields.insert("error_class", doc! {"$literal": &failure.class});
+        fields.insert("history", history(db, failure));
+    }
+    Change { bytes, ..Change::many(filter, stages(next, fields)) }
+}
+
+/// The name by which a repeated settlement is recognised. A holder that wants a retry does not mean the recovery
+/// that came before it.
+fn name(verdict: &Verdict, by: By) -> String {
+    match by {
+        By::Holder => verdict.name().to_owned(),
+        By::Recoverer => format!("recover_{}", verdict.name()),
+    }
+}
+
+/// What the job becomes: state, reason and due time, as expressions on the job as it is.
+fn next(db: &Db, verdict: &Verdict) -> Document {
+    let due = |delay: Duration| db.after(delay);
+    let cancelled = Reason::Cancelled.to_string();
+    match *verdict {
+        Verdict::Succeed { .. } => doc! {"state": "succeeded", "due": "$due"},
+        Verdict::Fail { reason } => ended("failed", reason),
+        Verdict::Cancel { reason } => ended("cancelled", reason),
+        // Somebody may have asked for its end while it ran (S5). And a policy asks for no retry when no attempt is
+        // left; if one does, the job must not wait for a claim that never comes (C4).
+        Verdict::Retry { reason, delay } => {
+            let spent = doc! {"$gte": ["$attempt", "$max_attempts"]};
+            let which = |cancel: &str, fail: &str, wait: &str| {
+                doc! {"$switch": {"branches": [
+                    {"case": "$cancel_requested", "then": cancel}, {"case": spent.clone(), "then": fail},
+                ], "default": wait}}
+            };
+            let failed = Reason::MaxAttempts.to_string();
+            doc! {
+                "state": which("cancelled", "failed", WAITING),
+                "reason": which(&cancelled, &failed, &reason.to_string()),
+                "due": due(delay),
+            }
+        }
+        Verdict::Release { reason, delay } => doc! {
+            "state": {"$cond": ["$cancel_requested", "cancelled", WAITING]},
+            "reason": {"$cond": ["$cancel_requested", cancelled, reason.to_string()]},
+            "due": if delay.is_zero() { "$due".into() } else { due(delay) },
+        },
+    }
+}
+
+/// What a job becomes that ends.
+pub(crate) fn ended(state: &str, reason: Reason) -> Document {
+    doc! {"state": state, "reason": reason.to_string(), "due": "$due"}
+}
+
+/// Whether the job waits next.
+pub(crate) fn waits() -> Document {
+    doc! {"$eq": ["$next.state", WAITING]}
+}
+
+/// The stages of an update: what comes next is worked out first, from the job as it is.
+pub(crate) fn stages(next: Document, fields: Document) -> Vec<Document> {
+    vec![doc! {"$set": {"next": next}}, doc! {"$set": fields}, doc! {"$unset": "next"}]
+}
+
+/// What changes whenever a job leaves a state, given what is next (clauses S1, F5, P4).
+pub(crate) fn leaving(db: &Db) -> Document {
+    let kept_until = doc! {"$let": {
+        "vars": {"keep": {"$switch": {"branches": [
+            {"case": {"$eq": ["$next.state", "succeeded"]}, "then": "$keep.succeeded"},
+            {"case": {"$eq": ["$next.state", "failed"]}, "then": "$keep.failed"},
+        ], "default": "$keep.cancelled"}}},
+        "in": {"$cond": [{"$lt": ["$$keep", 0]}, "$$REMOVE", {"$add": [db.now(), "$$keep"]}]},
+    }};
+    let lasts = doc! {"$or": [waits(), {"$eq": ["$unique_scope", FOR_A_PERIOD]}]};
+    doc! {
+        "state": "$next.state",
+        "reason": "$next.reason",
+        "due": {"$cond": [waits(), "$next.due", "$due"]},
+        "finished_at": {"$cond": [waits(), "$$REMOVE", db.now()]},
+        "expires_at": {"$cond": [waits(), "$$REMOVE", kept_until]},
+        "unique_key": {"$cond": [lasts, "$unique_key", "$$REMOVE"]},
+        "claim": "$$REMOVE",
+        "lease_until": "$$REMOVE",
+        "cancel_requested": false,
+    }
+}
+
+fn appended(field: &str, item: Document) -> Document {
+    let known = doc! {"$ifNull": [format!("${field}"), []]};
+    doc! {"$slice": [{"$concatArrays": [known, [item]]}, -REMEMBERED]}
+}
+
+/// Adds to the history, which keeps the first failure and the latest (clause S4).
+fn history(db: &Db, failure: &NewFailure) -> Document {
+    let new = doc! {
+        "attempt": "$attempt", "worker": "$worker", "at": db.now(), "reason": failure.reason.to_string(),
+        "class": {"$literal": &failure.class}, "message": {"$literal": &failure.message},
+    };
+    let full = HISTORY as i32;
+    let known = doc! {"$ifNull": ["$history", []]};
+    let cut = doc! {"$concatArrays": [{"$slice": ["$$known", 1]}, {"$slice": ["$$known", 2 - full]}]};
+    let kept = doc! {"$cond": [{"$gte": [{"$size": "$$known"}, full]}, cut, "$$known"]};
+    doc! {"$let": {"vars": {"known": known}, "in": {"$concatArrays": [kept, [new]]}}}
+}

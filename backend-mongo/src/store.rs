@@ -1,0 +1,264 @@
+//! The store, and one forwarding line per operation.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use leasehold_core::backend::{
+    Amend, Amended, Answer, AppendLogs, Capabilities, CheckIn, CheckedIn, Claim, Claimed, Counts,
+    DeleteSchedule, Description, Enqueue, Enqueued, Event, Expired, ExpiredLease, Find, List, LogPage, Page,
+    Prune, Pruned, PutSchedule, QueueCounts, QueueRecord, ReadLogs, Recover, Renew, Renewed, Schedule,
+    Schedules, SetQueue, Settle, StopWorkers, Watch, WorkerRecord, Workers,
+};
+use leasehold_core::{Backend, Deadline, Error, ErrorKind, JobRecord, Limits, NewJob, Result, Timestamp};
+use mongodb::ClientSession;
+use tokio::time::timeout_at;
+
+use crate::config::Config;
+use crate::error::{BACKEND, Done, late, no_answer};
+use crate::session::Db;
+use crate::settle::By;
+use crate::{
+    claim, control, enqueue, inspect, logs, recover, renew, schedules, schema, settle, watch, workers,
+};
+
+/// Jobs in a MongoDB database. Clones share everything.
+///
+/// Must be opened inside a tokio runtime, and works for as long as that runtime does.
+#[derive(Clone)]
+pub struct Mongo(Arc<Inner>);
+
+struct Inner {
+    config: Config,
+    db: Arc<Db>,
+}
+
+impl Mongo {
+    /// Reaches the server that a `mongodb://` or `mongodb+srv://` URL names, with defaults. See
+    /// [`with`](Self::with).
+    ///
+    /// # Errors
+    /// Those of [`with`](Self::with).
+    pub async fn connect(url: &str) -> Result<Self> {
+        Self::with(Config::new(url)).await
+    }
+
+    /// Reaches a server. Collections and indexes are made by [`setup`](Backend::setup).
+    ///
+    /// # Errors
+    /// [`Config`](ErrorKind::Config) if the URL or a name cannot be used; [`Denied`](ErrorKind::Denied) if the
+    /// server refuses the credentials; transient ones, after the server selection time-out of the URL, which is
+    /// 5 s by default, if no server answers.
+    pub async fn with(config: Config) -> Result<Self> {
+        let config = config.checked()?;
+        let db = Arc::new(Box::pin(schema::connect(&config)).await.map_err(named("connect"))?);
+        watch::start(&db);
+        Ok(Self(Arc::new(Inner { config, db })))
+    }
+
+    /// The driver's client, for transactions of the caller's own that enqueue jobs
+    /// ([`enqueue_in`](Self::enqueue_in)).
+    pub fn client(&self) -> &mongodb::Client {
+        &self.0.db.client
+    }
+
+    /// Takes jobs in inside the caller's own transaction, whose session is of this store's
+    /// [`client`](Self::client): they are there if and only if the caller commits (clause P5).
+    ///
+    /// Capped collections take no writes in transactions, so workers that watch are not woken by it: call
+    /// [`wake`](Self::wake) after the commit, or leave it to their next poll. A unique key that another producer
+    /// takes at the same moment fails the transaction, which is then to be begun again.
+    ///
+    /// # Errors
+    /// [`Unsupported`](ErrorKind::Unsupported) on a standalone server;
+    /// [`InvalidInput`](ErrorKind::InvalidInput) and [`TooLarge`](ErrorKind::TooLarge) by the default limits;
+    /// transient ones. After an error the transaction must be aborted.
+    pub async fn enqueue_in(&self, session: &mut ClientSession, jobs: Vec<NewJob>) -> Result<Vec<Enqueued>> {
+        if !self.0.db.transactions {
+            let why = "a standalone server has no transactions; make it a replica set of one";
+            return Err(named("enqueue_in")(Error::new(ErrorKind::Unsupported, why)));
+        }
+        let mut request = Enqueue { jobs };
+        request.check(&Limits::default()).map_err(named("enqueue_in"))?;
+        let answers = Box::pin(enqueue::enqueue_in(&self.0.db, session, &request.jobs)).await;
+        answers.map_err(|fault| named("enqueue_in")(fault.into()))
+    }
+
+    /// Tells those that watch that jobs of this queue wait: a hint that makes their waiting short.
+    pub fn wake(&self, queue: &leasehold_core::QueueName) {
+        self.0.db.signals.tell(mongodb::bson::doc! {"waiting": queue.as_str()});
+    }
+
+    /// Ends the streams of events and closes the connections, also for all clones.
+    pub async fn close(&self) {
+        self.0.db.signals.close();
+        self.0.db.client.clone().shutdown().immediate(true).await;
+    }
+
+    /// Runs an operation within its deadline (clause E3). What is under way when it passes is unknown if it
+    /// writes.
+    async fn call<T>(
+        &self,
+        operation: &'static str,
+        deadline: Deadline,
+        writes: bool,
+        work: impl Future<Output = Done<T>> + Send,
+    ) -> Result<T> {
+        let outcome = if deadline.has_passed() {
+            Err(late())
+        } else {
+            match timeout_at(deadline.instant(), Box::pin(work)).await {
+                Ok(outcome) => outcome.map_err(Error::from),
+                Err(_) => Err(no_answer(writes)),
+            }
+        };
+        outcome.map_err(named(operation))
+    }
+}
+
+/// Names the operation and the backend in an error.
+fn named(operation: &'static str) -> impl FnOnce(Error) -> Error {
+    move |error| error.during(operation).on(BACKEND)
+}
+
+impl fmt::Debug for Mongo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Mongo").field(&self.0.config).finish()
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl Backend for Mongo {
+    async fn describe(&self, deadline: Deadline) -> Result<Description> {
+        let db = &self.0.db;
+        let facts = self.call("describe", deadline, false, schema::facts(db)).await?;
+        let mut capabilities = Capabilities::none(facts.durability);
+        capabilities.transactions = facts.transactions;
+        capabilities.shared_events = true;
+        capabilities.events = true;
+        let (version, location) = (facts.version, self.0.config.location());
+        Ok(Description { backend: BACKEND.into(), version, location, capabilities })
+    }
+
+    async fn setup(&self, deadline: Deadline) -> Result<()> {
+        let db = &self.0.db;
+        self.call("setup", deadline, true, schema::setup(db)).await
+    }
+
+    async fn now(&self, deadline: Deadline) -> Result<Timestamp> {
+        let db = &self.0.db;
+        self.call("now", deadline, false, db.ask_hour()).await
+    }
+
+    async fn enqueue(&self, deadline: Deadline, request: Enqueue) -> Result<Vec<Enqueued>> {
+        let db = &self.0.db;
+        self.call("enqueue", deadline, true, enqueue::enqueue(db, request)).await
+    }
+
+    async fn claim(&self, deadline: Deadline, request: Claim) -> Result<Claimed> {
+        let db = &self.0.db;
+        self.call("claim", deadline, true, claim::claim(db, &request)).await
+    }
+
+    async fn renew(&self, deadline: Deadline, request: Renew) -> Result<Vec<Renewed>> {
+        let db = &self.0.db;
+        self.call("renew", deadline, true, renew::renew(db, request)).await
+    }
+
+    async fn settle(&self, deadline: Deadline, request: Settle) -> Result<Vec<Answer>> {
+        let db = &self.0.db;
+        self.call("settle", deadline, true, settle::settle(db, &request.settlements, By::Holder)).await
+    }
+
+    async fn expired(&self, deadline: Deadline, request: Expired) -> Result<Vec<ExpiredLease>> {
+        let db = &self.0.db;
+        self.call("expired", deadline, true, recover::expired(db, request)).await
+    }
+
+    async fn recover(&self, deadline: Deadline, request: Recover) -> Result<Vec<Answer>> {
+        let db = &self.0.db;
+        self.call("recover", deadline, true, recover::recover(db, &request)).await
+    }
+
+    async fn append_logs(&self, deadline: Deadline, request: AppendLogs) -> Result<Vec<Answer>> {
+        let db = &self.0.db;
+        self.call("append_logs", deadline, true, logs::append_logs(db, &request)).await
+    }
+
+    async fn read_logs(&self, deadline: Deadline, request: ReadLogs) -> Result<LogPage> {
+        let db = &self.0.db;
+        self.call("read_logs", deadline, false, logs::read_logs(db, request)).await
+    }
+
+    async fn find(&self, deadline: Deadline, request: Find) -> Result<Vec<Option<JobRecord>>> {
+        let db = &self.0.db;
+        self.call("find", deadline, false, inspect::find(db, request)).await
+    }
+
+    async fn list(&self, deadline: Deadline, request: List) -> Result<Page> {
+        let db = &self.0.db;
+        self.call("list", deadline, false, inspect::list(db, request)).await
+    }
+
+    async fn counts(&self, deadline: Deadline, request: Counts) -> Result<Vec<QueueCounts>> {
+        let db = &self.0.db;
+        self.call("counts", deadline, false, inspect::counts(db, request)).await
+    }
+
+    async fn amend(&self, deadline: Deadline, request: Amend) -> Result<Amended> {
+        let db = &self.0.db;
+        self.call("amend", deadline, true, control::amend(db, request)).await
+    }
+
+    async fn set_queue(&self, deadline: Deadline, request: SetQueue) -> Result<()> {
+        let db = &self.0.db;
+        self.call("set_queue", deadline, true, control::set_queue(db, request)).await
+    }
+
+    async fn queues(&self, deadline: Deadline) -> Result<Vec<QueueRecord>> {
+        let db = &self.0.db;
+        self.call("queues", deadline, false, control::queues(db)).await
+    }
+
+    async fn prune(&self, deadline: Deadline, request: Prune) -> Result<Pruned> {
+        let db = &self.0.db;
+        self.call("prune", deadline, true, control::prune(db, request)).await
+    }
+
+    async fn check_in(&self, deadline: Deadline, request: CheckIn) -> Result<CheckedIn> {
+        let db = &self.0.db;
+        self.call("check_in", deadline, true, workers::check_in(db, request)).await
+    }
+
+    async fn workers(&self, deadline: Deadline, request: Workers) -> Result<Vec<WorkerRecord>> {
+        let db = &self.0.db;
+        self.call("workers", deadline, false, workers::workers(db, request)).await
+    }
+
+    async fn stop_workers(&self, deadline: Deadline, request: StopWorkers) -> Result<u64> {
+        let db = &self.0.db;
+        self.call("stop_workers", deadline, true, workers::stop_workers(db, request)).await
+    }
+
+    async fn put_schedule(&self, deadline: Deadline, request: PutSchedule) -> Result<()> {
+        let db = &self.0.db;
+        self.call("put_schedule", deadline, true, schedules::put_schedule(db, request)).await
+    }
+
+    async fn schedules(&self, deadline: Deadline, request: Schedules) -> Result<Vec<Schedule>> {
+        let db = &self.0.db;
+        self.call("schedules", deadline, false, schedules::schedules(db, request)).await
+    }
+
+    async fn delete_schedule(&self, deadline: Deadline, request: DeleteSchedule) -> Result<bool> {
+        let db = &self.0.db;
+        self.call("delete_schedule", deadline, true, schedules::delete_schedule(db, request)).await
+    }
+
+    async fn watch(&self, deadline: Deadline, request: Watch) -> Result<BoxStream<'static, Event>> {
+        let db = &self.0.db;
+        self.call("watch", deadline, false, watch::watch(db, request)).await
+    }
+}

@@ -1,0 +1,140 @@
+//! No call reads what it does not need: the server's profiler tells what each looked at.
+
+use std::time::Duration;
+
+use leasehold_core::backend::{
+    Action, Amend, Claim, Counts, Enqueue, Expired, Filter, Find, List, LogSource, Order, Prune, ReadLogs,
+    Recover, Renew, Renewal, Select, Settle, Settlement, Verdict,
+};
+use leasehold_core::{
+    Backend, Deadline, Due, JobId, Kind, NewJob, Payload, QueueName, Reason, UniqueKey, UniqueScope, WorkerId,
+};
+use leasehold_mongo::mongodb::bson::{Document, doc};
+use leasehold_mongo::{Config, Mongo};
+use leasehold_test_servers::Mongo as Server;
+
+/// How many jobs wait, run and have ended beside those that a call is about.
+const OTHERS: usize = 3_000;
+/// How much a call that is about a handful of jobs may look at.
+const FEW: i64 = 200;
+
+#[tokio::test]
+async fn no_call_looks_at_more_than_it_needs() {
+    let server = Server::replica_set(1).expect("a server");
+    let store = Mongo::with(Config::new(server.url()).database("plans")).await.expect("a store");
+    store.setup(Deadline::after(Duration::from_secs(30))).await.expect("a store that is set up");
+    fill(&store).await;
+    let database = store.client().database("plans");
+    database.run_command(doc! {"profile": 2}).await.expect("a profiler");
+    call_all(&store).await;
+    database.run_command(doc! {"profile": 0}).await.expect("no profiler");
+    let mut profiled =
+        database.collection::<Document>("system.profile").find(doc! {}).await.expect("a profile");
+    let (mut seen, mut faults) = (0, Vec::new());
+    while profiled.advance().await.expect("a profile") {
+        let call = profiled.deserialize_current().expect("a document");
+        faults.extend(judge(&call));
+        seen += 1;
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+    assert!(seen > 20, "the profiler saw {seen} calls");
+}
+
+/// What is wrong with how a call was done.
+fn judge(call: &Document) -> Option<String> {
+    let of = call.get_str("ns").unwrap_or_default().to_owned();
+    if !of.ends_with("_jobs") && !of.ends_with("_logs") {
+        return None;
+    }
+    let plan = call.get_str("planSummary").unwrap_or_default();
+    let looked = |name: &str| match call.get(name) {
+        Some(value) => value.as_i64().or(value.as_i32().map(i64::from)).unwrap_or(0),
+        None => 0,
+    };
+    let (keys, documents) = (looked("keysExamined"), looked("docsExamined"));
+    let what = call.get_document("command").map(ToString::to_string).unwrap_or_default();
+    // Counting looks at the keys of all jobs, and at no job.
+    let counts = plan.contains("queue: 1, state: 1, due: 1") && what.contains("unionWith");
+    let bad = plan.contains("COLLSCAN") || documents > FEW || (keys > FEW && !counts);
+    bad.then(|| format!("{plan} looked at {keys} keys and {documents} documents: {what}"))
+}
+
+fn job() -> NewJob {
+    NewJob::new(Kind::new("work").expect("a name"), Payload::from(b"{}".to_vec()))
+}
+
+fn asking(limit: usize) -> Claim {
+    Claim::new(WorkerId::generate(), [QueueName::default()], limit, Duration::from_secs(300))
+}
+
+async fn fill(store: &Mongo) {
+    let d = Deadline::default;
+    for _ in 0..3 {
+        let jobs = (0..OTHERS).map(|_| job()).collect();
+        store.enqueue(d(), Enqueue { jobs }).await.expect("taken in");
+    }
+    let later = (0..OTHERS).map(|_| job().delay(Duration::from_secs(3_600))).collect();
+    store.enqueue(d(), Enqueue { jobs: later }).await.expect("taken in");
+    let ended = store.claim(d(), asking(OTHERS)).await.expect("a claim").jobs;
+    let verdict = Verdict::Succeed { result: None };
+    let settlement = |job: JobId, token| Settlement { job, token, verdict: verdict.clone(), failure: None };
+    let settlements = ended.iter().map(|lease| settlement(lease.job.id, lease.token)).collect();
+    store.settle(d(), Settle { settlements }).await.expect("settled");
+    store.claim(d(), asking(OTHERS)).await.expect("a claim");
+}
+
+async fn call_all(store: &Mongo) {
+    let d = Deadline::default;
+    let unique = job().unique(UniqueKey::new("key").expect("a key"), UniqueScope::UntilFinished);
+    store.enqueue(d(), Enqueue { jobs: vec![job(), unique.clone()] }).await.expect("taken in");
+    store
+        .enqueue(
+            d(),
+            Enqueue {
+                jobs: vec![job().unique(UniqueKey::new("key").expect("a key"), UniqueScope::UntilClaimed)],
+            },
+        )
+        .await
+        .expect("held");
+    let limited = |n: i16| job().priority(n).limit("key".parse().expect("a key"), 1);
+    store.enqueue(d(), Enqueue { jobs: vec![limited(5), limited(4)] }).await.expect("taken in");
+    let leases = store.claim(d(), asking(10)).await.expect("a claim").jobs;
+    assert_eq!(leases.len(), 10);
+    let ids: Vec<JobId> = leases.iter().map(|lease| lease.job.id).collect();
+    let renewals = leases.iter().map(|l| Renewal {
+        job: l.job.id,
+        token: l.token,
+        lease: Duration::from_secs(400),
+        progress: None,
+    });
+    store.renew(d(), Renew { renewals: renewals.collect() }).await.expect("renewed");
+    let verdict = Verdict::Retry { reason: Reason::Error, delay: Duration::ZERO };
+    let settlements: Vec<Settlement> = leases
+        .iter()
+        .map(|l| Settlement { job: l.job.id, token: l.token, verdict: verdict.clone(), failure: None })
+        .collect();
+    store.settle(d(), Settle { settlements: settlements.clone() }).await.expect("settled");
+    store.recover(d(), Recover { settlements }).await.expect("lost");
+    store.expired(d(), Expired { limit: 10 }).await.expect("none");
+    store.find(d(), Find { ids: ids.clone() }).await.expect("found");
+    for order in [Order::NewestFirst, Order::OldestFirst] {
+        let list = List { filter: Filter::default(), order, after: None, limit: 10 };
+        let page = store.list(d(), list.clone()).await.expect("a page");
+        store.list(d(), List { after: page.next, ..list }).await.expect("another page");
+    }
+    for source in [LogSource::Job(ids[0]), LogSource::Worker(WorkerId::generate())] {
+        store.read_logs(d(), ReadLogs { source, after: 0, limit: 10 }).await.expect("lines");
+    }
+    store.counts(d(), Counts::default()).await.expect("counts");
+    store.queues(d()).await.expect("queues");
+    for action in [
+        Action::Postpone { due: Due::Now },
+        Action::Cancel,
+        Action::Requeue { due: Due::Now },
+        Action::Delete,
+    ] {
+        let amend = Amend { select: Select::Ids(ids.clone()), action, preview: false };
+        store.amend(d(), amend).await.expect("amended");
+    }
+    store.prune(d(), Prune { limit: 10, workers_after: Duration::from_secs(3_600) }).await.expect("pruned");
+}

