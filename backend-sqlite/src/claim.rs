@@ -174,9 +174,10 @@ fn candidates_sql(tags: &TagRule) -> String {
                 (SELECT value FROM json_each(tags) EXCEPT SELECT value FROM json_each(?4)))"
         }
     };
+    // Keys are told as hexadecimal digits, which can be read whatever the keys have become.
     format!(
         "SELECT json_group_array(json_array(seq, limit_key, limit_max, running)) FROM (
-         SELECT j.seq, j.limit_key, j.limit_max, l.running
+         SELECT j.seq, CASE WHEN j.limit_key IS NOT NULL THEN hex(j.limit_key) END AS limit_key, j.limit_max, l.running
          FROM json_each(?1) AS start CROSS JOIN leasehold_jobs AS j
              LEFT JOIN leasehold_limits AS l ON l.key = j.limit_key
          WHERE j.seq IN (
@@ -218,11 +219,13 @@ async fn lease(
     if seqs.is_empty() {
         return Ok(());
     }
+    // A damaged span may lead beyond all integers.
     let sql = format!(
         "UPDATE leasehold_jobs SET state = 3, reason = NULL, attempt = attempt + 1, started_at = ?1, claim = ?2,
-             worker = ?3, lease_until = ?1 + coalesce(lease, ?5),
+             worker = ?3, lease_until = min(?1 + coalesce(lease, ?5), {}),
              unique_key = CASE unique_scope WHEN {UNIQUE_UNTIL_CLAIMED} THEN NULL ELSE unique_key END
-         WHERE seq IN (SELECT value FROM json_each(?4)) RETURNING {NEW_COLUMNS}"
+         WHERE seq IN (SELECT value FROM json_each(?4)) RETURNING {NEW_COLUMNS}",
+        Timestamp::MAX.as_millis()
     );
     let rows = sqlx::query(AssertSqlSafe(sql))
         .bind(session.now.as_millis())

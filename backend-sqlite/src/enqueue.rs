@@ -7,7 +7,7 @@ use leasehold_core::{Error, ErrorKind, JobId, Keep, NewJob, Timestamp, UniqueKey
 use sqlx::{AssertSqlSafe, SqliteConnection};
 use uuid::Uuid;
 
-use crate::error::Done;
+use crate::error::{Done, Fault};
 use crate::record::{self, Lane, UNIQUE_FOR, UNIQUE_UNTIL_CLAIMED, UNIQUE_UNTIL_FINISHED};
 use crate::writer::Session;
 
@@ -19,7 +19,28 @@ pub(crate) async fn enqueue(session: &mut Session, request: Enqueue) -> Done<Vec
     Ok(answers)
 }
 
-/// Inserts jobs on any connection: the writer's, or the caller's own inside a transaction (clause P5).
+/// Inserts jobs on the caller's own connection, all or none of them (clauses P3, P5).
+///
+/// Without a transaction of the caller's the savepoint is one, so that no other writer comes between.
+pub(crate) async fn insert_whole(
+    conn: &mut SqliteConnection,
+    jobs: &[NewJob],
+    now: Timestamp,
+) -> Done<Vec<Enqueued>> {
+    sqlx::query("SAVEPOINT leasehold").execute(&mut *conn).await?;
+    let mut outcome = insert(conn, jobs, now).await;
+    if outcome.is_ok() {
+        let released = sqlx::query("RELEASE leasehold").execute(&mut *conn).await;
+        outcome = released.map_err(Fault::from).and(outcome);
+    }
+    if outcome.is_err() {
+        // It fails if SQLite has taken the whole transaction back already.
+        let _ = sqlx::query("ROLLBACK TO leasehold; RELEASE leasehold").execute(conn).await;
+    }
+    outcome
+}
+
+/// Inserts jobs inside a transaction.
 pub(crate) async fn insert(
     conn: &mut SqliteConnection,
     jobs: &[NewJob],

@@ -1,7 +1,8 @@
 //! Takes back jobs whose leases ran out: see `Backend::expired` and `Backend::recover`.
 
-use leasehold_core::backend::{Answer, Expired, ExpiredLease, Recover, Settle};
+use leasehold_core::backend::{Answer, Expired, ExpiredLease, Recover, SetAside, Settle};
 use leasehold_core::{ClaimId, JobRecord};
+use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, Row};
 use uuid::Uuid;
 
@@ -20,8 +21,8 @@ pub(crate) async fn expired(session: &mut Session, request: Expired) -> Done<Vec
         .await?;
     let mut leases = Vec::with_capacity(rows.len());
     for row in &rows {
-        match record::read(row, session.now) {
-            Ok(job) => leases.push(lease(job, ClaimId::from_uuid(row.try_get::<Uuid, _>("claim")?))),
+        match record::read(row, session.now).and_then(|job| expired_lease(row, job)) {
+            Ok(lease) => leases.push(lease),
             Err(bad) => set_aside(session, row.try_get(0)?, &bad).await?,
         }
     }
@@ -30,6 +31,14 @@ pub(crate) async fn expired(session: &mut Session, request: Expired) -> Done<Vec
 
 fn expired_sql() -> String {
     format!("{SELECT} WHERE state = 3 AND lease_until < ? ORDER BY lease_until, id LIMIT ?")
+}
+
+/// The lease in a row; a job that runs under no readable claim can be settled and recovered by nobody.
+fn expired_lease(row: &SqliteRow, job: JobRecord) -> Result<ExpiredLease, SetAside> {
+    match row.try_get::<Uuid, _>("claim") {
+        Ok(claim) => Ok(lease(job, ClaimId::from_uuid(claim))),
+        Err(error) => Err(SetAside { job: Some(job.id), why: format!("the record cannot be read: {error}") }),
+    }
 }
 
 fn lease(job: JobRecord, claim: ClaimId) -> ExpiredLease {

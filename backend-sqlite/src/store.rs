@@ -82,7 +82,9 @@ impl Sqlite {
         let mut request = Enqueue { jobs };
         request.check(&Limits::default()).map_err(named("enqueue_in"))?;
         let now = self.0.config.clock.now();
-        enqueue::insert(conn, &request.jobs, now).await.map_err(|fault| named("enqueue_in")(fault.into()))
+        enqueue::insert_whole(conn, &request.jobs, now)
+            .await
+            .map_err(|fault| named("enqueue_in")(fault.into()))
     }
 
     /// Finishes what is under way and closes the file, also for all clones. Later calls fail as

@@ -4,9 +4,11 @@
 //! for the lock but queue up here, and as many as wait share one transaction and one flush. Each runs under a
 //! savepoint of its own, so one that fails harms no other, and none is answered before the commit.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use leasehold_core::backend::Event;
 use leasehold_core::{Deadline, Error, ErrorKind, JobId, QueueName, Result, State, Timestamp};
@@ -151,6 +153,10 @@ fn session(config: &Config, conn: SqliteConnection) -> Session {
     Session { conn, now, caps, watched: false, events: Vec::new() }
 }
 
+fn panicked() -> Fault {
+    Error::new(ErrorKind::Internal, "the operation panicked and was taken back; please report this").into()
+}
+
 /// One operation on its way through the writer.
 trait Call: Send {
     /// Whether there is still somebody who waits for it, in time.
@@ -190,8 +196,9 @@ where
     fn run<'s>(&'s mut self, session: &'s mut Session) -> BoxFuture<'s, bool> {
         Box::pin(async move {
             let Some(work) = self.work.take() else { return false };
-            let outcome = self.outcome.insert(work(session).await);
-            outcome.is_ok()
+            // A panic would end the writer, and with it every call from then on.
+            let working = AssertUnwindSafe(async { work(session).await }).catch_unwind().await;
+            self.outcome.insert(working.unwrap_or_else(|_| Err(panicked()))).is_ok()
         })
     }
 
@@ -342,5 +349,38 @@ async fn is_idle(conn: &mut SqliteConnection) -> bool {
         // SQLite itself rolls back after some errors.
         Err(sqlx::Error::Database(error)) => error.message().contains("no transaction is active"),
         Err(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn create(session: &mut Session) -> BoxFuture<'_, Done<()>> {
+        Box::pin(run_sql(session, "CREATE TABLE t (x)"))
+    }
+
+    fn panic(session: &mut Session) -> BoxFuture<'_, Done<()>> {
+        Box::pin(async {
+            run_sql(session, "INSERT INTO t VALUES (1)").await?;
+            panic!("as this test wants")
+        })
+    }
+
+    fn count(session: &mut Session) -> BoxFuture<'_, Done<i64>> {
+        let count = sqlx::query_scalar("SELECT count(*) FROM t");
+        Box::pin(async { Ok(count.fetch_one(&mut session.conn).await?) })
+    }
+
+    #[tokio::test]
+    async fn an_operation_that_panics_is_taken_back_and_ends_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Arc::new(Config::new(folder.path().join("jobs.db")));
+        let writer = Writer::start(Arc::clone(&config), schema::connect_writer(&config).await.unwrap());
+        let soon = Deadline::after(Duration::from_secs(30));
+        writer.call(soon, create).await.unwrap();
+        let error = writer.call(soon, panic).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Internal, "{error}");
+        assert_eq!(writer.call(soon, count).await.unwrap(), 0);
     }
 }

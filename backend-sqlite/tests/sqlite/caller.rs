@@ -43,3 +43,16 @@ async fn the_rules_are_those_of_every_enqueue() {
     let error = bench.store.enqueue_in(&mut theirs, large).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TooLarge);
 }
+
+#[tokio::test]
+async fn a_call_that_fails_leaves_nothing_also_without_a_transaction() {
+    let bench = Bench::new().await;
+    let mut theirs = bench.connection().await;
+    let sql = "CREATE TRIGGER no BEFORE INSERT ON leasehold_payloads BEGIN SELECT raise(ABORT, 'no'); END";
+    theirs.execute(sql).await.unwrap();
+    bench.store.enqueue_in(&mut theirs, jobs(3)).await.unwrap_err();
+    assert_eq!(counts(&bench.store).await.total(), 0);
+    theirs.execute("DROP TRIGGER no").await.unwrap();
+    assert_eq!(bench.store.enqueue_in(&mut theirs, jobs(3)).await.unwrap().len(), 3);
+    assert_eq!(claim(&bench.store, 10).await.jobs.len(), 3);
+}

@@ -67,6 +67,33 @@ async fn a_damaged_record_stops_no_recovery_and_is_told_by_find() {
 }
 
 #[tokio::test]
+async fn a_damaged_claim_stops_no_recovery() {
+    for damaged in ["claim = NULL", "claim = x'00'"] {
+        let bench = Bench::new().await;
+        let jobs = jobs(3);
+        let bad = jobs[0].id;
+        enqueue(&bench.store, jobs).await.unwrap();
+        assert_eq!(claim(&bench.store, 3).await.jobs.len(), 3);
+        damage(&bench, bad, damaged).await;
+        bench.connection().await.execute("UPDATE leasehold_jobs SET lease_until = 1").await.unwrap();
+        let expired = bench.store.expired(soon(), Expired { limit: 10 }).await.unwrap();
+        assert_eq!((expired.len(), counts(&bench.store).await.of(State::Failed)), (2, 1), "{damaged}");
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_limit_or_lease_stops_no_claim() {
+    for damaged in ["limit_key = CAST(x'ff' AS TEXT), limit_max = 1", "lease = 9223372036854775807"] {
+        let bench = Bench::new().await;
+        let jobs = jobs(3);
+        let bad = jobs[1].id;
+        enqueue(&bench.store, jobs).await.unwrap();
+        damage(&bench, bad, damaged).await;
+        assert_eq!(claim(&bench.store, 10).await.jobs.len(), 3, "{damaged}");
+    }
+}
+
+#[tokio::test]
 async fn a_full_disk_loses_nothing_and_is_got_over() {
     let Some(mount) = Mount::new("size=4m") else { return };
     let filler = mount.path().join("filler");
