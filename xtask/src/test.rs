@@ -7,7 +7,14 @@ const STRICT: &[(&str, &str)] = &[("CONFORMANCE_STRICT", "1")];
 pub(crate) fn test() -> Result<(), Trouble> {
     crate::servers::servers()?;
     if output(env!("CARGO"), &["nextest", "--version"]).is_some() {
-        cargo_with(&["nextest", "run", "--workspace", "--all-features", "--no-fail-fast"], STRICT)?;
+        // A process for each test would start a server for each test.
+        let with_server = "leasehold-mongo";
+        let nextest = ["nextest", "run", "--workspace", "--all-features", "--no-fail-fast"];
+        cargo_with(&[&nextest[..], &["--exclude", with_server]].concat(), STRICT)?;
+        cargo_with(
+            &["test", "--package", with_server, "--all-features", "--tests", "--no-fail-fast"],
+            STRICT,
+        )?;
     } else {
         eprintln!("cargo-nextest is not installed; `cargo test` does as well, only slower");
         cargo_with(&["test", "--workspace", "--all-features", "--tests", "--no-fail-fast"], STRICT)?;
