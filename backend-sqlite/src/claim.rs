@@ -102,9 +102,13 @@ async fn lanes(conn: &mut SqliteConnection, request: &Claim) -> Done<Vec<(i64, L
     .fetch_all(conn)
     .await?;
     let lane = |(number, queue, priority, kind): (_, String, _, String)| {
-        Ok((number, Lane::new(&queue, priority, &kind)?))
+        let lane = Lane::new(&queue, priority, &kind);
+        lane.inspect_err(|error| tracing::warn!(number, %error, "a lane cannot be read; its jobs wait"))
+            .ok()
+            .map(|lane| (number, lane))
     };
-    let mut lanes: Vec<_> = rows.into_iter().map(lane).collect::<Done<_>>()?;
+    // One that cannot be read stops no other (clause B3).
+    let mut lanes: Vec<_> = rows.into_iter().filter_map(lane).collect();
     lanes.retain(|(_, lane)| request.kinds.takes(&lane.kind));
     Ok(lanes)
 }

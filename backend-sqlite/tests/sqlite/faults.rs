@@ -94,6 +94,16 @@ async fn a_damaged_limit_or_lease_stops_no_claim() {
 }
 
 #[tokio::test]
+async fn a_damaged_lane_stops_no_other() {
+    let bench = Bench::new().await;
+    enqueue(&bench.store, jobs(2)).await.unwrap();
+    enqueue(&bench.store, vec![NewJob::dynamic("bad", &1).unwrap()]).await.unwrap();
+    let sql = "UPDATE leasehold_lanes SET kind = '' WHERE kind = 'bad'";
+    bench.connection().await.execute(sql).await.unwrap();
+    assert_eq!(claim(&bench.store, 10).await.jobs.len(), 2);
+}
+
+#[tokio::test]
 async fn a_full_disk_loses_nothing_and_is_got_over() {
     let Some(mount) = Mount::new("size=4m") else { return };
     let filler = mount.path().join("filler");
