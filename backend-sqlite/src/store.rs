@@ -77,7 +77,8 @@ impl Sqlite {
     /// # Errors
     /// [`InvalidInput`](leasehold_core::ErrorKind::InvalidInput) and
     /// [`TooLarge`](leasehold_core::ErrorKind::TooLarge) by the default limits;
-    /// [`Full`](leasehold_core::ErrorKind::Full); transient ones. After an error the transaction must be rolled back.
+    /// [`Full`](leasehold_core::ErrorKind::Full); transient ones. After an error, or if this future is dropped half way, the transaction must be rolled back; so
+    /// call it inside of one.
     pub async fn enqueue_in(&self, conn: &mut SqliteConnection, jobs: Vec<NewJob>) -> Result<Vec<Enqueued>> {
         let mut request = Enqueue { jobs };
         request.check(&Limits::default()).map_err(named("enqueue_in"))?;
