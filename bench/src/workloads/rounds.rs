@@ -52,7 +52,7 @@ pub(crate) async fn run(
                 }
             }
         }
-        add(options, claimers, samples, report);
+        add(options, claimers, &samples, report);
     }
     Ok(())
 }
@@ -75,7 +75,7 @@ async fn one_round(
 fn add(
     options: &Options,
     claimers: usize,
-    samples: BTreeMap<(Kind, usize), [Vec<Sample>; 3]>,
+    samples: &BTreeMap<(Kind, usize), [Vec<Sample>; 3]>,
     report: &mut Report,
 ) {
     for (part, name) in PARTS.into_iter().enumerate().filter(|(_, name)| options.wants(*name)) {
