@@ -9,12 +9,13 @@ use std::time::Duration;
 use futures::TryStreamExt;
 use leasehold_core::{Clock, Error, ErrorKind, Timestamp};
 use mongodb::bson::{Bson, DateTime, Document, doc};
-use mongodb::options::{Acknowledgment, ReadConcern, WriteConcern};
+use mongodb::options::{Acknowledgment, CollectionOptions, ReadConcern, WriteConcern};
 use mongodb::{Client, ClientSession, Collection, Database};
 use tokio::time::Instant;
 
-use crate::config::LogCaps;
+use crate::config::{Events, LogCaps};
 use crate::error::{Done, Fault, by_code};
+use crate::tail::{Tail, What};
 use crate::watch::Signals;
 
 /// What is kept, each in a collection of its own.
@@ -33,13 +34,14 @@ pub(crate) enum Kept {
 }
 
 impl Kept {
+    /// Those that are capped collections.
+    pub(crate) const CAPPED: [Self; 2] = [Self::Logs, Self::Signals];
     /// Those that are ordinary collections.
-    pub(crate) const PLAIN: [Self; 9] = [
+    pub(crate) const PLAIN: [Self; 8] = [
         Self::Jobs,
         Self::Queues,
         Self::Claims,
         Self::Limits,
-        Self::Logs,
         Self::LogHeads,
         Self::Workers,
         Self::Schedules,
@@ -72,10 +74,16 @@ pub(crate) struct Db {
     /// Whether the server has transactions: it is of a replica set.
     pub(crate) transactions: bool,
     pub(crate) signals: Signals,
+    /// Where the events of all watchers of this process come from, but those of log lines.
+    pub(crate) change_tail: Tail,
+    /// Where those of log lines come from.
+    pub(crate) line_tail: Tail,
     /// How many whole batches other claimers are ahead, by the misses seen lately.
     pub(crate) crowd: AtomicUsize,
-    /// Bytes of log lines written since the size of all was last looked at.
-    pub(crate) logged: AtomicUsize,
+    /// What watchers are told of.
+    pub(crate) events: Events,
+    /// When this process last saw that the collection of lines is as it should be.
+    pub(crate) logs_seen: Mutex<Option<Instant>>,
 }
 
 /// What is acknowledged is in the journals of a majority, whatever a URL says (clause P1).
@@ -90,6 +98,20 @@ impl Db {
 
     pub(crate) fn of(&self, kept: Kept) -> Collection<Document> {
         self.database.collection(&self.name(kept))
+    }
+
+    /// A collection as this server has it by now, whether or not other nodes have it too: for hints, and for what
+    /// the next write will be judged by.
+    pub(crate) fn fresh(&self, kept: Kept) -> Collection<Document> {
+        let options = CollectionOptions::builder().read_concern(ReadConcern::local()).build();
+        self.database.collection_with_options(&self.name(kept), options)
+    }
+
+    pub(crate) fn tail(&self, what: What) -> &Tail {
+        match what {
+            What::Changes => &self.change_tail,
+            What::Lines => &self.line_tail,
+        }
     }
 
     /// The present moment as an expression: the server's own, or a test's.
@@ -326,8 +348,14 @@ impl Session<'_> {
 
     /// Removes what matches, and tells how many.
     pub(crate) async fn delete(&mut self, kept: Kept, filter: Document) -> Done<u64> {
+        self.delete_all(kept, vec![filter]).await
+    }
+
+    /// Removes what matches any of these.
+    pub(crate) async fn delete_all(&mut self, kept: Kept, filters: Vec<Document>) -> Done<u64> {
         let mut written = Written::default();
-        self.send("delete", "deletes", kept, vec![doc! {"q": filter, "limit": 0}], 0, &mut written).await?;
+        let deletes = filters.into_iter().map(|filter| doc! {"q": filter, "limit": 0}).collect();
+        self.send("delete", "deletes", kept, deletes, 0, &mut written).await?;
         written.whole()
     }
 
