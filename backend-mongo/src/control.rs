@@ -13,10 +13,10 @@ use uuid::Uuid;
 
 use crate::enqueue::{free_keys, holders};
 use crate::error::{DUPLICATE, Done, by_code};
-use crate::inspect;
 use crate::record::{self, Fields, OFF_TURN, RUNNING, WAITING};
 use crate::session::{Change, Db, Kept, Session, date, millis};
 use crate::transition::{Next, stages};
+use crate::{inspect, logs};
 
 /// How often a job is looked at again that others changed between reading and writing.
 const TRIES: usize = 20;
@@ -190,6 +190,9 @@ async fn write(db: &Db, ids: &[JobId], jobs: &[(usize, &Document)], action: &Act
     loop {
         let outcome = try_write(&mut session, ids, jobs, action).await;
         if let Some(written) = session.end(outcome).await? {
+            if matches!(action, Action::Delete) {
+                logs::forget(db, &written).await;
+            }
             return Ok(written);
         }
     }
@@ -227,9 +230,8 @@ async fn try_write(
     Ok(written)
 }
 
-/// Removes jobs and their logs.
+/// Removes jobs. Their logs go after the commit, because capped collections take no writes in transactions.
 async fn remove(session: &mut Session<'_>, jobs: &HashSet<JobId>) -> Done<u64> {
-    session.delete(Kept::Logs, doc! {"job": {"$in": record::ids(jobs)}}).await?;
     session.delete(Kept::Jobs, doc! {"_id": {"$in": record::ids(jobs)}, "state": {"$ne": RUNNING}}).await
 }
 
@@ -378,6 +380,7 @@ pub(crate) async fn prune(db: &Db, request: Prune) -> Done<Pruned> {
             break removed;
         }
     };
+    logs::forget(db, &jobs).await;
     let gone = doc! {
         "seen_at": {"$type": "date"},
         "$expr": {"$lt": ["$seen_at", {"$subtract": [db.now(), millis(request.workers_after)]}]},
