@@ -3,12 +3,18 @@
 //! Every change is one conditional write that carries the token of its lease; the hour is the server's. See
 //! `docs/guide/mongodb.md` for sizing, indexes and what is promised on which kind of server.
 
+mod candidates;
+mod capped;
+mod changes;
 mod claim;
 mod config;
 mod control;
 mod enqueue;
 mod error;
+mod heads;
 mod inspect;
+mod limits;
+mod log_head;
 mod logs;
 mod record;
 mod recover;
@@ -18,9 +24,12 @@ mod schema;
 mod session;
 mod settle;
 mod store;
+mod tail;
+mod transition;
+mod turns;
 mod watch;
 mod workers;
 
-pub use config::{Config, LogCaps};
+pub use config::{Config, Events, LogCaps};
 pub use mongodb;
 pub use store::Mongo;

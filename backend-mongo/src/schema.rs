@@ -1,25 +1,28 @@
 //! Reaches the server, tells what it is, and makes collections and indexes.
 
-use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use leasehold_core::backend::Durability;
 use leasehold_core::{Error, ErrorKind, Result};
-use mongodb::bson::{Document, doc};
+use mongodb::bson::{DateTime, Document, doc};
 use mongodb::options::{ClientOptions, DatabaseOptions, ReadConcern, ReadPreference, SelectionCriteria};
 use mongodb::{Client, IndexModel};
 
+use crate::capped;
 use crate::config::{Config, wrong};
 use crate::error::{BACKEND, Done, code};
-use crate::record::{RUNNING, WAITING};
+use crate::heads::Heads;
+use crate::record::{OFF_TURN, RUNNING, WAITING};
 use crate::session::{Change, Db, Hour, Kept, concern};
+use crate::tail::Tail;
+use crate::turns::{Crowd, Turns};
 use crate::watch::Signals;
 
 /// The version of the collections.
 const VERSION: i64 = 1;
-/// How large the collection of signals may grow before the oldest go.
-const SIGNALS_BYTES: i64 = 1 << 20;
+/// How long the end of a worker's log is remembered after its last line.
+const LOG_HEADS: Duration = Duration::from_secs(30 * 86_400);
 
 /// What the server says of itself.
 #[derive(Debug, Clone)]
@@ -48,14 +51,20 @@ pub(crate) async fn connect(config: &Config) -> Result<Db> {
     };
     let mut db = Db {
         signals: Signals::default(),
+        change_tail: Tail::default(),
+        line_tail: Tail::default(),
         client,
         database,
         prefix: config.prefix.clone(),
         hour,
         caps: config.log_caps,
         transactions: false,
-        crowd: AtomicUsize::new(0),
-        logged: AtomicUsize::new(0),
+        turns: Turns::default(),
+        crowd: Crowd::default(),
+        heads: Heads::default(),
+        queues: Mutex::default(),
+        events: config.events,
+        logs_seen: Mutex::default(),
     };
     db.transactions = facts(&db).await.map_err(Error::from)?.transactions;
     Ok(db)
@@ -100,14 +109,13 @@ pub(crate) async fn setup(db: &Db) -> Done<()> {
             create(db, kept, doc! {}).await?;
         }
     }
-    if !there.contains(&db.name(Kept::Signals)) {
-        create(db, Kept::Signals, doc! {"capped": true, "size": SIGNALS_BYTES}).await?;
-        // A cursor that waits at the end of an empty collection is dead at once.
-        db.of(Kept::Signals).insert_one(doc! {"events": []}).await?;
+    for kept in Kept::CAPPED {
+        capped::set_up(db, kept).await?;
     }
     db.of(Kept::Jobs).create_indexes(job_indexes()).await?;
-    db.of(Kept::Claims).create_index(forgetting()).await?;
-    db.of(Kept::Logs).create_indexes(log_indexes()).await?;
+    let forgotten = leasehold_core::limits::CLAIM_MEMORY * 6;
+    db.of(Kept::Claims).create_index(forgetting(forgotten)).await?;
+    db.of(Kept::LogHeads).create_index(forgetting(LOG_HEADS)).await?;
     let mut mark = Change::one(
         doc! {"_id": "schema"},
         doc! {"$max": {"version": VERSION}, "$setOnInsert": {"ours": true}},
@@ -121,7 +129,7 @@ pub(crate) async fn setup(db: &Db) -> Done<()> {
     marked.whole().map(drop)
 }
 
-async fn create(db: &Db, kept: Kept, options: Document) -> Done<()> {
+pub(crate) async fn create(db: &Db, kept: Kept, options: Document) -> Done<()> {
     const EXISTS: i32 = 48;
     let mut command = doc! {"create": db.name(kept)};
     command.extend(options);
@@ -159,7 +167,8 @@ fn partial(name: &str, keys: Document, filter: Option<Document>, unique: bool) -
 
 fn job_indexes() -> Vec<IndexModel> {
     let waiting = Some(doc! {"state": WAITING});
-    let running = || Some(doc! {"state": RUNNING});
+    let running = Some(doc! {"state": RUNNING});
+    let ended = Some(doc! {"finished_at": {"$gt": DateTime::MIN}});
     let key = |field: &str| Some(doc! {field: {"$type": "string"}});
     let limited = Some(doc! {"state": RUNNING, "limit_key": {"$type": "string"}});
     vec![
@@ -169,24 +178,24 @@ fn job_indexes() -> Vec<IndexModel> {
             waiting,
             false,
         ),
-        partial("claimed", doc! {"claim": 1}, running(), false),
-        partial("leases", doc! {"lease_until": 1, "_id": 1}, running(), false),
+        partial("off_turn", doc! {"queue": 1, "due": 1}, Some(doc! {OFF_TURN: true}), false),
+        partial("running", doc! {"lease_until": 1, "_id": 1, "queue": 1, "state": 1}, running, false),
         partial("limited", doc! {"limit_key": 1}, limited, false),
         partial("unique", doc! {"unique_key": 1}, key("unique_key"), true),
-        index("counted", doc! {"queue": 1, "state": 1, "due": 1}),
+        partial("ended", doc! {"queue": 1, "state": 1, "finished_at": 1}, ended, false),
         index("listed", doc! {"enqueued_at": 1, "_id": 1}),
         partial("expiring", doc! {"expires_at": 1}, Some(doc! {"expires_at": {"$type": "date"}}), false),
     ]
 }
 
-/// The server itself forgets claims that are too old to be repeated, six times as late as it may.
-fn forgetting() -> IndexModel {
+/// The server itself forgets what is so old: claims that cannot be repeated, ends of logs that nobody adds to.
+fn forgetting(after: Duration) -> IndexModel {
     let mut options = mongodb::options::IndexOptions::default();
     options.name = Some("forgotten".into());
-    options.expire_after = Some(leasehold_core::limits::CLAIM_MEMORY * 6);
+    options.expire_after = Some(after);
     IndexModel::builder().keys(doc! {"at": 1}).options(options).build()
 }
 
-fn log_indexes() -> Vec<IndexModel> {
+pub(crate) fn log_indexes() -> Vec<IndexModel> {
     vec![index("of_job", doc! {"job": 1, "_id": 1}), index("of_worker", doc! {"worker": 1, "_id": 1})]
 }

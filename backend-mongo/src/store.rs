@@ -92,7 +92,8 @@ impl Mongo {
 
     /// Ends the streams of events and closes the connections, also for all clones.
     pub async fn close(&self) {
-        self.0.db.signals.close();
+        self.0.db.change_tail.close();
+        self.0.db.line_tail.close();
         self.0.db.client.clone().shutdown().immediate(true).await;
     }
 
