@@ -169,8 +169,8 @@ pub(crate) fn millis(span: Duration) -> i64 {
     i64::try_from(span.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX)
 }
 
-/// How often a transaction is begun again when others wrote the same at once.
-const TRIES: u32 = 12;
+/// How often a transaction is begun again when others wrote the same at once: longer than a call may take.
+const TRIES: u32 = 40;
 /// The most statements and bytes of one command. The server takes 16 MiB and more statements.
 const STATEMENTS: usize = 1_000;
 const BYTES: usize = 8 << 20;
