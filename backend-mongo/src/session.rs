@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures::TryStreamExt;
 use leasehold_core::{Clock, Error, ErrorKind, Timestamp};
-use mongodb::bson::{Bson, DateTime, Document, doc};
+use mongodb::bson::{Bson, DateTime, Document, RawDocument, RawDocumentBuf, doc};
 use mongodb::options::{Acknowledgment, ReadConcern, WriteConcern};
 use mongodb::{Client, ClientSession, Collection, Database};
 use tokio::time::Instant;
@@ -356,13 +356,23 @@ impl Session<'_> {
     /// Reads what a pipeline gives.
     pub(crate) async fn read(&mut self, kept: Kept, pipeline: Vec<Document>) -> Done<Vec<Document>> {
         let collection = self.db.of(kept);
-        let reading = collection.aggregate(pipeline).batch_size(1_000);
-        Ok(match &mut self.inner {
+        let reading = collection.aggregate(pipeline).batch_size(1_000).with_type::<RawDocumentBuf>();
+        let found: Vec<RawDocumentBuf> = match &mut self.inner {
             Some(session) => {
                 let mut cursor = reading.session(&mut *session).await?;
                 cursor.stream(session).try_collect().await?
             }
             None => reading.await?.try_collect().await?,
-        })
+        };
+        Ok(found.iter().map(|document| readable(document)).collect())
     }
+}
+
+/// A document as far as it can be read: of one that is no valid BSON, or looks like the driver's notation of another
+/// type, at least the id (clause B3).
+fn readable(raw: &RawDocument) -> Document {
+    Document::try_from(raw).unwrap_or_else(|_| {
+        let id = raw.get("_id").ok().flatten().and_then(|id| Bson::try_from(id).ok());
+        id.map_or_else(Document::new, |id| doc! {"_id": id})
+    })
 }

@@ -96,10 +96,15 @@ impl Proxy {
         self.wire.state.send_modify(|(state, _)| *state = State::Whole);
     }
 
-    /// Loses the answer to one request: the next for which this says so. The server has given that answer, so it
-    /// has done what was asked; the client's connection is reset in its place.
-    pub fn lose_answer_to(&self, chosen: impl FnMut(&[u8]) -> bool + Send + 'static) {
+    /// Loses the answer to each request for which this says so. The server has given that answer, so it has done
+    /// what was asked; the client's connection is reset in its place.
+    pub fn lose_answers_to(&self, chosen: impl FnMut(&[u8]) -> bool + Send + 'static) {
         *self.wire.chosen.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(chosen));
+    }
+
+    /// Loses no more answers.
+    pub fn lose_no_answer(&self) {
+        *self.wire.chosen.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     /// How many answers were lost so far.
@@ -190,11 +195,7 @@ impl Wire {
     /// Whether the answer to this request is to be lost.
     fn loses(&self, request: &[u8]) -> bool {
         let mut chosen = self.chosen.lock().unwrap_or_else(PoisonError::into_inner);
-        let loses = chosen.as_mut().is_some_and(|chosen| chosen(request));
-        if loses {
-            *chosen = None;
-        }
-        loses
+        chosen.as_mut().is_some_and(|chosen| chosen(request))
     }
 
     /// Waits while nothing passes.

@@ -1,15 +1,15 @@
 //! The wire between a worker and its server is cut.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use leasehold_core::backend::{Answer, Find};
-use leasehold_core::{Attempt, Backend, ClaimId, JobId, LeaseToken, State, Store, Timestamp, Worker};
+use leasehold_core::{Attempt, Backend, ClaimId, JobId, LeaseToken, State, Store, Worker};
 use leasehold_mongo::mongodb::bson::{Bson, Document, doc};
 use leasehold_mongo::{Config, Mongo};
 use leasehold_test_servers::{Mongo as Server, Proxy};
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::Notify;
 use tokio::time::sleep;
 
 use crate::bench::{add, find, fresh, job, set_up, soon, until};
@@ -28,10 +28,17 @@ struct Far {
 #[derive(Default)]
 struct Seen {
     starts: AtomicUsize,
+    ends: AtomicUsize,
     go_on: Notify,
-    /// The server's hour just after a handler was told to end.
-    told: Mutex<Option<Timestamp>>,
-    ended: AtomicBool,
+}
+
+/// A handler under way: it has ended when this is gone, also if it was not asked.
+struct Running(Arc<Seen>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.ends.fetch_add(1, Ordering::SeqCst);
+    }
 }
 
 impl Far {
@@ -55,26 +62,20 @@ impl Far {
     }
 }
 
-/// Waits until it may go on, or is told to end.
-async fn handler(attempt: Attempt, seen: Arc<Seen>, near: Mongo) {
-    seen.starts.fetch_add(1, Ordering::SeqCst);
-    tokio::select! {
-        () = seen.go_on.notified() => {}
-        () = attempt.cancelled() => {
-            *seen.told.lock().await = near.now(soon()).await.ok();
+fn worker(store: Mongo, seen: &Arc<Seen>) -> Worker {
+    let seen = Arc::clone(seen);
+    let handler = move |_: Attempt| {
+        let running = Running(Arc::clone(&seen));
+        async move {
+            running.0.starts.fetch_add(1, Ordering::SeqCst);
+            running.0.go_on.notified().await;
         }
-    }
-    seen.ended.store(true, Ordering::SeqCst);
-}
-
-fn worker(store: Mongo, seen: &Arc<Seen>, near: &Mongo) -> Worker {
-    let (seen, near) = (Arc::clone(seen), near.clone());
+    };
     Worker::builder(&Store::new(store).patience(Duration::from_secs(1)))
         .lease(LEASE)
         .poll(Duration::from_millis(100))
         .recovery(Duration::from_millis(200))
-        .cancel_grace(Duration::from_millis(100))
-        .handle("work", move |attempt: Attempt| handler(attempt, Arc::clone(&seen), near.clone()))
+        .handle("work", handler)
         .build()
         .expect("a worker")
 }
@@ -84,7 +85,7 @@ async fn a_cut_shorter_than_the_lease_goes_unnoticed_by_the_job() {
     let far = Far::start().await;
     let seen = Arc::new(Seen::default());
     let id = add(&far.near, vec![job()]).await[0];
-    let running = worker(Mongo::with(far.config.clone()).await.expect("a store"), &seen, &far.near).start();
+    let running = worker(Mongo::with(far.config.clone()).await.expect("a store"), &seen).start();
     until("the job runs", async || seen.starts.load(Ordering::SeqCst) == 1).await;
     let before = find(&far.near, id).await.lease_until.expect("a lease");
     for stall in [true, false] {
@@ -104,7 +105,6 @@ async fn a_cut_shorter_than_the_lease_goes_unnoticed_by_the_job() {
     until("the job has ended", async || find(&far.near, id).await.state == State::Succeeded).await;
     let ended = find(&far.near, id).await;
     assert_eq!((ended.attempt, ended.crashes, seen.starts.load(Ordering::SeqCst)), (1, 0, 1));
-    assert!(seen.told.lock().await.is_none(), "its handler was told to end");
     running.stop().await.expect("stopped");
 }
 
@@ -113,15 +113,15 @@ async fn a_cut_longer_than_the_lease_ends_the_handler_before_it_and_the_job_runs
     let far = Far::start().await;
     let (here, there) = (Arc::new(Seen::default()), Arc::new(Seen::default()));
     let id = add(&far.near, vec![job()]).await[0];
-    let cut_off = worker(Mongo::with(far.config.clone()).await.expect("a store"), &here, &far.near).start();
+    let cut_off = worker(Mongo::with(far.config.clone()).await.expect("a store"), &here).start();
     until("the job runs", async || here.starts.load(Ordering::SeqCst) == 1).await;
     let token = far.token(id).await;
     far.proxy.stall();
-    until("the handler has ended", async || here.ended.load(Ordering::SeqCst)).await;
-    let told = here.told.lock().await.expect("it was told to end");
+    until("the handler has ended", async || here.ends.load(Ordering::SeqCst) == 1).await;
+    let ended = far.near.now(soon()).await.expect("the hour");
     let lease = find(&far.near, id).await.lease_until.expect("nobody has taken it back yet");
-    assert!(told <= lease, "it was told to end {:?} too late", told.since(lease));
-    let healthy = worker(far.near.clone(), &there, &far.near).start();
+    assert!(ended <= lease, "it ended {:?} too late", ended.since(lease));
+    let healthy = worker(far.near.clone(), &there).start();
     until("the job runs elsewhere", async || there.starts.load(Ordering::SeqCst) == 1).await;
     assert_ne!(far.token(id).await, token);
     far.proxy.heal();

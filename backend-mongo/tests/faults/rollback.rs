@@ -38,8 +38,7 @@ async fn a_rollback_takes_back_nothing_that_was_acknowledged_and_all_that_a_plai
     let plain = store
         .client()
         .database(config.database.as_deref().unwrap_or_default())
-        .collection::<Document>("plain")
-        .clone_with_type::<Document>();
+        .collection::<Document>("plain");
     for n in 0..PLAIN {
         let one = WriteConcern::builder()
             .w(leasehold_mongo::mongodb::options::Acknowledgment::Nodes(1))
