@@ -3,12 +3,15 @@
 //! Every change is one conditional write that carries the token of its lease; the hour is the server's. See
 //! `docs/guide/mongodb.md` for sizing, indexes and what is promised on which kind of server.
 
+mod candidates;
 mod claim;
 mod config;
 mod control;
 mod enqueue;
 mod error;
+mod heads;
 mod inspect;
+mod limits;
 mod logs;
 mod record;
 mod recover;
@@ -18,6 +21,8 @@ mod schema;
 mod session;
 mod settle;
 mod store;
+mod transition;
+mod turns;
 mod watch;
 mod workers;
 

@@ -2,6 +2,7 @@
 //!
 //! Every write goes through [`Session::update`] and its siblings, which set the concern in one place.
 
+use std::collections::HashSet;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -9,12 +10,14 @@ use std::time::Duration;
 use futures::TryStreamExt;
 use leasehold_core::{Clock, Error, ErrorKind, Timestamp};
 use mongodb::bson::{Bson, DateTime, Document, RawDocument, RawDocumentBuf, doc};
-use mongodb::options::{Acknowledgment, ReadConcern, WriteConcern};
+use mongodb::options::{Acknowledgment, CollectionOptions, ReadConcern, WriteConcern};
 use mongodb::{Client, ClientSession, Collection, Database};
 use tokio::time::Instant;
 
 use crate::config::LogCaps;
 use crate::error::{Done, Fault, by_code};
+use crate::heads::Heads;
+use crate::turns::{Crowd, Turns};
 use crate::watch::Signals;
 
 /// What is kept, each in a collection of its own.
@@ -72,8 +75,11 @@ pub(crate) struct Db {
     /// Whether the server has transactions: it is of a replica set.
     pub(crate) transactions: bool,
     pub(crate) signals: Signals,
-    /// How many whole batches other claimers are ahead, by the misses seen lately.
-    pub(crate) crowd: AtomicUsize,
+    pub(crate) turns: Turns,
+    pub(crate) crowd: Crowd,
+    pub(crate) heads: Heads,
+    /// Queues that are known to be on record.
+    pub(crate) queues: Mutex<HashSet<String>>,
     /// Bytes of log lines written since the size of all was last looked at.
     pub(crate) logged: AtomicUsize,
 }
@@ -90,6 +96,12 @@ impl Db {
 
     pub(crate) fn of(&self, kept: Kept) -> Collection<Document> {
         self.database.collection(&self.name(kept))
+    }
+
+    /// A collection whose writes one node acknowledges, for notes that what is written next makes good.
+    pub(crate) fn quickly(&self, kept: Kept) -> Collection<Document> {
+        let options = CollectionOptions::builder().write_concern(WriteConcern::nodes(1)).build();
+        self.database.collection_with_options(&self.name(kept), options)
     }
 
     /// The present moment as an expression: the server's own, or a test's.
@@ -218,7 +230,12 @@ pub(crate) struct Written {
 impl Written {
     /// Refuses if any statement failed.
     pub(crate) fn whole(self) -> Done<u64> {
-        match self.failed.into_iter().next() {
+        self.unless(0)
+    }
+
+    /// Refuses if any statement failed with another code.
+    pub(crate) fn unless(self, but: i32) -> Done<u64> {
+        match self.failed.into_iter().find(|(_, code, _)| *code != but) {
             None => Ok(self.matched),
             Some((_, code, what)) => {
                 let (kind, message) = by_code(code, &what);
@@ -260,7 +277,7 @@ impl Session<'_> {
         if !fault.may_begin_again() || self.tries >= TRIES {
             return Err(fault);
         }
-        tokio::time::sleep(Duration::from_millis(fastrand::u64(..4 << self.tries.min(6)))).await;
+        tokio::time::sleep(Duration::from_millis(fastrand::u64(..4 << self.tries.min(5)))).await;
         self.begin().await?;
         Ok(None)
     }
@@ -353,8 +370,22 @@ impl Session<'_> {
         Ok(sent)
     }
 
-    /// Reads what a pipeline gives.
+    /// Reads what a pipeline gives of what a majority has.
     pub(crate) async fn read(&mut self, kept: Kept, pipeline: Vec<Document>) -> Done<Vec<Document>> {
+        self.read_at(kept, pipeline, ReadConcern::majority()).await
+    }
+
+    /// Reads what a pipeline gives of what the primary has just now: for what is compared again when it is written.
+    pub(crate) async fn read_now(&mut self, kept: Kept, pipeline: Vec<Document>) -> Done<Vec<Document>> {
+        self.read_at(kept, pipeline, ReadConcern::local()).await
+    }
+
+    async fn read_at(
+        &mut self,
+        kept: Kept,
+        pipeline: Vec<Document>,
+        concern: ReadConcern,
+    ) -> Done<Vec<Document>> {
         let collection = self.db.of(kept);
         let reading = collection.aggregate(pipeline).batch_size(1_000).with_type::<RawDocumentBuf>();
         let found: Vec<RawDocumentBuf> = match &mut self.inner {
@@ -362,7 +393,7 @@ impl Session<'_> {
                 let mut cursor = reading.session(&mut *session).await?;
                 cursor.stream(session).try_collect().await?
             }
-            None => reading.await?.try_collect().await?,
+            None => reading.read_concern(concern).await?.try_collect().await?,
         };
         Ok(found.iter().map(|document| readable(document)).collect())
     }
