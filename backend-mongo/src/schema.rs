@@ -11,7 +11,7 @@ use mongodb::options::{ClientOptions, DatabaseOptions, ReadConcern, ReadPreferen
 use mongodb::{Client, IndexModel};
 
 use crate::capped;
-use crate::config::{Config, wrong};
+use crate::config::{Config, Events, wrong};
 use crate::error::{BACKEND, Done, code};
 use crate::record::{RUNNING, WAITING};
 use crate::session::{Change, Db, Hour, Kept, concern};
@@ -63,6 +63,10 @@ pub(crate) async fn connect(config: &Config) -> Result<Db> {
         logs_seen: Mutex::default(),
     };
     db.transactions = facts(&db).await.map_err(Error::from)?.transactions;
+    if config.events == Events::ChangeStream && !db.transactions {
+        let why = "a standalone server has no change streams; make it a replica set of one, or use signals";
+        return Err(Error::new(ErrorKind::Unsupported, why));
+    }
     Ok(db)
 }
 
