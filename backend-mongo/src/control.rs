@@ -1,11 +1,11 @@
 //! Changes jobs and queues on an operator's behalf, and removes what is over: see `Backend::amend`, `set_queue`,
 //! `queues` and `prune`.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::PoisonError;
 
 use leasehold_core::backend::{
-    Action, Amend, AmendAnswer, Amended, Cursor, Order, Prune, Pruned, QueueRecord, QueueSettings, Select,
-    SetQueue,
+    Action, Amend, AmendAnswer, Amended, Cursor, Order, Prune, Pruned, QueueRecord, Select, SetQueue,
 };
 use leasehold_core::{Due, Error, ErrorKind, JobId, JobOptions, QueueName, Reason, State, UniqueScope};
 use mongodb::bson::{Bson, Document, doc};
@@ -13,9 +13,9 @@ use uuid::Uuid;
 
 use crate::enqueue::{free_keys, holders};
 use crate::error::{DUPLICATE, Done, by_code};
-use crate::record::{self, Fields, RUNNING, WAITING};
+use crate::record::{self, Fields, OFF_TURN, RUNNING, WAITING};
 use crate::session::{Change, Db, Kept, Session, date, millis};
-use crate::settle::{ended, leaving, stages};
+use crate::transition::{Next, stages};
 use crate::{inspect, logs};
 
 /// How often a job is looked at again that others changed between reading and writing.
@@ -179,6 +179,9 @@ fn act(job: &Document, action: &Action, held: &HashMap<String, JobId>) -> AmendA
 
 /// Writes jobs that are still as they were read, and tells which were.
 async fn write(db: &Db, ids: &[JobId], jobs: &[(usize, &Document)], action: &Action) -> Done<HashSet<JobId>> {
+    if let Action::Move { queue } = action {
+        register(db, std::iter::once(queue)).await?;
+    }
     let mut session = match action {
         // What leaves a queue is counted in the same transaction.
         Action::Delete | Action::Move { .. } => db.atomic().await?,
@@ -265,28 +268,33 @@ fn update(db: &Db, job: &Document, action: &Action, call: &Uuid) -> Vec<Document
     };
     match action {
         Action::Cancel if state(job) == State::Running => set(doc! {"cancel_requested": true}),
-        Action::Cancel => {
-            let mut fields = leaving(db);
-            fields.insert("amended", mark);
-            stages(ended("cancelled", Reason::Cancelled), fields)
-        }
+        Action::Cancel => stages(db, Next::ends("cancelled", Reason::Cancelled), doc! {"amended": mark}),
         Action::Requeue { due } => {
-            let next = doc! {"state": WAITING, "reason": Reason::Requeued.to_string(), "due": by(db, *due)};
-            let mut fields = leaving(db);
-            fields.extend(doc! {
+            let next = Next::Waits { reason: Reason::Requeued, due: by(db, *due) };
+            let mut fields = doc! {
                 "amended": mark, "attempt": 0, "crashes": 0, "generation": {"$add": ["$generation", 1]},
                 "progress": "$$REMOVE", "result": "$$REMOVE",
-            });
+            };
             if let Some(key) = key_until_finished(job) {
                 fields.insert("unique_key", doc! {"$literal": key});
             }
-            stages(next, fields)
+            stages(db, next, fields)
         }
         Action::Delete => set(doc! {}),
-        Action::Move { queue } => set(doc! {"queue": {"$literal": queue.as_str()}}),
-        Action::Reprioritise { priority } => set(doc! {"priority": i32::from(*priority)}),
-        Action::Postpone { due } => set(doc! {"due": by(db, *due), "reason": Reason::Postponed.to_string()}),
+        Action::Move { queue } => {
+            set(doc! {"queue": {"$literal": queue.as_str()}, OFF_TURN: if_it_waits(job)})
+        }
+        Action::Reprioritise { priority } => {
+            set(doc! {"priority": i32::from(*priority), OFF_TURN: if_it_waits(job)})
+        }
+        Action::Postpone { due } => {
+            set(doc! {"due": by(db, *due), "reason": Reason::Postponed.to_string(), OFF_TURN: true})
+        }
     }
+}
+
+fn if_it_waits(job: &Document) -> Bson {
+    if state(job).is_waiting() { true.into() } else { "$$REMOVE".into() }
 }
 
 /// A due time as an expression.
@@ -317,11 +325,30 @@ pub(crate) async fn set_queue(db: &Db, request: SetQueue) -> Done<()> {
     Ok(())
 }
 
+/// Puts queues on record that this process has not seen before.
+pub(crate) async fn register<'a>(db: &Db, queues: impl Iterator<Item = &'a QueueName>) -> Done<()> {
+    let new: BTreeSet<&str> = {
+        let known = db.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        queues.map(QueueName::as_str).filter(|queue| !known.contains(*queue)).collect()
+    };
+    if new.is_empty() {
+        return Ok(());
+    }
+    let record = |queue: &&str| {
+        let mut change = Change::one(doc! {"_id": *queue}, doc! {"$setOnInsert": {"deleted": 0_i64}});
+        change.upsert = true;
+        change
+    };
+    // One that another process has just put there is there.
+    let written = db.plain().update(Kept::Queues, new.iter().map(record).collect()).await?;
+    written.unless(DUPLICATE)?;
+    let mut known = db.queues.lock().unwrap_or_else(PoisonError::into_inner);
+    known.extend(new.into_iter().map(str::to_owned));
+    Ok(())
+}
+
 pub(crate) async fn queues(db: &Db) -> Done<Vec<QueueRecord>> {
-    let used = db.of(Kept::Jobs).distinct("queue", doc! {"queue": {"$gte": ""}}).await?;
-    let used = used.iter().filter_map(|queue| QueueName::new(queue.as_str()?).ok());
-    let mut queues: BTreeMap<QueueName, QueueRecord> =
-        used.map(|queue| (queue.clone(), QueueRecord::new(queue, QueueSettings::default(), None))).collect();
+    let mut queues: BTreeMap<QueueName, QueueRecord> = BTreeMap::new();
     for document in db.plain().read(Kept::Queues, vec![]).await? {
         let fields = Fields(&document);
         let Ok(queue) = QueueName::new(document.get_str("_id").unwrap_or_default()) else { continue };

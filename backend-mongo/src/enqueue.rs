@@ -9,6 +9,7 @@ use mongodb::ClientSession;
 use mongodb::bson::{Bson, Document, doc};
 use mongodb::error::{ErrorKind as DriverKind, UNKNOWN_TRANSACTION_COMMIT_RESULT};
 
+use crate::control::register;
 use crate::error::{DUPLICATE, Done, by_code};
 use crate::record::{self, document};
 use crate::session::{Change, Db, Kept};
@@ -18,6 +19,7 @@ const TRIES: usize = 20;
 
 pub(crate) async fn enqueue(db: &Db, request: Enqueue) -> Done<Vec<Enqueued>> {
     let jobs = &request.jobs;
+    register(db, jobs.iter().map(|job| &job.queue)).await?;
     free_keys(db, &keys(jobs)).await?;
     let mut answers: Vec<Option<Enqueued>> = jobs.iter().map(|_| None).collect();
     let mut left: Vec<usize> = (0..jobs.len()).collect();
@@ -42,6 +44,7 @@ pub(crate) async fn enqueue(db: &Db, request: Enqueue) -> Done<Vec<Enqueued>> {
 
 /// Takes jobs in inside the caller's own transaction (clause P5).
 pub(crate) async fn enqueue_in(db: &Db, session: &mut ClientSession, jobs: &[NewJob]) -> Done<Vec<Enqueued>> {
+    register(db, jobs.iter().map(|job| &job.queue)).await?;
     let now = db.stamp().await?;
     let all = db.of(Kept::Jobs);
     let keys = keys(jobs);

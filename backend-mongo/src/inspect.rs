@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use futures::TryStreamExt;
 use leasehold_core::backend::{Counts, Cursor, Filter, Find, List, Order, Page, QueueCounts};
 use leasehold_core::{Error, JobRecord, QueueName, State, Timestamp};
-use mongodb::bson::{Bson, Document, doc};
+use mongodb::bson::{Bson, DateTime, Document, doc};
 use mongodb::options::ReadConcern;
 
 use crate::error::Done;
-use crate::record::{self, Fields, WAITING, corrupt, with_now, word};
+use crate::record::{self, Fields, RUNNING, WAITING, corrupt, with_now, word};
 use crate::session::{Db, Kept, date};
 
 /// How many jobs one call looks at to find those that match a filter. A page may be short for it, and says so.
@@ -185,22 +185,26 @@ pub(crate) async fn counts(db: &Db, request: Counts) -> Done<Vec<QueueCounts>> {
         // A bound that lets the index do it.
         None => doc! {field: {"$gte": ""}},
     };
-    let due = doc! {"$and": [{"$eq": ["$state", WAITING]}, {"$lte": ["$due", db.now()]}]};
-    let waits = doc! {"$cond": [{"$eq": ["$state", WAITING]}, "scheduled", "$state"]};
+    let in_jobs = |mut of: Document, state: Bson, more: Document| {
+        of.extend(only("queue"));
+        let mut group = doc! {"_id": {"queue": "$queue", "state": state}, "n": {"$sum": 1}};
+        group.extend(more);
+        let counting = vec![doc! {"$match": of}, doc! {"$group": group}];
+        doc! {"$unionWith": {"coll": db.name(Kept::Jobs), "pipeline": counting}}
+    };
+    let oldest = doc! {"oldest": {"$min": "$due"}};
+    let due = doc! {"$lte": ["$due", db.now()]};
+    // Each part counts the keys of an index that has no others.
     let pipeline = vec![
-        doc! {"$match": only("queue")},
-        doc! {"$group": {
-            "_id": {"queue": "$queue", "state": {"$cond": [due, "queued", waits]}},
-            "n": {"$sum": 1}, "oldest": {"$min": "$due"},
-        }},
-        doc! {"$unionWith": {"coll": db.name(Kept::Queues), "pipeline": [
-            {"$match": only("_id")},
-            {"$project": {"_id": {"queue": "$_id"}, "deleted": {"$ifNull": ["$deleted", 0]}}},
-        ]}},
+        doc! {"$match": only("_id")},
+        doc! {"$project": {"_id": {"queue": "$_id"}, "deleted": {"$ifNull": ["$deleted", 0]}}},
+        in_jobs(doc! {"state": WAITING}, doc! {"$cond": [due, "queued", "scheduled"]}.into(), oldest),
+        in_jobs(doc! {"state": RUNNING, "lease_until": {"$gt": DateTime::MIN}}, "$state".into(), doc! {}),
+        in_jobs(doc! {"finished_at": {"$gt": DateTime::MIN}}, "$state".into(), doc! {}),
     ];
     // All numbers are of one moment, so that they add up (clause S2).
-    let jobs = db.of(Kept::Jobs);
-    let reading = jobs.aggregate(pipeline).hint(mongodb::options::Hint::Name("counted".into()));
+    let queues = db.of(Kept::Queues);
+    let reading = queues.aggregate(pipeline);
     let rows: Vec<Document> = if db.transactions {
         reading.read_concern(ReadConcern::snapshot()).await?.try_collect().await?
     } else {

@@ -3,6 +3,7 @@
 //! Every change is one conditional write that carries the token of its lease; the hour is the server's. See
 //! `docs/guide/mongodb.md` for sizing, indexes and what is promised on which kind of server.
 
+mod candidates;
 mod capped;
 mod changes;
 mod claim;
@@ -10,7 +11,9 @@ mod config;
 mod control;
 mod enqueue;
 mod error;
+mod heads;
 mod inspect;
+mod limits;
 mod log_head;
 mod logs;
 mod record;
@@ -22,6 +25,8 @@ mod session;
 mod settle;
 mod store;
 mod tail;
+mod transition;
+mod turns;
 mod watch;
 mod workers;
 

@@ -17,6 +17,9 @@ use crate::session::{Db, Kept, date, millis};
 
 /// How a job's state is written while it waits; whether it is due, its due time tells.
 pub(crate) const WAITING: &str = "waiting";
+/// Set in a job that waits and did not come in as simply due: it was delayed or put back, so it may stand anywhere in
+/// its queue.
+pub(crate) const OFF_TURN: &str = "off_turn";
 /// How the state of a job that runs is written.
 pub(crate) const RUNNING: &str = "running";
 
@@ -81,8 +84,8 @@ pub(crate) fn document(job: &NewJob, now: Timestamp) -> Done<Document> {
     if !options.tags.is_empty() {
         document.insert("tags", options.tags.iter().map(leasehold_core::Tag::as_str).collect::<Vec<_>>());
     }
-    if let Some(lease) = options.lease {
-        document.insert("lease_ms", millis(lease));
+    if due != now {
+        document.insert(OFF_TURN, true);
     }
     if let Some(limit) = &options.limit {
         document.insert("limit_key", limit.key.as_str());
@@ -125,8 +128,8 @@ pub(crate) fn with_now(db: &Db) -> Document {
 
 /// The job in a document that was told the hour, or what is wrong with it.
 pub(crate) fn read(document: &Document) -> Result<JobRecord, SetAside> {
-    try_read(document)
-        .map_err(|error| SetAside { job: id(document), why: format!("the record cannot be read: {error}") })
+    let now = Fields(document).moment("now").and_then(|now| now.ok_or("its hour is missing".into()));
+    now.and_then(|now| try_read(document, now)).map_err(|error| unreadable(document, error))
 }
 
 /// The id of a document, if it can be read.
@@ -141,11 +144,19 @@ pub(crate) fn as_uuid(value: &Bson) -> Option<Uuid> {
     }
 }
 
+/// The job in a document, by this hour.
+pub(crate) fn read_at(document: &Document, now: Timestamp) -> Result<JobRecord, SetAside> {
+    try_read(document, now).map_err(|error| unreadable(document, error))
+}
+
+fn unreadable(document: &Document, error: Unreadable) -> SetAside {
+    SetAside { job: id(document), why: format!("the record cannot be read: {error}") }
+}
+
 type Unreadable = Box<dyn std::error::Error + Send + Sync>;
 
-fn try_read(document: &Document) -> Result<JobRecord, Unreadable> {
+fn try_read(document: &Document, now: Timestamp) -> Result<JobRecord, Unreadable> {
     let fields = Fields(document);
-    let now = fields.moment("now")?.ok_or("its hour is missing")?;
     let queue = QueueName::new(fields.text("queue")?.ok_or("it has no queue")?)?;
     let kind = Kind::new(fields.text("kind")?.ok_or("it has no kind")?)?;
     let due = fields.moment("due")?.ok_or("it has no due time")?;
@@ -173,6 +184,10 @@ fn try_read(document: &Document) -> Result<JobRecord, Unreadable> {
     job.progress = fields.json("progress")?;
     job.result = fields.bytes("result")?;
     job.history = history(document)?;
+    let keep = document.get_document("keep").map_err(|_| "it does not say how long to keep it")?;
+    for (state, span) in keep {
+        whole(Some(span)).ok_or_else(|| odd(&format!("keep.{state}"), span.element_type()))?;
+    }
     Ok(job)
 }
 
@@ -284,7 +299,7 @@ pub(crate) async fn set_aside(db: &Db, bad: &[(Bson, SetAside)]) -> Done<()> {
             "state": "failed", "reason": "unreadable", "finished_at": db.now(),
             "expires_at": {"$add": [db.now(), kept]},
         }},
-        doc! {"$unset": ["claim", "lease_until", "unique_key"]},
+        doc! {"$unset": ["claim", "lease_until", "unique_key", OFF_TURN]},
     ];
     let ids: Vec<_> = bad.iter().map(|(id, _)| id.clone()).collect();
     let filter = doc! {"_id": {"$in": ids}, "state": {"$in": [WAITING, RUNNING]}};

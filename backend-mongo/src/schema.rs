@@ -1,21 +1,22 @@
 //! Reaches the server, tells what it is, and makes collections and indexes.
 
-use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use leasehold_core::backend::Durability;
 use leasehold_core::{Error, ErrorKind, Result};
-use mongodb::bson::{Document, doc};
+use mongodb::bson::{DateTime, Document, doc};
 use mongodb::options::{ClientOptions, DatabaseOptions, ReadConcern, ReadPreference, SelectionCriteria};
 use mongodb::{Client, IndexModel};
 
 use crate::capped;
 use crate::config::{Config, Events, wrong};
 use crate::error::{BACKEND, Done, code};
-use crate::record::{RUNNING, WAITING};
+use crate::heads::Heads;
+use crate::record::{OFF_TURN, RUNNING, WAITING};
 use crate::session::{Change, Db, Hour, Kept, concern};
 use crate::tail::Tail;
+use crate::turns::{Crowd, Turns};
 use crate::watch::Signals;
 
 /// The version of the collections.
@@ -58,7 +59,10 @@ pub(crate) async fn connect(config: &Config) -> Result<Db> {
         hour,
         caps: config.log_caps,
         transactions: false,
-        crowd: AtomicUsize::new(0),
+        turns: Turns::default(),
+        crowd: Crowd::default(),
+        heads: Heads::default(),
+        queues: Mutex::default(),
         events: config.events,
         logs_seen: Mutex::default(),
     };
@@ -167,7 +171,8 @@ fn partial(name: &str, keys: Document, filter: Option<Document>, unique: bool) -
 
 fn job_indexes() -> Vec<IndexModel> {
     let waiting = Some(doc! {"state": WAITING});
-    let running = || Some(doc! {"state": RUNNING});
+    let running = Some(doc! {"state": RUNNING});
+    let ended = Some(doc! {"finished_at": {"$gt": DateTime::MIN}});
     let key = |field: &str| Some(doc! {field: {"$type": "string"}});
     let limited = Some(doc! {"state": RUNNING, "limit_key": {"$type": "string"}});
     vec![
@@ -177,11 +182,11 @@ fn job_indexes() -> Vec<IndexModel> {
             waiting,
             false,
         ),
-        partial("claimed", doc! {"claim": 1}, running(), false),
-        partial("leases", doc! {"lease_until": 1, "_id": 1}, running(), false),
+        partial("off_turn", doc! {"queue": 1, "due": 1}, Some(doc! {OFF_TURN: true}), false),
+        partial("running", doc! {"lease_until": 1, "_id": 1, "queue": 1, "state": 1}, running, false),
         partial("limited", doc! {"limit_key": 1}, limited, false),
         partial("unique", doc! {"unique_key": 1}, key("unique_key"), true),
-        index("counted", doc! {"queue": 1, "state": 1, "due": 1}),
+        partial("ended", doc! {"queue": 1, "state": 1, "finished_at": 1}, ended, false),
         index("listed", doc! {"enqueued_at": 1, "_id": 1}),
         partial("expiring", doc! {"expires_at": 1}, Some(doc! {"expires_at": {"$type": "date"}}), false),
     ]

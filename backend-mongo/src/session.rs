@@ -2,7 +2,7 @@
 //!
 //! Every write goes through [`Session::update`] and its siblings, which set the concern in one place.
 
-use std::sync::atomic::AtomicUsize;
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,7 +15,9 @@ use tokio::time::Instant;
 
 use crate::config::{Events, LogCaps};
 use crate::error::{Done, Fault, by_code};
+use crate::heads::Heads;
 use crate::tail::{Tail, What};
+use crate::turns::{Crowd, Turns};
 use crate::watch::Signals;
 
 /// What is kept, each in a collection of its own.
@@ -74,12 +76,15 @@ pub(crate) struct Db {
     /// Whether the server has transactions: it is of a replica set.
     pub(crate) transactions: bool,
     pub(crate) signals: Signals,
+    pub(crate) turns: Turns,
+    pub(crate) crowd: Crowd,
+    pub(crate) heads: Heads,
+    /// Queues that are known to be on record.
+    pub(crate) queues: Mutex<HashSet<String>>,
     /// Where the events of all watchers of this process come from, but those of log lines.
     pub(crate) change_tail: Tail,
     /// Where those of log lines come from.
     pub(crate) line_tail: Tail,
-    /// How many whole batches other claimers are ahead, by the misses seen lately.
-    pub(crate) crowd: AtomicUsize,
     /// What watchers are told of.
     pub(crate) events: Events,
     /// When this process last saw that the collection of lines is as it should be.
@@ -98,6 +103,12 @@ impl Db {
 
     pub(crate) fn of(&self, kept: Kept) -> Collection<Document> {
         self.database.collection(&self.name(kept))
+    }
+
+    /// A collection whose writes one node acknowledges, for notes that what is written next makes good.
+    pub(crate) fn quickly(&self, kept: Kept) -> Collection<Document> {
+        let options = CollectionOptions::builder().write_concern(WriteConcern::nodes(1)).build();
+        self.database.collection_with_options(&self.name(kept), options)
     }
 
     /// A collection as this server has it by now, whether or not other nodes have it too: for hints, and for what
@@ -192,7 +203,7 @@ pub(crate) fn millis(span: Duration) -> i64 {
 }
 
 /// How often a transaction is begun again when others wrote the same at once.
-const TRIES: u32 = 12;
+const TRIES: u32 = 40;
 /// The most statements and bytes of one command. The server takes 16 MiB and more statements.
 const STATEMENTS: usize = 1_000;
 const BYTES: usize = 8 << 20;
@@ -240,7 +251,12 @@ pub(crate) struct Written {
 impl Written {
     /// Refuses if any statement failed.
     pub(crate) fn whole(self) -> Done<u64> {
-        match self.failed.into_iter().next() {
+        self.unless(0)
+    }
+
+    /// Refuses if any statement failed with another code.
+    pub(crate) fn unless(self, but: i32) -> Done<u64> {
+        match self.failed.into_iter().find(|(_, code, _)| *code != but) {
             None => Ok(self.matched),
             Some((_, code, what)) => {
                 let (kind, message) = by_code(code, &what);
@@ -282,7 +298,7 @@ impl Session<'_> {
         if !fault.may_begin_again() || self.tries >= TRIES {
             return Err(fault);
         }
-        tokio::time::sleep(Duration::from_millis(fastrand::u64(..4 << self.tries.min(6)))).await;
+        tokio::time::sleep(Duration::from_millis(fastrand::u64(..4 << self.tries.min(5)))).await;
         self.begin().await?;
         Ok(None)
     }
@@ -381,8 +397,22 @@ impl Session<'_> {
         Ok(sent)
     }
 
-    /// Reads what a pipeline gives.
+    /// Reads what a pipeline gives of what a majority has.
     pub(crate) async fn read(&mut self, kept: Kept, pipeline: Vec<Document>) -> Done<Vec<Document>> {
+        self.read_at(kept, pipeline, ReadConcern::majority()).await
+    }
+
+    /// Reads what a pipeline gives of what the primary has just now: for what is compared again when it is written.
+    pub(crate) async fn read_now(&mut self, kept: Kept, pipeline: Vec<Document>) -> Done<Vec<Document>> {
+        self.read_at(kept, pipeline, ReadConcern::local()).await
+    }
+
+    async fn read_at(
+        &mut self,
+        kept: Kept,
+        pipeline: Vec<Document>,
+        concern: ReadConcern,
+    ) -> Done<Vec<Document>> {
         let collection = self.db.of(kept);
         let reading = collection.aggregate(pipeline).batch_size(1_000);
         Ok(match &mut self.inner {
@@ -390,7 +420,7 @@ impl Session<'_> {
                 let mut cursor = reading.session(&mut *session).await?;
                 cursor.stream(session).try_collect().await?
             }
-            None => reading.await?.try_collect().await?,
+            None => reading.read_concern(concern).await?.try_collect().await?,
         })
     }
 }

@@ -10,8 +10,9 @@ use mongodb::bson::{Bson, Document, doc};
 use uuid::Uuid;
 
 use crate::error::Done;
-use crate::record::{self, FOR_A_PERIOD, RUNNING, WAITING};
+use crate::record::{self, RUNNING, WAITING};
 use crate::session::{Change, Db, Kept};
+use crate::transition::{Next, stages};
 
 /// Who settles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,21 +121,14 @@ fn change(db: &Db, settlement: &Settlement, jobs: &[JobId], by: By, call: &Uuid)
     if by == By::Recoverer {
         filter.insert("$expr", doc! {"$lt": ["$lease_until", db.now()]});
     }
-    let next = next(db, &settlement.verdict);
-    let mut fields = leaving(db);
-    fields.insert(
-        "settlements",
-        appended(
-            "settlements",
-            doc! {"claim": claim, "as": name(&settlement.verdict, by), "call": record::uuid(call)},
-        ),
-    );
+    let remembered = doc! {"claim": claim, "as": name(&settlement.verdict, by), "call": record::uuid(call)};
+    let mut fields = doc! {"settlements": appended("settlements", remembered)};
     if by == By::Recoverer {
         fields.insert("crashes", doc! {"$add": ["$crashes", 1]});
     }
     if matches!(settlement.verdict, Verdict::Release { .. }) {
         let given_back = doc! {"$subtract": ["$attempt", 1]};
-        fields.insert("attempt", doc! {"$cond": [waits(), given_back, "$attempt"]});
+        fields.insert("attempt", doc! {"$cond": ["$cancel_requested", "$attempt", given_back]});
     }
     let mut bytes = 0;
     if let Verdict::Succeed { result } = &settlement.verdict {
@@ -147,7 +141,7 @@ fn change(db: &Db, settlement: &Settlement, jobs: &[JobId], by: By, call: &Uuid)
         fields.insert("error_class", doc! {"$literal": &failure.class});
         fields.insert("history", history(db, failure));
     }
-    Change { bytes, ..Change::many(filter, stages(next, fields)) }
+    Change { bytes, ..Change::many(filter, stages(db, next(db, &settlement.verdict), fields)) }
 }
 
 /// The name by which a repeated settlement is recognised. A holder that wants a retry does not mean the recovery
@@ -159,14 +153,13 @@ fn name(verdict: &Verdict, by: By) -> String {
     }
 }
 
-/// What the job becomes: state, reason and due time, as expressions on the job as it is.
-fn next(db: &Db, verdict: &Verdict) -> Document {
+fn next(db: &Db, verdict: &Verdict) -> Next {
     let due = |delay: Duration| db.after(delay);
     let cancelled = Reason::Cancelled.to_string();
     match *verdict {
-        Verdict::Succeed { .. } => doc! {"state": "succeeded", "due": "$due"},
-        Verdict::Fail { reason } => ended("failed", reason),
-        Verdict::Cancel { reason } => ended("cancelled", reason),
+        Verdict::Succeed { .. } => Next::Ends { state: "succeeded", reason: None },
+        Verdict::Fail { reason } => Next::ends("failed", reason),
+        Verdict::Cancel { reason } => Next::ends("cancelled", reason),
         // Somebody may have asked for its end while it ran (S5). And a policy asks for no retry when no attempt is
         // left; if one does, the job must not wait for a claim that never comes (C4).
         Verdict::Retry { reason, delay } => {
@@ -177,55 +170,17 @@ fn next(db: &Db, verdict: &Verdict) -> Document {
                 ], "default": wait}}
             };
             let failed = Reason::MaxAttempts.to_string();
-            doc! {
-                "state": which("cancelled", "failed", WAITING),
-                "reason": which(&cancelled, &failed, &reason.to_string()),
-                "due": due(delay),
+            Next::Depends {
+                state: which("cancelled", "failed", WAITING),
+                reason: which(&cancelled, &failed, &reason.to_string()),
+                due: due(delay),
             }
         }
-        Verdict::Release { reason, delay } => doc! {
-            "state": {"$cond": ["$cancel_requested", "cancelled", WAITING]},
-            "reason": {"$cond": ["$cancel_requested", cancelled, reason.to_string()]},
-            "due": if delay.is_zero() { "$due".into() } else { due(delay) },
+        Verdict::Release { reason, delay } => Next::Depends {
+            state: doc! {"$cond": ["$cancel_requested", "cancelled", WAITING]},
+            reason: doc! {"$cond": ["$cancel_requested", cancelled, reason.to_string()]},
+            due: if delay.is_zero() { "$due".into() } else { due(delay) },
         },
-    }
-}
-
-/// What a job becomes that ends.
-pub(crate) fn ended(state: &str, reason: Reason) -> Document {
-    doc! {"state": state, "reason": reason.to_string(), "due": "$due"}
-}
-
-/// Whether the job waits next.
-pub(crate) fn waits() -> Document {
-    doc! {"$eq": ["$next.state", WAITING]}
-}
-
-/// The stages of an update: what comes next is worked out first, from the job as it is.
-pub(crate) fn stages(next: Document, fields: Document) -> Vec<Document> {
-    vec![doc! {"$set": {"next": next}}, doc! {"$set": fields}, doc! {"$unset": "next"}]
-}
-
-/// What changes whenever a job leaves a state, given what is next (clauses S1, F5, P4).
-pub(crate) fn leaving(db: &Db) -> Document {
-    let kept_until = doc! {"$let": {
-        "vars": {"keep": {"$switch": {"branches": [
-            {"case": {"$eq": ["$next.state", "succeeded"]}, "then": "$keep.succeeded"},
-            {"case": {"$eq": ["$next.state", "failed"]}, "then": "$keep.failed"},
-        ], "default": "$keep.cancelled"}}},
-        "in": {"$cond": [{"$lt": ["$$keep", 0]}, "$$REMOVE", {"$add": [db.now(), "$$keep"]}]},
-    }};
-    let lasts = doc! {"$or": [waits(), {"$eq": ["$unique_scope", FOR_A_PERIOD]}]};
-    doc! {
-        "state": "$next.state",
-        "reason": "$next.reason",
-        "due": {"$cond": [waits(), "$next.due", "$due"]},
-        "finished_at": {"$cond": [waits(), "$$REMOVE", db.now()]},
-        "expires_at": {"$cond": [waits(), "$$REMOVE", kept_until]},
-        "unique_key": {"$cond": [lasts, "$unique_key", "$$REMOVE"]},
-        "claim": "$$REMOVE",
-        "lease_until": "$$REMOVE",
-        "cancel_requested": false,
     }
 }
 

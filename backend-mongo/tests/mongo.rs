@@ -137,7 +137,7 @@ async fn damaged_documents_are_set_aside_and_stop_no_other() {
         doc! {"$set": {"options": "{"}},
         doc! {"$set": {"history": 3}},
         doc! {"$set": {"kind": " "}},
-        doc! {"$set": {"lease_ms": "soon"}},
+        doc! {"$set": {"due": "soon"}},
         doc! {"$set": {"keep": 1, "crashes": {}}},
     ];
     let id = |id: &JobId| leasehold_mongo::mongodb::bson::Binary {

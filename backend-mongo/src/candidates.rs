@@ -1,0 +1,274 @@
+//! Looks for jobs that may be taken, and for what else a claim has to know, by one query.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use leasehold_core::backend::{Claim, KindRule, SetAside, TagRule};
+use leasehold_core::{JobRecord, QueueName, State, Timestamp};
+use mongodb::bson::{Bson, Document, doc};
+
+use crate::error::Done;
+use crate::heads::Marks;
+use crate::record::{self, Fields, OFF_TURN, WAITING};
+use crate::session::{Db, Kept, date};
+
+/// Which jobs a claim is about.
+pub(crate) struct Selection {
+    /// What tells selections apart that see different heads of queues.
+    pub(crate) name: String,
+    /// Limit keys that are full, each for jobs that allow no more than so many.
+    pub(crate) full: Vec<Document>,
+    queues: Vec<String>,
+    wanted: Document,
+}
+
+impl Selection {
+    pub(crate) fn new(request: &Claim, queues: &[&QueueName]) -> Self {
+        let queues: Vec<_> = queues.iter().map(|queue| queue.as_str().to_owned()).collect();
+        let wanted = wanted(request);
+        Self { name: format!("{queues:?} {wanted}"), full: Vec::new(), queues, wanted }
+    }
+
+    /// The condition for due jobs from the marks on.
+    fn from(&self, db: &Db, marks: Option<&Marks>) -> Document {
+        let of = |place: Document| {
+            let mut filter = self.wanted.clone();
+            let least = filter.remove("priority");
+            filter.extend(place);
+            if let Some(least) = least {
+                filter.insert("$and", vec![doc! {"priority": least}]);
+            }
+            filter.insert("state", WAITING);
+            filter.insert("$expr", doc! {"$lte": ["$due", db.now()]});
+            if !self.full.is_empty() {
+                filter.insert("$nor", self.full.clone());
+            }
+            filter
+        };
+        let Some(marks) = marks else { return of(doc! {"queue": any_of(&self.queues)}) };
+        let places = self.queues.iter().flat_map(|queue| places(queue, marks));
+        doc! {"$or": places.map(of).collect::<Vec<_>>()}
+    }
+
+    /// The condition for jobs that were put before the marks.
+    fn below(&self, marks: &Marks) -> Document {
+        let latest = marks.values().max().copied().unwrap_or_default();
+        let mut filter = self.wanted.clone();
+        filter.extend(doc! {
+            "queue": any_of(&self.queues), "state": WAITING, OFF_TURN: true, "due": {"$lt": date(latest)},
+        });
+        if !self.full.is_empty() {
+            filter.insert("$nor", self.full.clone());
+        }
+        filter
+    }
+}
+
+/// A queue in parts: from its mark on for each priority that has one, and whole for what lies between.
+fn places(queue: &str, marks: &Marks) -> Vec<Document> {
+    let known: Vec<_> = marks.iter().filter(|((of, _), _)| of == queue).rev().collect();
+    let mut places = Vec::with_capacity(known.len() * 2 + 1);
+    let mut above: Option<i32> = None;
+    for ((_, priority), due) in known {
+        places.push(doc! {"queue": queue, "priority": between(Some(*priority), above)});
+        places.push(doc! {"queue": queue, "priority": priority, "due": {"$gte": date(*due)}});
+        above = Some(*priority);
+    }
+    places.push(match above {
+        None => doc! {"queue": queue},
+        Some(_) => doc! {"queue": queue, "priority": between(None, above)},
+    });
+    places
+}
+
+fn between(more_than: Option<i32>, less_than: Option<i32>) -> Document {
+    let mut bounds = Document::new();
+    bounds.extend(more_than.map(|bound| ("$gt".to_owned(), bound.into())));
+    bounds.extend(less_than.map(|bound| ("$lt".to_owned(), bound.into())));
+    bounds
+}
+
+fn any_of(texts: &[String]) -> Bson {
+    match texts {
+        [text] => text.as_str().into(),
+        texts => doc! {"$in": texts}.into(),
+    }
+}
+
+/// What a job must be besides: its kind, tags and priority.
+fn wanted(request: &Claim) -> Document {
+    let mut wanted = Document::new();
+    let kinds = |kinds: &BTreeSet<leasehold_core::Kind>| kinds.iter().map(|k| k.as_str().into()).collect();
+    match &request.kinds {
+        KindRule::Any => {}
+        KindRule::Only(only) => drop(wanted.insert("kind", doc! {"$in": Bson::Array(kinds(only))})),
+        KindRule::Except(but) => drop(wanted.insert("kind", doc! {"$nin": Bson::Array(kinds(but))})),
+    }
+    match &request.tags {
+        TagRule::Any => {}
+        TagRule::JobHasAll(tags) if tags.is_empty() => {}
+        TagRule::JobHasAll(tags) => {
+            let all: Vec<_> = tags.iter().map(leasehold_core::Tag::as_str).collect();
+            wanted.insert("tags", doc! {"$all": all});
+        }
+        TagRule::WorkerHasAll(tags) => {
+            let offered: Vec<_> = tags.iter().map(leasehold_core::Tag::as_str).collect();
+            wanted.insert("tags", doc! {"$not": {"$elemMatch": {"$nin": offered}}});
+        }
+    }
+    if let Some(least) = request.min_priority {
+        wanted.insert("priority", doc! {"$gte": i32::from(least)});
+    }
+    wanted
+}
+
+/// A job that may be taken, as it will be then.
+#[derive(Debug, Clone)]
+pub(crate) struct Candidate {
+    pub(crate) id: Bson,
+    pub(crate) job: JobRecord,
+    pub(crate) lease: Duration,
+    /// Its limit key, and how many of it may run.
+    pub(crate) limit: Option<(String, i64)>,
+    /// Whether it has anything that taking it removes.
+    pub(crate) is_used: bool,
+}
+
+impl Candidate {
+    pub(crate) fn read(document: Document, request: &Claim, now: Timestamp) -> Result<Self, SetAside> {
+        let mut job = record::read_at(&document, now)?;
+        let lease = job.options.lease.unwrap_or(request.lease);
+        job.state = State::Running;
+        job.reason = None;
+        job.attempt = job.attempt.checked_add(1).ok_or_else(|| too_many(&job))?;
+        job.started_at = Some(now);
+        job.worker = Some(request.worker);
+        job.lease_until = Some(now.plus(lease));
+        let max = record::whole(document.get("limit_max")).unwrap_or(i64::MAX);
+        let limit = document.get_str("limit_key").ok().map(|key| (key.to_owned(), max));
+        let is_used = ["reason", OFF_TURN, "unique_key"].iter().any(|field| document.contains_key(field));
+        let id = document.get("_id").cloned().unwrap_or_default();
+        Ok(Self { id, job, lease, limit, is_used })
+    }
+
+    /// Whether one statement can take both.
+    pub(crate) fn is_written_like(&self, other: &Self) -> bool {
+        let written = |it: &Self| (it.job.attempt, it.job.generation, it.lease, it.is_used);
+        written(self) == written(other)
+    }
+}
+
+fn too_many(job: &JobRecord) -> SetAside {
+    SetAside { job: Some(job.id), why: "no attempt can be counted any more".into() }
+}
+
+/// What a look found.
+#[derive(Default)]
+pub(crate) struct Look {
+    /// The first due jobs, in order.
+    pub(crate) candidates: Vec<Candidate>,
+    /// Records that cannot be read.
+    pub(crate) bad: Vec<(Bson, SetAside)>,
+    /// What this very claim was about to take, if it was made before (clause E2).
+    pub(crate) repeats: Option<Vec<Bson>>,
+    /// Which of the queues are paused.
+    pub(crate) paused: BTreeSet<String>,
+    /// The time until the next job is due that is not yet.
+    pub(crate) next_due: Option<Duration>,
+}
+
+/// Looks for so many candidates, after so many others.
+pub(crate) async fn look(
+    db: &Db,
+    request: &Claim,
+    selection: &Selection,
+    room: usize,
+    skip: usize,
+) -> Done<Look> {
+    let (now, marks) = (db.stamp().await?, db.heads.marks(&selection.name));
+    let begun = Instant::now();
+    let found =
+        db.plain().read_now(Kept::Claims, query(db, request, selection, marks.as_ref(), room, skip)).await?;
+    let took = begun.elapsed();
+    let (mut look, mut first) = (Look::default(), Marks::new());
+    let mut seen = std::collections::HashSet::new();
+    for document in found {
+        if let Some(jobs) = document.get("repeats") {
+            look.repeats = Some(jobs.as_array().cloned().unwrap_or_default());
+        } else if let Ok(queue) = document.get_str("paused") {
+            look.paused.insert(queue.to_owned());
+        } else if document.contains_key("next") {
+            look.next_due = until(&document);
+        } else if let Some(id) = document.get("_id").cloned() {
+            match Candidate::read(document, request, now) {
+                Ok(candidate) if !seen.insert(candidate.job.id) => {}
+                Ok(candidate) => {
+                    let place = (candidate.job.queue.to_string(), candidate.job.options.priority.into());
+                    first
+                        .entry(place)
+                        .and_modify(|due| *due = candidate.job.due.min(*due))
+                        .or_insert(candidate.job.due);
+                    look.candidates.push(candidate);
+                }
+                Err(why) => look.bad.push((id, why)),
+            }
+        }
+    }
+    look.candidates.sort_by_key(|candidate| {
+        let job = &candidate.job;
+        (std::cmp::Reverse(job.options.priority), job.due, job.id)
+    });
+    look.candidates.truncate(room);
+    if skip == 0 && selection.full.is_empty() {
+        db.heads.learn(&selection.name, first, now, marks.is_none().then_some(took));
+    }
+    Ok(look)
+}
+
+fn until(next: &Document) -> Option<Duration> {
+    let fields = Fields(next);
+    Some(fields.moment("next").ok()??.since(fields.moment("now").ok()??))
+}
+
+fn query(
+    db: &Db,
+    request: &Claim,
+    selection: &Selection,
+    marks: Option<&Marks>,
+    room: usize,
+    skip: usize,
+) -> Vec<Document> {
+    let (jobs, limit) = (db.name(Kept::Jobs), i64::try_from(room).unwrap_or(i64::MAX));
+    let queues = any_of(&selection.queues);
+    let from_jobs = |pipeline: Vec<Document>| doc! {"$unionWith": {"coll": &jobs, "pipeline": pipeline}};
+    let mut query = vec![
+        doc! {"$match": {"_id": record::uuid(request.id.as_uuid())}},
+        doc! {"$project": {"repeats": "$jobs"}},
+        doc! {"$unionWith": {"coll": db.name(Kept::Queues), "pipeline": [
+            {"$match": {"_id": queues.clone(), "paused": true}}, {"$project": {"paused": "$_id"}},
+        ]}},
+        from_jobs(vec![
+            doc! {"$match": {"queue": queues, OFF_TURN: true, "$expr": {"$gt": ["$due", db.now()]}}},
+            doc! {"$sort": {"due": 1}},
+            doc! {"$limit": 1},
+            doc! {"$project": {"next": "$due", "now": db.now()}},
+        ]),
+    ];
+    if room == 0 {
+        return query;
+    }
+    if let Some(marks) = marks {
+        let below = doc! {"$match": selection.below(marks)};
+        query.push(from_jobs(vec![below, doc! {"$sort": {"due": 1}}, doc! {"$limit": limit}]));
+    }
+    let mut from = vec![
+        doc! {"$match": selection.from(db, marks)},
+        doc! {"$sort": {"priority": -1, "due": 1, "_id": 1}},
+    ];
+    if skip > 0 {
+        from.push(doc! {"$skip": i64::try_from(skip).unwrap_or(0)});
+    }
+    from.push(doc! {"$limit": limit});
+    query.push(from_jobs(from));
+    query
+}

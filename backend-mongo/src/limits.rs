@@ -1,0 +1,75 @@
+//! Takes jobs with limit keys (clause C9).
+//!
+//! Whoever claims jobs of a key writes to the key's document first, so that two never count at the same time; then it
+//! counts the running jobs of the key and takes what fits, all in one transaction.
+
+use std::collections::{BTreeSet, HashMap};
+
+use leasehold_core::LeasedJob;
+use leasehold_core::backend::Claim;
+use mongodb::bson::{Document, doc};
+
+use crate::candidates::Candidate;
+use crate::claim::lease;
+use crate::error::{DUPLICATE, Done};
+use crate::record::{self, RUNNING};
+use crate::session::{Change, Db, Kept, Session};
+
+/// What was taken, and which keys are full.
+type Taken = (Vec<LeasedJob>, Vec<Document>);
+
+pub(crate) async fn take(db: &Db, request: &Claim, candidates: Vec<Candidate>) -> Done<Taken> {
+    let keys: BTreeSet<String> =
+        candidates.iter().filter_map(|job| Some(job.limit.as_ref()?.0.clone())).collect();
+    let keys: Vec<String> = keys.into_iter().collect();
+    let mut session = db.atomic().await?;
+    loop {
+        let outcome = within(&mut session, request, &candidates, &keys).await;
+        let Some(outcome) = session.end(outcome).await? else { continue };
+        if let Some(taken) = outcome {
+            return Ok(taken);
+        }
+        make(db, &keys).await?;
+        session.again().await?;
+    }
+}
+
+/// Makes the documents of keys that have none yet.
+async fn make(db: &Db, keys: &[String]) -> Done<()> {
+    let new = keys.iter().map(|key| doc! {"_id": key, "claims": 0_i64}).collect();
+    db.plain().insert(Kept::Limits, new).await?.unless(DUPLICATE).map(drop)
+}
+
+/// Takes what fits; nothing if a key has no document yet.
+async fn within(
+    session: &mut Session<'_>,
+    request: &Claim,
+    candidates: &[Candidate],
+    keys: &[String],
+) -> Done<Option<Taken>> {
+    let touch = Change::many(doc! {"_id": {"$in": keys}}, doc! {"$inc": {"claims": 1_i64}});
+    if session.update(Kept::Limits, vec![touch]).await?.whole()? < keys.len() as u64 {
+        return Ok(None);
+    }
+    let pipeline = vec![
+        doc! {"$match": {"state": RUNNING, "limit_key": {"$type": "string", "$in": keys}}},
+        doc! {"$group": {"_id": "$limit_key", "n": {"$sum": 1}}},
+    ];
+    let mut running: HashMap<String, i64> = HashMap::new();
+    for counted in session.read(Kept::Jobs, pipeline).await? {
+        let n = record::whole(counted.get("n")).unwrap_or(0);
+        running.extend(counted.get_str("_id").ok().map(|key| (key.to_owned(), n)));
+    }
+    let mut chosen = Vec::new();
+    for job in candidates {
+        let Some((key, max)) = &job.limit else { continue };
+        let running = running.entry(key.clone()).or_default();
+        if *running < *max {
+            *running += 1;
+            chosen.push(job.clone());
+        }
+    }
+    let full = |(key, n): (String, i64)| doc! {"limit_key": key, "limit_max": {"$lte": n}};
+    let full = running.into_iter().map(full).collect();
+    Ok(Some((lease(session, request, chosen).await?, full)))
+}
