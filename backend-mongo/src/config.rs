@@ -43,8 +43,8 @@ pub enum Events {
     ChangeStream,
 }
 
-/// How much is kept of logs; at a cap the oldest lines go (clause L1). Of bytes, each line counts as its message
-/// and 64 more.
+/// How much is kept of logs; at a cap the oldest lines go, of a job's an eighth at a time (clause L1). Of a job's
+/// bytes, each line counts as its message and 64 more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogCaps {
     /// Lines of one job. Defaults to 1,000.

@@ -10,7 +10,7 @@ use mongodb::options::{ClientOptions, DatabaseOptions, ReadConcern, ReadPreferen
 use mongodb::{Client, IndexModel};
 
 use crate::capped;
-use crate::config::{Config, wrong};
+use crate::config::{Config, Events, wrong};
 use crate::error::{BACKEND, Done, code};
 use crate::heads::Heads;
 use crate::record::{OFF_TURN, RUNNING, WAITING};
@@ -67,6 +67,10 @@ pub(crate) async fn connect(config: &Config) -> Result<Db> {
         logs_seen: Mutex::default(),
     };
     db.transactions = facts(&db).await.map_err(Error::from)?.transactions;
+    if config.events == Events::ChangeStream && !db.transactions {
+        let why = "a standalone server has no change streams; make it a replica set of one, or use signals";
+        return Err(Error::new(ErrorKind::Unsupported, why));
+    }
     Ok(db)
 }
 

@@ -428,7 +428,7 @@ impl Session<'_> {
 
 /// A document as far as it can be read: of one that is no valid BSON, or looks like the driver's notation of another
 /// type, at least the id (clause B3).
-fn readable(raw: &RawDocument) -> Document {
+pub(crate) fn readable(raw: &RawDocument) -> Document {
     Document::try_from(raw).unwrap_or_else(|_| {
         let id = raw.get("_id").ok().flatten().and_then(|id| Bson::try_from(id).ok());
         id.map_or_else(Document::new, |id| doc! {"_id": id})

@@ -18,6 +18,7 @@ use mongodb::options::{CollectionOptions, WriteConcern};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
+use crate::capped;
 use crate::error::Done;
 use crate::record::{self, RUNNING, WAITING};
 use crate::session::{Db, Kept};
@@ -29,6 +30,10 @@ const WAIT: usize = 1_024;
 const TOGETHER: usize = 1_024;
 /// Jobs whose new states are looked up for one signal; of more it is only said that something changed.
 const LOOKED_UP: usize = 64;
+/// After so many signals it is looked whether their collection is still capped, for nobody may watch.
+const LOOK: u32 = 1_000;
+/// How long a signal may take, for which nobody waits.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// How seldom it is said that something changed, when much does.
 const SELDOM: Duration = Duration::from_millis(100);
 
@@ -75,7 +80,7 @@ pub(crate) fn start(db: &Arc<Db>) {
 }
 
 async fn send_all(db: Weak<Db>, mut notes: mpsc::Receiver<Note>) {
-    let mut last_gap: Option<Instant> = None;
+    let (mut last_gap, mut sent): (Option<Instant>, u32) = (None, 0);
     while let Some(first) = notes.recv().await {
         let (mut events, mut jobs) = (Vec::new(), Vec::new());
         let mut next = Some(first);
@@ -91,7 +96,7 @@ async fn send_all(db: Weak<Db>, mut notes: mpsc::Receiver<Note>) {
         let mut missing = db.signals.lost.swap(false, Ordering::Relaxed);
         if jobs.len() > LOOKED_UP {
             missing = true;
-        } else if let Ok(Ok(changed)) = timeout(Duration::from_secs(5), states(&db, &jobs)).await {
+        } else if let Ok(Ok(changed)) = timeout(PATIENCE, states(&db, &jobs)).await {
             events.extend(changed);
         }
         if missing && last_gap.is_none_or(|at| at.elapsed() > SELDOM) {
@@ -102,7 +107,11 @@ async fn send_all(db: Weak<Db>, mut notes: mpsc::Receiver<Note>) {
             let options = CollectionOptions::builder().write_concern(WriteConcern::nodes(1)).build();
             let signals = db.database.collection_with_options::<Document>(&db.name(Kept::Signals), options);
             // One that is lost delays nobody beyond a poll (F3).
-            let _ = timeout(Duration::from_secs(5), signals.insert_one(doc! {"events": events})).await;
+            let _ = timeout(PATIENCE, signals.insert_one(doc! {"events": events})).await;
+            sent = sent.wrapping_add(1);
+            if sent.is_multiple_of(LOOK) {
+                let _ = timeout(PATIENCE, capped::mend(&db, Kept::Signals)).await;
+            }
         }
     }
 }

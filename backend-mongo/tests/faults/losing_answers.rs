@@ -148,7 +148,7 @@ async fn a_call_of_a_worker_whose_answer_is_lost_has_the_effect_of_one_when_it_i
             .sweep(
                 name,
                 async |store, queue| {
-                    let again = |_| NewJob { id: JobId::generate(), ..some.clone() };
+                    let again = |_| some.clone().id(JobId::generate());
                     with_jobs(store, &queue, (0..3).map(again).collect()).await;
                     let mut claim = asking(2);
                     claim.queues = [queue].into();
@@ -370,9 +370,15 @@ async fn a_call_about_the_fleet_whose_answer_is_lost_has_the_effect_of_one_when_
 async fn an_enqueue_that_is_repeated_under_new_ids_is_there_twice() {
     // That the sweeps find one effect is not because nothing was applied: so it goes without ids of the caller's.
     let lossy = Lossy::start().await;
-    lossy.lose(1);
-    lossy.far.enqueue(soon(), Enqueue { jobs: jobs(3) }).await.expect_err("no answer");
-    lossy.proxy.lose_no_answer();
+    let there = async || crate::bench::counts(&lossy.near).await.total();
+    for n in 1..ANSWERS {
+        lossy.lose(n);
+        let _ = lossy.far.enqueue(soon(), Enqueue { jobs: jobs(3) }).await.expect_err("no answer");
+        lossy.proxy.lose_no_answer();
+        if there().await > 0 {
+            break;
+        }
+    }
     again(async || lossy.far.enqueue(soon(), Enqueue { jobs: jobs(3) }).await).await;
-    assert_eq!(crate::bench::counts(&lossy.near).await.total(), 6);
+    assert_eq!(there().await, 6);
 }
