@@ -72,6 +72,9 @@ struct SoakOptions {
     /// How often a worker is killed, in milliseconds
     #[arg(long, default_value_t = 1_000)]
     kill_every: u64,
+    /// How often a worker is frozen, for longer than its leases, in seconds
+    #[arg(long, default_value_t = 10)]
+    freeze_every: u64,
     /// How often the primary is killed, in seconds
     #[arg(long, default_value_t = 20)]
     primary_every: u64,

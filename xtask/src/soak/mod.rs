@@ -37,8 +37,14 @@ const LOOK: Duration = Duration::from_millis(500);
 pub(crate) fn soak(options: &SoakOptions) -> Result<(), Trouble> {
     let seed = options.seed.unwrap_or_else(|| fastrand::u64(..));
     println!(
-        "seed {seed}: {} jobs in {} s, {} worker processes, one killed every {} ms, the primary every {} s",
-        options.jobs, options.seconds, options.processes, options.kill_every, options.primary_every
+        "seed {seed}: {} jobs in {} s, {} worker processes, one killed every {} ms and one frozen every {} s, the \
+         primary killed every {} s",
+        options.jobs,
+        options.seconds,
+        options.processes,
+        options.kill_every,
+        options.freeze_every,
+        options.primary_every
     );
     let folder = tempfile::Builder::new().prefix("leasehold-soak-").tempdir()?;
     let runtime = tokio::runtime::Runtime::new()?;
@@ -89,18 +95,18 @@ impl<'a> Soak<'a> {
             async {
                 let (killed, ()) = tokio::try_join!(
                     nodes::kill_primaries(&self.set, self.options, &self.journal, self.seed, &calm),
-                    crowd.kill_often(self.options, self.seed, &calm)
+                    crowd.break_often(self.options, self.seed, &calm)
                 )?;
                 Ok(killed)
             },
         )?;
         let broken = begun.elapsed();
         let drained = self.drain(&store, produced.jobs).await;
-        let killed = crowd.killed;
+        let (killed, freezes) = (crowd.killed, crowd.freezes);
         crowd.stop()?;
         let elections = elections.end(&self.set).await?;
         println!(
-            "{killed} workers and {primaries} primaries killed in {:.0} s; {elections} elections",
+            "{killed} workers killed, {freezes} frozen, {primaries} primaries killed in {:.0} s; {elections} elections",
             broken.as_secs_f64()
         );
         let Produced { jobs, calls, repeated } = produced;
