@@ -7,6 +7,9 @@ use leasehold_core::{Clock, Error, ErrorKind, Result};
 
 use crate::error::BACKEND;
 
+/// The least that all logs may have: more than the longest line.
+const LEAST_BYTES: u64 = 64 << 10;
+
 /// How a MongoDB store is reached and how much is kept in it.
 #[derive(Clone)]
 #[non_exhaustive]
@@ -22,17 +25,34 @@ pub struct Config {
     pub clock: Option<Arc<dyn Clock>>,
     /// How much is kept of logs.
     pub log_caps: LogCaps,
+    /// What watchers are told of. Defaults to [`Events::Signals`].
+    pub events: Events,
 }
 
-/// How much is kept of logs; at a cap the oldest lines go (clause L1). Of bytes, each line counts as its message
-/// and 64 more.
+/// Where those who watch hear from. Whoever changes something signals it in any case, so that processes of either
+/// kind work together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Events {
+    /// From a small capped collection of signals, which costs the server next to nothing.
+    #[default]
+    Signals,
+    /// From a change stream, which also tells what is changed by hand and outlives short failovers without a gap. Each
+    /// process that watches reads the server's whole oplog: many of them cost more than half of its throughput. Needs
+    /// a replica set.
+    ChangeStream,
+}
+
+/// How much is kept of logs; at a cap the oldest lines go, of a job's an eighth at a time (clause L1). Of a job's
+/// bytes, each line counts as its message and 64 more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogCaps {
     /// Lines of one job. Defaults to 1,000.
     pub job_lines: u64,
     /// Bytes of one job. Defaults to 1 MiB.
     pub job_bytes: u64,
-    /// Bytes of all jobs, as the server counts them. Defaults to 256 MiB.
+    /// Bytes of all jobs, as the server counts them: the size of the capped collection, which
+    /// [`setup`](leasehold_core::Backend::setup) gives it. At least 64 KiB. Defaults to 256 MiB.
     pub store_bytes: u64,
 }
 
@@ -45,8 +65,14 @@ impl Default for LogCaps {
 impl Config {
     /// The server that a `mongodb://` or `mongodb+srv://` URL names, with defaults.
     pub fn new(url: impl Into<String>) -> Self {
-        let prefix = "leasehold_".into();
-        Self { url: url.into(), database: None, prefix, clock: None, log_caps: LogCaps::default() }
+        Self {
+            url: url.into(),
+            database: None,
+            prefix: "leasehold_".into(),
+            clock: None,
+            log_caps: LogCaps::default(),
+            events: Events::default(),
+        }
     }
 
     /// Sets the database. Defaults to the one that the URL names, else `leasehold`.
@@ -77,11 +103,21 @@ impl Config {
         self
     }
 
-    /// Refuses what cannot name collections.
+    /// Sets what watchers are told of. Defaults to [`Events::Signals`].
+    #[must_use]
+    pub fn events(mut self, events: Events) -> Self {
+        self.events = events;
+        self
+    }
+
+    /// Refuses what cannot name collections, and a log that would have no room for a line.
     pub(crate) fn checked(self) -> Result<Self> {
         let odd = |text: &str| text.contains(['$', '\0']) || text.starts_with("system.") || text.len() > 100;
         if odd(&self.prefix) {
             return Err(wrong("the prefix must have no `$`, not begin with `system.`, and be short"));
+        }
+        if self.log_caps.store_bytes < LEAST_BYTES {
+            return Err(wrong("the logs need room for 64 KiB at least; set a larger `store_bytes`"));
         }
         let not_allowed = ['/', '\\', '.', ' ', '"', '$', '\0'];
         if self.database.as_ref().is_some_and(|name| name.is_empty() || name.contains(not_allowed)) {
@@ -126,6 +162,7 @@ impl fmt::Debug for Config {
             .field("prefix", &self.prefix)
             .field("clock", &self.clock)
             .field("log_caps", &self.log_caps)
+            .field("events", &self.events)
             .finish()
     }
 }

@@ -1,12 +1,13 @@
 //! Takes jobs in: see `Backend::enqueue`.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::time::Duration;
 
 use leasehold_core::backend::{Enqueue, EnqueueAnswer, Enqueued};
 use leasehold_core::{Error, ErrorKind, JobId, NewJob, UniqueKey};
 use mongodb::ClientSession;
-use mongodb::bson::{Bson, doc};
-use mongodb::error::ErrorKind as DriverKind;
+use mongodb::bson::{Bson, Document, doc};
+use mongodb::error::{ErrorKind as DriverKind, UNKNOWN_TRANSACTION_COMMIT_RESULT};
 
 use crate::control::register;
 use crate::error::{DUPLICATE, Done, by_code};
@@ -46,9 +47,13 @@ pub(crate) async fn enqueue_in(db: &Db, session: &mut ClientSession, jobs: &[New
     register(db, jobs.iter().map(|job| &job.queue)).await?;
     let now = db.stamp().await?;
     let all = db.of(Kept::Jobs);
+    let keys = keys(jobs);
+    if !keys.is_empty() {
+        all.update_many(over(db, &keys), unset_key()).session(&mut *session).await?;
+    }
     // A transaction ends with its first error: what would be refused is looked for beforehand.
     let mut filter = vec![doc! {"_id": {"$in": record::ids(jobs.iter().map(|job| &job.id))}}];
-    filter.push(doc! {"unique_key": {"$type": "string", "$in": keys(jobs)}});
+    filter.push(doc! {"unique_key": {"$type": "string", "$in": keys}});
     let mut found =
         all.find(doc! {"$or": filter}).projection(doc! {"unique_key": 1}).session(&mut *session).await?;
     let (mut there, mut held) = (HashSet::new(), HashMap::new());
@@ -78,6 +83,18 @@ pub(crate) async fn enqueue_in(db: &Db, session: &mut ClientSession, jobs: &[New
         all.insert_many(documents).session(session).await?;
     }
     Ok(answers)
+}
+
+/// Commits the caller's transaction, again and again as long as the server's answer is missing. The caller sets the end.
+pub(crate) async fn commit(session: &mut ClientSession) -> Done<()> {
+    loop {
+        match session.commit_transaction().await {
+            Err(error) if error.contains_label(UNKNOWN_TRANSACTION_COMMIT_RESULT) => {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            other => return Ok(other?),
+        }
+    }
 }
 
 fn keys(jobs: &[NewJob]) -> Vec<&str> {
@@ -143,13 +160,21 @@ pub(crate) async fn free_keys(db: &Db, keys: &[&str]) -> Done<()> {
     if keys.is_empty() {
         return Ok(());
     }
-    let filter = doc! {
+    let freed = Change::many(over(db, keys), unset_key());
+    db.plain().update(Kept::Jobs, vec![freed]).await?.whole().map(drop)
+}
+
+/// The jobs that hold keys whose period is over.
+fn over(db: &Db, keys: &[&str]) -> Document {
+    doc! {
         "unique_key": {"$type": "string", "$in": keys},
         "unique_until": {"$type": "date"},
         "$expr": {"$lt": ["$unique_until", db.now()]},
-    };
-    let freed = Change::many(filter, doc! {"$unset": {"unique_key": 1, "unique_until": 1}});
-    db.plain().update(Kept::Jobs, vec![freed]).await?.whole().map(drop)
+    }
+}
+
+fn unset_key() -> Document {
+    doc! {"$unset": {"unique_key": 1, "unique_until": 1}}
 }
 
 /// Who holds these unique keys.
@@ -162,7 +187,7 @@ pub(crate) async fn holders(db: &Db, keys: &[&str]) -> Done<HashMap<String, JobI
         doc! {"$project": {"unique_key": 1}},
     ];
     let found = db.plain().read(Kept::Jobs, pipeline).await?;
-    let holder = |document: &mongodb::bson::Document| {
+    let holder = |document: &Document| {
         let key = UniqueKey::new(document.get_str("unique_key").ok()?).ok()?;
         Some((key.into(), record::id(document)?))
     };

@@ -4,6 +4,8 @@
 //! `docs/guide/mongodb.md` for sizing, indexes and what is promised on which kind of server.
 
 mod candidates;
+mod capped;
+mod changes;
 mod claim;
 mod config;
 mod control;
@@ -12,6 +14,7 @@ mod error;
 mod heads;
 mod inspect;
 mod limits;
+mod log_head;
 mod logs;
 mod record;
 mod recover;
@@ -21,11 +24,12 @@ mod schema;
 mod session;
 mod settle;
 mod store;
+mod tail;
 mod transition;
 mod turns;
 mod watch;
 mod workers;
 
-pub use config::{Config, LogCaps};
+pub use config::{Config, Events, LogCaps};
 pub use mongodb;
 pub use store::Mongo;

@@ -1,67 +1,127 @@
 //! Keeps capped logs: see `Backend::append_logs` and `read_logs`.
 //!
-//! What is kept of a job's log is counted in the job, so that appending looks at no line but those that it adds and
-//! those that fall to a cap (clause L1). One sequence numbers the lines of all jobs.
+//! Lines stand in a capped collection, from which the server takes the oldest by itself (clause L1), and which takes no
+//! writes in transactions. So an append is two steps, and either may be made again:
+//!
+//! 1. One conditional write per job, which a stale holder does not get past (C2), moves the head of its log: how far
+//!    the lease has written, how much, and which numbers the lines have.
+//! 2. The lines are inserted under their numbers. What is there already is passed over (E2).
+//!
+//! What the server took away it does not tell. So every line names the line before it, of its job and of its worker,
+//! and heads name the last one: a reader that does not find what is named has met a gap (L3).
 
-use std::collections::HashMap;
-use std::sync::atomic::Ordering;
+use std::collections::{HashMap, HashSet};
+use std::sync::PoisonError;
+use std::time::Duration;
 
+use futures::TryStreamExt;
+use futures::future::{try_join, try_join3};
 use leasehold_core::backend::{
     Answer, AppendLogs, LogAppend, LogLine, LogPage, LogSource, NewLine, ReadLogs,
 };
-use leasehold_core::{JobId, Timestamp, WorkerId};
-use mongodb::bson::{Bson, Document, doc};
+use leasehold_core::{Error, ErrorKind, JobId, Timestamp, WorkerId};
+use mongodb::bson::{Document, doc};
 use mongodb::options::ReturnDocument;
+use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::error::Done;
+use crate::capped;
+use crate::error::{DUPLICATE, Done, by_code};
+use crate::log_head::{Head, Numbered};
 use crate::record::{self, Fields, RUNNING, corrupt};
-use crate::session::{Change, Db, Kept, Session, date};
+use crate::session::{Change, Db, Kept};
 
-/// Every line counts as its message and so many bytes more, so that empty lines are bounded too.
-const LINE: i64 = 64;
-/// How many lines one call drops for the cap of the whole store at most.
-const SHED: i64 = 10_000;
+/// How often heads are read again that others moved meanwhile.
+const TRIES: usize = 8;
+/// How often it is looked whether the collection is still capped and indexed, while lines are added.
+const LOOK: Duration = Duration::from_secs(1);
+/// Lines that were numbered so long ago and are not there will not come any more.
+const LATE: i64 = 10_000;
 
-/// A running job that lines are added to: what is kept of its log, and which lines of its lease were taken in.
-struct Held {
-    claim: Uuid,
-    worker: Option<Uuid>,
-    attempt: i64,
-    queue: String,
-    position: i64,
-    lines: i64,
-    bytes: i64,
-    dropped: i64,
+/// A running job whose head is to be moved.
+struct Moved<'a> {
+    index: usize,
+    append: &'a LogAppend,
+    head: Head,
+    lines: Vec<Numbered<'a>>,
+    is_new: bool,
 }
 
 pub(crate) async fn append_logs(db: &Db, request: &AppendLogs) -> Done<Vec<Answer>> {
-    let total: usize = request.appends.iter().map(|append| append.lines.len()).sum();
-    let total = i64::try_from(total).unwrap_or(i64::MAX);
-    let last = if total == 0 { 0 } else { take_numbers(db, total).await? };
-    let now = db.stamp().await?;
-    let mut session = db.atomic().await?;
-    let (answers, logged) = loop {
-        let outcome = try_append(&mut session, request, last - total, now).await;
-        if let Some(done) = session.end(outcome).await? {
-            break done;
+    let mut answers = vec![None; request.appends.len()];
+    let mut left: Vec<usize> = (0..request.appends.len()).collect();
+    for _ in 0..TRIES {
+        if left.is_empty() {
+            break;
         }
-    };
-    for (job, queue) in logged {
-        db.signals.tell(doc! {"logged": record::uuid(job.as_uuid()), "queue": queue});
+        left = round(db, request, left, &mut answers).await?;
     }
-    let bytes: usize =
-        request.appends.iter().flat_map(|append| &append.lines).map(|l| size(l) as usize).sum();
-    let watch = (db.caps.store_bytes / 64).clamp(1, 1 << 20) as usize;
-    if db.logged.fetch_add(bytes, Ordering::Relaxed) + bytes > watch {
-        db.logged.store(0, Ordering::Relaxed);
-        shed(db).await?;
-    }
-    Ok(answers)
+    let answered: Option<Vec<Answer>> = answers.into_iter().collect();
+    let why = "others write to the logs of the same jobs; repeat the call";
+    Ok(answered.ok_or_else(|| Error::new(ErrorKind::Unavailable, why))?)
 }
 
-/// Takes so many numbers from the sequence and tells the last of them. What a call does not use is never used.
-async fn take_numbers(db: &Db, n: i64) -> Done<i64> {
+/// Adds the lines of each job's first append that is left. Others, and those whose heads were moved by somebody else
+/// meanwhile, are left for another round.
+async fn round(
+    db: &Db,
+    request: &AppendLogs,
+    left: Vec<usize>,
+    answers: &mut [Option<Answer>],
+) -> Done<Vec<usize>> {
+    let most: usize = left.iter().map(|&i| request.appends[i].lines.len()).sum();
+    let jobs: HashSet<JobId> = left.iter().map(|&i| request.appends[i].job).collect();
+    let (heads, first, ()) = try_join3(heads(db, &jobs), take_numbers(db, most), look_after(db)).await?;
+    let now = db.stamp().await?;
+    let (mut next, mut again, mut moved, mut seen) = (first, Vec::new(), Vec::new(), HashSet::new());
+    for i in left {
+        let append = &request.appends[i];
+        if !seen.insert(append.job) {
+            again.push(i);
+            continue;
+        }
+        let claim = append.token.claim(append.job);
+        let Some(mut head) = heads.get(&append.job).filter(|head| head.claim == *claim.as_uuid()).cloned()
+        else {
+            answers[i] = Some(Answer::Lost);
+            continue;
+        };
+        let (before, lines) = (head.last, head.take(append, next, &db.caps));
+        let is_new = head.last != before;
+        if is_new && next <= before {
+            // Numbered by somebody else after our numbers were taken.
+            again.push(i);
+            continue;
+        }
+        next = next.max(head.last + 1);
+        if !is_new {
+            let repeated = !append.lines.is_empty();
+            answers[i] = Some(if repeated { Answer::AlreadyApplied } else { Answer::Applied });
+        }
+        moved.push((before, Moved { index: i, append, head, lines, is_new }));
+    }
+    let written = move_heads(db, &moved).await?;
+    let mut moved: Vec<Moved<'_>> = moved.into_iter().map(|(_, moved)| moved).collect();
+    moved.retain(|moved| {
+        let stands = !moved.is_new || written.contains(&moved.append.job);
+        if !stands {
+            again.push(moved.index);
+        } else if moved.is_new {
+            answers[moved.index] = Some(Answer::Applied);
+        }
+        stands
+    });
+    insert(db, &moved, now).await?;
+    again.sort_unstable();
+    Ok(again)
+}
+
+/// Takes so many numbers from the sequence of all lines, and tells the first. What a call does not use is never used.
+async fn take_numbers(db: &Db, n: usize) -> Done<i64> {
+    let n = i64::try_from(n).unwrap_or(i64::MAX);
+    if n == 0 {
+        return Ok(0);
+    }
     let counted = db
         .of(Kept::Meta)
         .find_one_and_update(doc! {"_id": "log_sequence"}, doc! {"$inc": {"value": n}})
@@ -69,243 +129,170 @@ async fn take_numbers(db: &Db, n: i64) -> Done<i64> {
         .return_document(ReturnDocument::After)
         .await?;
     let value = counted.as_ref().and_then(|counted| record::whole(counted.get("value")));
-    Ok(value.ok_or_else(|| corrupt("the sequence of lines is no number"))?)
+    Ok(value.ok_or_else(|| corrupt("the sequence of lines is no number"))? - n + 1)
 }
 
-fn size(line: &NewLine) -> i64 {
-    i64::try_from(line.message.len()).unwrap_or(i64::MAX).saturating_add(LINE)
-}
-
-async fn try_append(
-    session: &mut Session<'_>,
-    request: &AppendLogs,
-    mut sequence: i64,
-    now: Timestamp,
-) -> Done<(Vec<Answer>, Vec<(JobId, String)>)> {
-    let mut jobs = held(session, request).await?;
-    let (mut answers, mut lines) = (Vec::with_capacity(request.appends.len()), Vec::new());
-    let mut logged = Vec::new();
-    for append in &request.appends {
-        let claim = append.token.claim(append.job);
-        let Some(job) = jobs.get_mut(&append.job).filter(|job| job.claim == *claim.as_uuid()) else {
-            answers.push(Answer::Lost);
-            continue;
-        };
-        let new = new_lines(job, append);
-        let again = new.is_empty() && !append.lines.is_empty();
-        answers.push(if again { Answer::AlreadyApplied } else { Answer::Applied });
-        for line in new {
-            sequence += 1;
-            lines.push(document(append.job, job, line, sequence, now));
+/// Looks now and then whether the collection is as it has to be. What cannot be mended stops no line (clause L4).
+async fn look_after(db: &Db) -> Done<()> {
+    let due = {
+        let mut seen = db.logs_seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = seen.is_none_or(|seen| seen.elapsed() >= LOOK);
+        if due {
+            *seen = Some(Instant::now());
         }
-        if !new.is_empty() {
-            logged.push((append.job, job.queue.clone()));
-        }
+        due
+    };
+    if due && let Err(fault) = capped::mend(db, Kept::Logs).await {
+        tracing::warn!(?fault, "the collection of log lines cannot be looked after");
     }
-    session.insert(Kept::Logs, lines).await?.whole()?;
-    let caps = session.db.caps;
-    let cap = |cap: u64| i64::try_from(cap).unwrap_or(i64::MAX);
-    let mut heads = Vec::new();
-    for (id, _) in &logged {
-        let Some(job) = jobs.get_mut(id) else { continue };
-        let (over, bytes_over) = (job.lines - cap(caps.job_lines), job.bytes - cap(caps.job_bytes));
-        if over > 0 || bytes_over > 0 {
-            trim(session, *id, job, over, bytes_over).await?;
-        }
-        heads.push(head(*id, job));
-    }
-    session.update(Kept::Jobs, heads).await?.whole()?;
-    Ok((answers, logged))
+    Ok(())
 }
 
-/// The jobs that run, with what their logs hold.
-async fn held(session: &mut Session<'_>, request: &AppendLogs) -> Done<HashMap<JobId, Held>> {
-    let ids = record::ids(request.appends.iter().map(|append| &append.job));
+/// The heads of the jobs that run, as the next write will meet them.
+async fn heads(db: &Db, jobs: &HashSet<JobId>) -> Done<HashMap<JobId, Head>> {
     let pipeline = vec![
-        doc! {"$match": {"_id": {"$in": ids}, "state": RUNNING}},
+        doc! {"$match": {"_id": {"$in": record::ids(jobs)}, "state": RUNNING}},
         doc! {"$project": {"claim": 1, "worker": 1, "attempt": 1, "queue": 1, "log": 1}},
+        doc! {"$lookup": {
+            "from": db.name(Kept::LogHeads), "localField": "worker", "foreignField": "_id", "as": "of_worker",
+        }},
     ];
-    let found = session.read(Kept::Jobs, pipeline).await?;
-    Ok(found.iter().filter_map(|job| Some((record::id(job)?, held_by(job)?))).collect())
+    let found: Vec<Document> = db.fresh(Kept::Jobs).aggregate(pipeline).await?.try_collect().await?;
+    Ok(found.iter().filter_map(|job| Some((record::id(job)?, Head::read(job)?))).collect())
 }
 
-fn held_by(job: &Document) -> Option<Held> {
-    let claim = record::as_uuid(job.get("claim")?)?;
-    let log = job.get_document("log").cloned().unwrap_or_default();
-    let number = |name: &str| record::whole(log.get(name)).unwrap_or(0);
-    let same_lease = log.get("claim").and_then(record::as_uuid) == Some(claim);
-    Some(Held {
-        claim,
-        worker: job.get("worker").and_then(record::as_uuid),
-        attempt: record::whole(job.get("attempt")).unwrap_or(0),
-        queue: job.get_str("queue").unwrap_or_default().to_owned(),
-        position: if same_lease { number("position") } else { 0 },
-        lines: number("lines"),
-        bytes: number("bytes"),
-        dropped: number("dropped"),
-    })
-}
-
-/// The lines that were not taken in from this lease before (clause E2).
-fn new_lines<'a>(job: &mut Held, append: &'a LogAppend) -> &'a [NewLine] {
-    let start = i64::try_from(append.position).unwrap_or(i64::MAX);
-    let known = usize::try_from(job.position.saturating_sub(start)).unwrap_or(0).min(append.lines.len());
-    job.position = job.position.max(start.saturating_add_unsigned(append.lines.len() as u64));
-    let new = &append.lines[known..];
-    job.lines += new.len() as i64;
-    job.bytes += new.iter().map(size).sum::<i64>();
-    new
-}
-
-fn document(id: JobId, job: &Held, line: &NewLine, sequence: i64, now: Timestamp) -> Document {
-    doc! {
-        "_id": sequence,
-        "job": record::uuid(id.as_uuid()),
-        "worker": job.worker.as_ref().map(record::uuid),
-        "attempt": job.attempt,
-        "at": date(now),
-        "level": <&str>::from(line.level),
-        "message": &line.message,
-        "bytes": size(line),
+/// Moves the heads that have new lines, each if nobody else did, and tells whose were moved.
+async fn move_heads(db: &Db, moved: &[(i64, Moved<'_>)]) -> Done<HashSet<JobId>> {
+    let new = || moved.iter().filter(|(_, moved)| moved.is_new);
+    let changes: Vec<_> = new().map(|(before, moved)| moved.head.moved(moved.append.job, *before)).collect();
+    let wanted = changes.len() as u64;
+    if db.plain().update(Kept::Jobs, changes).await?.whole()? == wanted {
+        return Ok(new().map(|(_, moved)| moved.append.job).collect());
     }
-}
-
-fn head(id: JobId, job: &Held) -> Change {
-    let claim = record::uuid(&job.claim);
-    let log = doc! {
-        "claim": claim.clone(), "position": job.position, "lines": job.lines, "bytes": job.bytes,
-        "dropped": job.dropped,
+    let jobs = new().map(|(_, moved)| moved.append.job).collect();
+    let heads = heads(db, &jobs).await?;
+    let stands = |moved: &Moved<'_>| {
+        let head = heads.get(&moved.append.job);
+        head.is_some_and(|head| head.claim == moved.head.claim && head.last == moved.head.last)
     };
-    let filter = doc! {"_id": record::uuid(id.as_uuid()), "state": RUNNING, "claim": claim};
-    Change::one(filter, doc! {"$set": {"log": log}})
+    Ok(new().filter(|(_, moved)| stands(moved)).map(|(_, moved)| moved.append.job).collect())
 }
 
-/// Drops at least so many lines and bytes of a job, the oldest first, and remembers what was dropped (clause L3).
-async fn trim(
-    session: &mut Session<'_>,
-    id: JobId,
-    job: &mut Held,
-    mut lines: i64,
-    mut bytes: i64,
-) -> Done<()> {
-    let of = doc! {"job": record::uuid(id.as_uuid())};
-    // No line counts for less than its fixed part, so this many are enough.
-    let most = lines.max(bytes / LINE) + 1;
-    let pipeline = vec![
-        doc! {"$match": of.clone()},
-        doc! {"$sort": {"_id": 1}},
-        doc! {"$limit": most},
-        doc! {"$project": {"bytes": 1, "worker": 1}},
-    ];
+/// Inserts the lines that are not there yet, and removes those that fell to the cap of their job.
+async fn insert(db: &Db, moved: &[Moved<'_>], now: Timestamp) -> Done<()> {
     let mut workers: HashMap<Uuid, i64> = HashMap::new();
-    for line in session.read(Kept::Logs, pipeline).await? {
-        if lines <= 0 && bytes <= 0 {
-            break;
+    let (mut lines, mut fallen) = (Vec::new(), Vec::new());
+    // In the order of their numbers, so that each names the one before it of the same worker.
+    let mut numbered: Vec<_> = moved.iter().flat_map(|m| m.lines.iter().map(move |line| (m, line))).collect();
+    numbered.sort_unstable_by_key(|(_, line)| line.sequence);
+    for (moved, line) in numbered {
+        let worker = moved.head.worker.map(|worker| workers.entry(worker).or_insert(moved.head.worker_last));
+        // Of a line that comes late it is not known which was before it.
+        let before = worker.as_ref().map(|last| **last).filter(|last| *last < line.sequence).unwrap_or(0);
+        if let Some(last) = worker {
+            *last = line.sequence.max(*last);
         }
-        let size = record::whole(line.get("bytes")).unwrap_or(LINE);
-        job.dropped = record::whole(line.get("_id")).unwrap_or(job.dropped);
-        (lines, bytes) = (lines - 1, bytes - size);
-        (job.lines, job.bytes) = (job.lines - 1, job.bytes - size);
-        workers.extend(line.get("worker").and_then(record::as_uuid).map(|worker| (worker, job.dropped)));
+        lines.push(moved.head.document(moved.append.job, line, before, now));
     }
-    let mut dropped = of;
-    dropped.insert("_id", doc! {"$lte": job.dropped});
-    session.delete(Kept::Logs, dropped).await?;
-    remember(session, workers).await
-}
-
-/// Remembers the last line of each worker that fell to a cap.
-async fn remember(session: &mut Session<'_>, workers: HashMap<Uuid, i64>) -> Done<()> {
-    let change = |(worker, last): (Uuid, i64)| {
-        let mut change = Change::one(doc! {"_id": record::uuid(&worker)}, doc! {"$max": {"dropped": last}});
-        change.upsert = true;
-        change
-    };
-    session.update(Kept::LogHeads, workers.into_iter().map(change).collect()).await?.whole().map(drop)
-}
-
-/// Drops the oldest lines of all jobs if the whole has become too large (clause L1).
-async fn shed(db: &Db) -> Done<()> {
-    let stats =
-        vec![doc! {"$collStats": {"storageStats": {}}}, doc! {"$project": {"size": "$storageStats.size"}}];
-    let stats = db.plain().read(Kept::Logs, stats).await?;
-    let size = stats.first().and_then(|stats| record::whole(stats.get("size"))).unwrap_or(0);
-    let over = size - i64::try_from(db.caps.store_bytes).unwrap_or(i64::MAX);
-    if over <= 0 {
+    for moved in moved.iter().filter(|moved| moved.head.trims) {
+        fallen.push(moved.head.fallen(moved.append.job));
+    }
+    if lines.is_empty() {
         return Ok(());
     }
-    let mut session = db.atomic().await?;
-    loop {
-        let outcome = drop_oldest(&mut session, over).await;
-        if session.end(outcome).await?.is_some() {
-            return Ok(());
-        }
+    let ends = workers.into_iter().map(|(worker, last)| {
+        let end = doc! {"$max": {"last": last}, "$currentDate": {"at": true}};
+        let mut change = Change::one(doc! {"_id": record::uuid(&worker)}, end);
+        change.upsert = true;
+        change
+    });
+    let (mut lines_session, mut ends_session) = (db.plain(), db.plain());
+    let (inserted, _) = try_join(
+        lines_session.insert(Kept::Logs, lines),
+        ends_session.update(Kept::LogHeads, ends.collect()),
+    )
+    .await?;
+    if let Some((_, code, what)) = inserted.failed.iter().find(|(_, code, _)| *code != DUPLICATE) {
+        let (kind, message) = by_code(*code, what);
+        return Err(Error::new(kind, message).into());
     }
+    if !fallen.is_empty() {
+        db.plain().delete_all(Kept::Logs, fallen).await?;
+    }
+    Ok(())
 }
 
-async fn drop_oldest(session: &mut Session<'_>, mut over: i64) -> Done<()> {
-    let pipeline = vec![
-        doc! {"$sort": {"_id": 1}},
-        doc! {"$limit": SHED},
-        doc! {"$project": {"job": 1, "worker": 1, "bytes": 1}},
-    ];
-    let mut jobs: HashMap<Uuid, (i64, i64, i64)> = HashMap::new();
-    let (mut workers, mut cut) = (HashMap::new(), None);
-    for line in session.read(Kept::Logs, pipeline).await? {
-        if over <= 0 {
-            break;
-        }
-        let (Some(last), Some(bytes)) = (record::whole(line.get("_id")), record::whole(line.get("bytes")))
-        else {
-            continue;
-        };
-        over -= bytes;
-        cut = Some(last);
-        if let Some(job) = line.get("job").and_then(record::as_uuid) {
-            let (lines, size, dropped) = jobs.entry(job).or_default();
-            (*lines, *size, *dropped) = (*lines + 1, *size + bytes, last);
-        }
-        workers.extend(line.get("worker").and_then(record::as_uuid).map(|worker| (worker, last)));
+/// Removes the lines of jobs that are gone. What stays because of an error is shown to nobody who asks for the job, and
+/// goes with the oldest.
+pub(crate) async fn forget(db: &Db, jobs: &HashSet<JobId>) {
+    if jobs.is_empty() {
+        return;
     }
-    let Some(cut) = cut else { return Ok(()) };
-    session.delete(Kept::Logs, doc! {"_id": {"$lte": cut}}).await?;
-    let change = |(job, (lines, bytes, dropped)): (Uuid, (i64, i64, i64))| {
-        let less =
-            doc! {"$inc": {"log.lines": -lines, "log.bytes": -bytes}, "$max": {"log.dropped": dropped}};
-        Change::one(doc! {"_id": record::uuid(&job)}, less)
-    };
-    session.update(Kept::Jobs, jobs.into_iter().map(change).collect()).await?.whole()?;
-    remember(session, workers).await
+    let of_jobs = doc! {"job": {"$in": record::ids(jobs)}};
+    if let Err(fault) = db.plain().delete(Kept::Logs, of_jobs).await {
+        tracing::warn!(?fault, "lines of jobs that were removed stay for a while");
+    }
 }
 
 pub(crate) async fn read_logs(db: &Db, request: ReadLogs) -> Done<LogPage> {
     let after = i64::try_from(request.after).unwrap_or(i64::MAX);
-    let (field, source) = match request.source {
-        LogSource::Job(job) => ("job", record::uuid(job.as_uuid())),
-        LogSource::Worker(worker) => ("worker", record::uuid(worker.as_uuid())),
+    let (kept, field, id, last, at) = match request.source {
+        LogSource::Job(job) => (Kept::Jobs, "job", record::uuid(job.as_uuid()), "$log.last", "$log.at"),
+        LogSource::Worker(worker) => {
+            (Kept::LogHeads, "worker", record::uuid(worker.as_uuid()), "$last", "$at")
+        }
     };
-    let mut page = LogPage::default();
-    if request.limit > 0 {
-        let pipeline = vec![
-            doc! {"$match": {field: source.clone(), "_id": {"$gt": after}}},
+    let limit = i64::try_from(request.limit).unwrap_or(i64::MAX);
+    // The head is read first: every line that it names has been numbered by then.
+    let mut pipeline = vec![
+        doc! {"$match": {"_id": id.clone()}},
+        doc! {"$project": {"head": {"last": last, "age": {"$subtract": ["$$NOW", at]}}}},
+    ];
+    if limit > 0 {
+        let lines = vec![
+            doc! {"$match": {field: id, "_id": {"$gt": after}}},
             doc! {"$sort": {"_id": 1}},
-            doc! {"$limit": i64::try_from(request.limit).unwrap_or(i64::MAX)},
+            doc! {"$limit": limit},
         ];
-        page.lines = db.plain().read(Kept::Logs, pipeline).await?.iter().map(line).collect::<Done<_>>()?;
+        pipeline.push(doc! {"$unionWith": {"coll": db.name(Kept::Logs), "pipeline": lines}});
     }
-    // Looked at last, so that no line which fell to a cap meanwhile is missed without a word.
-    page.gap = dropped(db, request.source, source).await? > after;
+    let mut found: Vec<Document> = db.fresh(kept).aggregate(pipeline).await?.try_collect().await?;
+    let head = match found.first().is_some_and(|first| first.contains_key("head")) {
+        true => Some(found.remove(0)),
+        // The log of a job that is gone is gone too, whatever is still to be removed of it.
+        false if kept == Kept::Jobs => return Ok(LogPage::default()),
+        false => None,
+    };
+    let mut page = LogPage { lines: Vec::with_capacity(found.len()), gap: false };
+    let mut seen = after;
+    for document in &found {
+        let before = document.get_document("before").ok().and_then(|before| record::whole(before.get(field)));
+        page.gap |= before.unwrap_or(0) > seen;
+        page.lines.push(line(document)?);
+        seen = record::whole(document.get("_id")).unwrap_or(seen);
+    }
+    if let Some(head) = head.as_ref().and_then(|head| head.get_document("head").ok())
+        && found.len() < request.limit
+    {
+        page.gap |= lacks(db, head, seen).await?;
+    }
     Ok(page)
 }
 
-async fn dropped(db: &Db, which: LogSource, source: Bson) -> Done<i64> {
-    let (kept, field) = match which {
-        LogSource::Job(_) => (Kept::Jobs, "$log.dropped"),
-        LogSource::Worker(_) => (Kept::LogHeads, "$dropped"),
-    };
-    let pipeline = vec![doc! {"$match": {"_id": source}}, doc! {"$project": {"dropped": field}}];
-    let found = db.plain().read(kept, pipeline).await?;
-    Ok(found.first().and_then(|head| record::whole(head.get("dropped"))).unwrap_or(0))
+/// Whether lines after the last that was found were there, and are not just coming.
+async fn lacks(db: &Db, head: &Document, seen: i64) -> Done<bool> {
+    let last = record::whole(head.get("last")).unwrap_or(0);
+    if last <= seen {
+        return Ok(false);
+    }
+    if record::whole(head.get("age")).is_some_and(|age| age > LATE) {
+        return Ok(true);
+    }
+    // Where later lines stand and none that are as old, the server has taken those.
+    let logs = db.fresh(Kept::Logs);
+    let of = |range: Document| logs.find_one(doc! {"_id": range}).projection(doc! {"_id": 1}).into_future();
+    let (older, newer) = try_join(of(doc! {"$gt": 0, "$lte": last}), of(doc! {"$gt": last})).await?;
+    Ok(older.is_none() && newer.is_some())
 }
 
 fn line(document: &Document) -> Done<LogLine> {

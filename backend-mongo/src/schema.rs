@@ -1,6 +1,5 @@
 //! Reaches the server, tells what it is, and makes collections and indexes.
 
-use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,18 +9,20 @@ use mongodb::bson::{DateTime, Document, doc};
 use mongodb::options::{ClientOptions, DatabaseOptions, ReadConcern, ReadPreference, SelectionCriteria};
 use mongodb::{Client, IndexModel};
 
-use crate::config::{Config, wrong};
+use crate::capped;
+use crate::config::{Config, Events, wrong};
 use crate::error::{BACKEND, Done, code};
 use crate::heads::Heads;
 use crate::record::{OFF_TURN, RUNNING, WAITING};
 use crate::session::{Change, Db, Hour, Kept, concern};
+use crate::tail::Tail;
 use crate::turns::{Crowd, Turns};
 use crate::watch::Signals;
 
 /// The version of the collections.
 const VERSION: i64 = 1;
-/// How large the collection of signals may grow before the oldest go.
-const SIGNALS_BYTES: i64 = 1 << 20;
+/// How long the end of a worker's log is remembered after its last line.
+const LOG_HEADS: Duration = Duration::from_secs(30 * 86_400);
 
 /// What the server says of itself.
 #[derive(Debug, Clone)]
@@ -50,6 +51,8 @@ pub(crate) async fn connect(config: &Config) -> Result<Db> {
     };
     let mut db = Db {
         signals: Signals::default(),
+        change_tail: Tail::default(),
+        line_tail: Tail::default(),
         client,
         database,
         prefix: config.prefix.clone(),
@@ -60,9 +63,14 @@ pub(crate) async fn connect(config: &Config) -> Result<Db> {
         crowd: Crowd::default(),
         heads: Heads::default(),
         queues: Mutex::default(),
-        logged: AtomicUsize::new(0),
+        events: config.events,
+        logs_seen: Mutex::default(),
     };
     db.transactions = facts(&db).await.map_err(Error::from)?.transactions;
+    if config.events == Events::ChangeStream && !db.transactions {
+        let why = "a standalone server has no change streams; make it a replica set of one, or use signals";
+        return Err(Error::new(ErrorKind::Unsupported, why));
+    }
     Ok(db)
 }
 
@@ -110,14 +118,13 @@ pub(crate) async fn setup(db: &Db) -> Done<()> {
             create(db, kept, doc! {}).await?;
         }
     }
-    if !there.contains(&db.name(Kept::Signals)) {
-        create(db, Kept::Signals, doc! {"capped": true, "size": SIGNALS_BYTES}).await?;
-        // A cursor that waits at the end of an empty collection is dead at once.
-        db.of(Kept::Signals).insert_one(doc! {"events": []}).await?;
+    for kept in Kept::CAPPED {
+        capped::set_up(db, kept).await?;
     }
     db.of(Kept::Jobs).create_indexes(job_indexes()).await?;
-    db.of(Kept::Claims).create_index(forgetting()).await?;
-    db.of(Kept::Logs).create_indexes(log_indexes()).await?;
+    let forgotten = leasehold_core::limits::CLAIM_MEMORY * 6;
+    db.of(Kept::Claims).create_index(forgetting(forgotten)).await?;
+    db.of(Kept::LogHeads).create_index(forgetting(LOG_HEADS)).await?;
     let mut mark = Change::one(
         doc! {"_id": "schema"},
         doc! {"$max": {"version": VERSION}, "$setOnInsert": {"ours": true}},
@@ -131,7 +138,7 @@ pub(crate) async fn setup(db: &Db) -> Done<()> {
     marked.whole().map(drop)
 }
 
-async fn create(db: &Db, kept: Kept, options: Document) -> Done<()> {
+pub(crate) async fn create(db: &Db, kept: Kept, options: Document) -> Done<()> {
     const EXISTS: i32 = 48;
     let mut command = doc! {"create": db.name(kept)};
     command.extend(options);
@@ -190,14 +197,14 @@ fn job_indexes() -> Vec<IndexModel> {
     ]
 }
 
-/// The server itself forgets claims that are too old to be repeated, six times as late as it may.
-fn forgetting() -> IndexModel {
+/// The server itself forgets what is so old: claims that cannot be repeated, ends of logs that nobody adds to.
+fn forgetting(after: Duration) -> IndexModel {
     let mut options = mongodb::options::IndexOptions::default();
     options.name = Some("forgotten".into());
-    options.expire_after = Some(leasehold_core::limits::CLAIM_MEMORY * 6);
+    options.expire_after = Some(after);
     IndexModel::builder().keys(doc! {"at": 1}).options(options).build()
 }
 
-fn log_indexes() -> Vec<IndexModel> {
+pub(crate) fn log_indexes() -> Vec<IndexModel> {
     vec![index("of_job", doc! {"job": 1, "_id": 1}), index("of_worker", doc! {"worker": 1, "_id": 1})]
 }

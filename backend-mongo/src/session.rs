@@ -3,7 +3,6 @@
 //! Every write goes through [`Session::update`] and its siblings, which set the concern in one place.
 
 use std::collections::HashSet;
-use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,9 +13,10 @@ use mongodb::options::{Acknowledgment, CollectionOptions, ReadConcern, WriteConc
 use mongodb::{Client, ClientSession, Collection, Database};
 use tokio::time::Instant;
 
-use crate::config::LogCaps;
+use crate::config::{Events, LogCaps};
 use crate::error::{Done, Fault, by_code};
 use crate::heads::Heads;
+use crate::tail::{Tail, What};
 use crate::turns::{Crowd, Turns};
 use crate::watch::Signals;
 
@@ -36,13 +36,14 @@ pub(crate) enum Kept {
 }
 
 impl Kept {
+    /// Those that are capped collections.
+    pub(crate) const CAPPED: [Self; 2] = [Self::Logs, Self::Signals];
     /// Those that are ordinary collections.
-    pub(crate) const PLAIN: [Self; 9] = [
+    pub(crate) const PLAIN: [Self; 8] = [
         Self::Jobs,
         Self::Queues,
         Self::Claims,
         Self::Limits,
-        Self::Logs,
         Self::LogHeads,
         Self::Workers,
         Self::Schedules,
@@ -80,8 +81,14 @@ pub(crate) struct Db {
     pub(crate) heads: Heads,
     /// Queues that are known to be on record.
     pub(crate) queues: Mutex<HashSet<String>>,
-    /// Bytes of log lines written since the size of all was last looked at.
-    pub(crate) logged: AtomicUsize,
+    /// Where the events of all watchers of this process come from, but those of log lines.
+    pub(crate) change_tail: Tail,
+    /// Where those of log lines come from.
+    pub(crate) line_tail: Tail,
+    /// What watchers are told of.
+    pub(crate) events: Events,
+    /// When this process last saw that the collection of lines is as it should be.
+    pub(crate) logs_seen: Mutex<Option<Instant>>,
 }
 
 /// What is acknowledged is in the journals of a majority, whatever a URL says (clause P1).
@@ -102,6 +109,20 @@ impl Db {
     pub(crate) fn quickly(&self, kept: Kept) -> Collection<Document> {
         let options = CollectionOptions::builder().write_concern(WriteConcern::nodes(1)).build();
         self.database.collection_with_options(&self.name(kept), options)
+    }
+
+    /// A collection as this server has it by now, whether or not other nodes have it too: for hints, and for what
+    /// the next write will be judged by.
+    pub(crate) fn fresh(&self, kept: Kept) -> Collection<Document> {
+        let options = CollectionOptions::builder().read_concern(ReadConcern::local()).build();
+        self.database.collection_with_options(&self.name(kept), options)
+    }
+
+    pub(crate) fn tail(&self, what: What) -> &Tail {
+        match what {
+            What::Changes => &self.change_tail,
+            What::Lines => &self.line_tail,
+        }
     }
 
     /// The present moment as an expression: the server's own, or a test's.
@@ -343,8 +364,14 @@ impl Session<'_> {
 
     /// Removes what matches, and tells how many.
     pub(crate) async fn delete(&mut self, kept: Kept, filter: Document) -> Done<u64> {
+        self.delete_all(kept, vec![filter]).await
+    }
+
+    /// Removes what matches any of these.
+    pub(crate) async fn delete_all(&mut self, kept: Kept, filters: Vec<Document>) -> Done<u64> {
         let mut written = Written::default();
-        self.send("delete", "deletes", kept, vec![doc! {"q": filter, "limit": 0}], 0, &mut written).await?;
+        let deletes = filters.into_iter().map(|filter| doc! {"q": filter, "limit": 0}).collect();
+        self.send("delete", "deletes", kept, deletes, 0, &mut written).await?;
         written.whole()
     }
 

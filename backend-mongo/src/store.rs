@@ -11,7 +11,9 @@ use leasehold_core::backend::{
     Prune, Pruned, PutSchedule, QueueCounts, QueueRecord, ReadLogs, Recover, Renew, Renewed, Schedule,
     Schedules, SetQueue, Settle, StopWorkers, Watch, WorkerRecord, Workers,
 };
-use leasehold_core::{Backend, Deadline, Error, ErrorKind, JobRecord, Limits, NewJob, Result, Timestamp};
+use leasehold_core::{
+    Backend, Deadline, Error, ErrorKind, JobRecord, Limits, NewJob, QueueName, Result, Timestamp,
+};
 use mongodb::ClientSession;
 use tokio::time::timeout_at;
 
@@ -66,9 +68,10 @@ impl Mongo {
     /// Takes jobs in inside the caller's own transaction, whose session is of this store's
     /// [`client`](Self::client): they are there if and only if the caller commits (clause P5).
     ///
-    /// Capped collections take no writes in transactions, so workers that watch are not woken by it: call
-    /// [`wake`](Self::wake) after the commit, or leave it to their next poll. A unique key that another producer
-    /// takes at the same moment fails the transaction, which is then to be begun again.
+    /// Commit by [`commit_and_wake`](Self::commit_and_wake). Capped collections take no writes in transactions, so
+    /// after a commit of another kind workers find the jobs at their next poll, or when [`wake`](Self::wake) tells
+    /// them. A unique key that another producer takes at the same moment fails the transaction, which is then to be
+    /// begun again.
     ///
     /// # Errors
     /// [`Unsupported`](ErrorKind::Unsupported) on a standalone server;
@@ -85,14 +88,35 @@ impl Mongo {
         answers.map_err(|fault| named("enqueue_in")(fault.into()))
     }
 
+    /// Commits the caller's transaction and wakes those who wait for jobs of these queues.
+    ///
+    /// A commit whose answer was lost is made again, for five seconds at most: it has the effect of one.
+    ///
+    /// # Errors
+    /// [`Unknown`](ErrorKind::Unknown) if it is not known whether it was committed; any other means that it was
+    /// not, and the transaction is to be begun again if the error is transient.
+    pub async fn commit_and_wake<'a>(
+        &self,
+        session: &mut ClientSession,
+        queues: impl IntoIterator<Item = &'a QueueName>,
+    ) -> Result<()> {
+        let outcome = self.call("commit_and_wake", Deadline::default(), true, enqueue::commit(session)).await;
+        // What is unknown may have been committed, and a hint too many does no harm.
+        if outcome.as_ref().map_or_else(|error| error.kind() == ErrorKind::Unknown, |()| true) {
+            queues.into_iter().for_each(|queue| self.wake(queue));
+        }
+        outcome
+    }
+
     /// Tells those that watch that jobs of this queue wait: a hint that makes their waiting short.
-    pub fn wake(&self, queue: &leasehold_core::QueueName) {
+    pub fn wake(&self, queue: &QueueName) {
         self.0.db.signals.tell(mongodb::bson::doc! {"waiting": queue.as_str()});
     }
 
     /// Ends the streams of events and closes the connections, also for all clones.
     pub async fn close(&self) {
-        self.0.db.signals.close();
+        self.0.db.change_tail.close();
+        self.0.db.line_tail.close();
         self.0.db.client.clone().shutdown().immediate(true).await;
     }
 

@@ -17,11 +17,7 @@ pub(crate) async fn watch(
 ) -> Result<BoxStream<'static, Event>> {
     let events = timeout_at(deadline.instant(), writer.watch()).await.map_err(|_| late())??;
     let events = unfold(events, next);
-    let wanted = move |event: &Event| match (&request.queues, event.queue()) {
-        (Some(queues), Some(queue)) => queues.contains(queue),
-        _ => true,
-    };
-    Ok(events.filter(move |event| std::future::ready(wanted(event))).boxed())
+    Ok(events.filter(move |event| std::future::ready(request.wants(event))).boxed())
 }
 
 /// The next event; a gap for a reader that fell behind; nothing once the writer has ended.

@@ -207,7 +207,7 @@ async fn checks_what_is_asked_and_what_is_said() {
     too_large(store.stop_workers(StopWorkers::Host(long())).await.unwrap_err());
     let (backend, by) = (store.backend(), Deadline::default());
     too_large(backend.counts(by, Counts { queues: Some(names()) }).await.unwrap_err());
-    too_large(backend.watch(by, Watch { queues: Some(names()) }).await.err().unwrap());
+    too_large(backend.watch(by, Watch { queues: Some(names()), logs: false }).await.err().unwrap());
     let job = JobId::generate();
     let append = LogAppend { job, token: ClaimId::generate().token(job), position: 0, lines: Vec::new() };
     too_large(backend.append_logs(by, AppendLogs { appends: vec![append; 20_000] }).await.unwrap_err());

@@ -18,6 +18,8 @@ cases! {
     [F3, S5] tells_a_holder_of_a_cancellation needs [Events];
     /// Whoever follows a log is told of new lines, and whoever watches queues of their settings.
     [F3, L3] tells_of_new_lines_and_settings needs [Events];
+    /// Who did not ask for new lines is not told of them.
+    [F3] tells_of_new_lines_only_who_asked needs [Events];
     /// Only events of the asked queues come.
     [F3] tells_of_the_asked_queues_only needs [Events];
     /// What another client does is told as well.
@@ -95,7 +97,7 @@ async fn tells_a_holder_of_a_cancellation(t: Bench) -> Kept {
 
 async fn tells_of_new_lines_and_settings(t: Bench) -> Kept {
     let lease = t.hold().await?;
-    let mut events = watch(&t, Watch::default()).await?;
+    let mut events = watch(&t, Watch { queues: None, logs: true }).await?;
     t.log(&lease, 0, lines(["x"])).await?;
     await_event(&mut events, "of a new line", |event| matches!(event, Event::Logged { .. })).await?;
     t.pause(&queue("a"), true).await?;
@@ -105,8 +107,24 @@ async fn tells_of_new_lines_and_settings(t: Bench) -> Kept {
     Ok(())
 }
 
+async fn tells_of_new_lines_only_who_asked(t: Bench) -> Kept {
+    let lease = t.hold().await?;
+    let asked = Watch { queues: Some(vec![lease.job.queue.clone()]), logs: true };
+    let (mut asked, mut others) = (watch(&t, asked).await?, watch(&t, Watch::default()).await?);
+    t.log(&lease, 0, lines(["x"])).await?;
+    await_event(&mut asked, "of a new line", |event| matches!(event, Event::Logged { .. })).await?;
+    t.pause(&queue("the end"), true).await?;
+    loop {
+        let event = await_event(&mut others, "of a paused queue", |_| true).await?;
+        must!(!matches!(event, Event::Logged { .. }), "it was told of a line that it had not asked for");
+        if matches!(event, Event::QueueSet { .. } | Event::Gap) {
+            return Ok(());
+        }
+    }
+}
+
 async fn tells_of_the_asked_queues_only(t: Bench) -> Kept {
-    let mut events = watch(&t, Watch { queues: Some(vec![queue("a")]) }).await?;
+    let mut events = watch(&t, Watch { queues: Some(vec![queue("a")]), logs: false }).await?;
     t.add(job().queue(queue("b"))).await?;
     t.add(job().queue(queue("a"))).await?;
     let first = await_event(&mut events, "of a job of the asked queue", |_| true).await?;

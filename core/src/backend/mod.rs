@@ -275,6 +275,7 @@ pub trait Backend: std::fmt::Debug + Send + Sync + 'static {
 
     /// Opens a stream of events: hints that make waiting short, of which any may be missing (F3).
     ///
+    /// - Only what was asked for: of the asked queues, and of log lines only if [`Watch::logs`] says so.
     /// - The stream is bounded: a reader that falls behind gets [`Event::Gap`] and looks for itself.
     /// - It ends when the backend closes.
     ///

@@ -7,6 +7,17 @@ use crate::name::QueueName;
 pub struct Watch {
     /// Only of these queues; none for all.
     pub queues: Option<Vec<QueueName>>,
+    /// Whether to tell of new log lines too, which are many: [`Event::Logged`].
+    pub logs: bool,
+}
+
+impl Watch {
+    /// Whether an event is one of those asked for.
+    pub fn wants(&self, event: &Event) -> bool {
+        let logged = matches!(event, Event::Logged { .. });
+        let of_another = |queues: &Vec<QueueName>| event.queue().is_some_and(|of| !queues.contains(of));
+        (self.logs || !logged) && !self.queues.as_ref().is_some_and(of_another)
+    }
 }
 
 /// Something happened. A hint: read the store for the truth (F3).

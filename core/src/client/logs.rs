@@ -4,7 +4,7 @@ use futures::Stream;
 
 use super::store::Store;
 use super::wake::{Wake, jittered};
-use crate::backend::{Event, LogPage, LogSource, ReadLogs};
+use crate::backend::{Event, LogPage, LogSource, ReadLogs, Watch};
 use crate::error::Result;
 
 /// Lines read in one call while following.
@@ -39,7 +39,7 @@ impl Store {
             (Event::Logged { .. }, LogSource::Worker(_)) => true,
             _ => false,
         };
-        let wake = Wake::new(self.backend().clone(), None);
+        let wake = Wake::of(self.backend().clone(), Watch { queues: None, logs: true });
         let start = Follow { store: self.clone(), wake, after, failed: false };
         futures::stream::unfold(start, move |mut follow| async move {
             if follow.failed {

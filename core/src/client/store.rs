@@ -188,11 +188,12 @@ impl Store {
         self.backend.workers(self.deadline(), Workers { after, limit }).await
     }
 
-    /// What happens in all queues: hints, of which any may be missing (clause F3).
+    /// What happens in all queues: hints, of which any may be missing (clause F3). Log lines are not told of:
+    /// [`follow`](Self::follow) them.
     ///
     /// # Errors
     /// [`Unsupported`](ErrorKind::Unsupported) if the store has no events.
     pub async fn watch(&self) -> Result<BoxStream<'static, Event>> {
-        self.backend.watch(self.deadline(), Watch { queues: None }).await
+        self.backend.watch(self.deadline(), Watch::default()).await
     }
 }

@@ -23,7 +23,7 @@ const OPENING: Duration = Duration::from_millis(100);
 /// (clause F3).
 pub(crate) struct Wake {
     backend: Arc<dyn Backend>,
-    queues: Option<Vec<QueueName>>,
+    watch: Watch,
     source: Source,
 }
 
@@ -40,15 +40,20 @@ enum Source {
 impl Wake {
     /// Hears of these queues, or of all.
     pub(crate) fn new(backend: Arc<dyn Backend>, queues: Option<Vec<QueueName>>) -> Self {
-        Self { backend, queues, source: Source::Closed(Instant::now()) }
+        Self::of(backend, Watch { queues, logs: false })
+    }
+
+    /// Hears what is asked for.
+    pub(crate) fn of(backend: Arc<dyn Backend>, watch: Watch) -> Self {
+        Self { backend, watch, source: Source::Closed(Instant::now()) }
     }
 
     /// Opens the stream if it is not open. To be called before the store is looked at, so that what happens
     /// between the look and the wait is heard; what was heard before the look is forgotten.
     pub(crate) async fn listen(&mut self) {
         if matches!(self.source, Source::Closed(until) if until <= Instant::now()) {
-            let (backend, queues) = (self.backend.clone(), self.queues.clone());
-            let opening = async move { backend.watch(Deadline::default(), Watch { queues }).await };
+            let (backend, watch) = (self.backend.clone(), self.watch.clone());
+            let opening = async move { backend.watch(Deadline::default(), watch).await };
             self.source = Source::Opening(opening.boxed());
         }
         if let Source::Opening(_) = self.source {
