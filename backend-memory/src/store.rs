@@ -92,6 +92,7 @@ impl Backend for Memory {
         self.run(deadline, "describe", |_, _| {
             let mut capabilities = Capabilities::none(Durability::D0);
             capabilities.atomic_batch = true;
+            (capabilities.strict_limits, capabilities.exact_counts) = (true, true);
             capabilities.events = true;
             Ok(Description {
                 backend: "memory".into(),

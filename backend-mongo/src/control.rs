@@ -12,7 +12,7 @@ use mongodb::bson::{Bson, Document, doc};
 use uuid::Uuid;
 
 use crate::enqueue::{free_keys, holders};
-use crate::error::{DUPLICATE, Done, by_code};
+use crate::error::{DUPLICATE, Done};
 use crate::record::{self, Fields, OFF_TURN, RUNNING, WAITING};
 use crate::session::{Change, Db, Kept, Session, date, millis};
 use crate::transition::{Next, stages};
@@ -211,23 +211,35 @@ async fn try_write(
         let ended = doc! {"$match": {"_id": {"$in": all}, "state": {"$ne": RUNNING}}};
         return Ok(remove_found(session, vec![ended, doc! {"$project": {"queue": 1}}], usize::MAX).await?.0);
     }
-    let changes = jobs.iter().map(|(_, job)| Change::one(as_read(job), update(db, job, action, &call)));
-    let written = session.update(Kept::Jobs, changes.collect()).await?;
-    if let Some((_, code, what)) = written.failed.iter().find(|(_, code, _)| *code != DUPLICATE) {
-        let (kind, message) = by_code(*code, what);
-        return Err(Error::new(kind, message).into());
-    }
-    let marked = vec![
-        doc! {"$match": {"_id": {"$in": all}, "amended": record::uuid(&call)}},
-        doc! {"$project": {"_id": 1}},
-    ];
-    let written: HashSet<JobId> =
-        session.read(Kept::Jobs, marked).await?.iter().filter_map(record::id).collect();
+    let changes = changes(db, ids, jobs, action, &call);
+    let matched = session.update(Kept::Jobs, changes).await?.unless(DUPLICATE)?;
+    let written: HashSet<JobId> = if matched == jobs.len() as u64 {
+        jobs.iter().map(|(i, _)| ids[*i]).collect()
+    } else {
+        let marked = doc! {"_id": {"$in": all}, "amended": record::uuid(&call)};
+        let marked = vec![doc! {"$match": marked}, doc! {"$project": {"_id": 1}}];
+        session.read(Kept::Jobs, marked).await?.iter().filter_map(record::id).collect()
+    };
     if matches!(action, Action::Move { .. }) {
         let moved = jobs.iter().filter(|(i, _)| written.contains(&ids[*i])).map(|(_, job)| *job);
         count_out(session, moved).await?;
     }
     Ok(written)
+}
+
+/// The statements: one for all jobs that were read alike and change alike.
+fn changes(db: &Db, ids: &[JobId], jobs: &[(usize, &Document)], action: &Action, call: &Uuid) -> Vec<Change> {
+    let mut alike: BTreeMap<String, (Document, Vec<Document>, Vec<JobId>)> = BTreeMap::new();
+    for (i, job) in jobs {
+        let (filter, update) = (as_read(job), update(db, job, action, call));
+        let like = format!("{filter} {update:?}");
+        alike.entry(like).or_insert_with(|| (filter, update, Vec::new())).2.push(ids[*i]);
+    }
+    let change = |(mut filter, update, jobs): (Document, Vec<Document>, Vec<JobId>)| {
+        filter.insert("_id", doc! {"$in": record::ids(&jobs)});
+        Change::many(filter, update)
+    };
+    alike.into_values().map(change).collect()
 }
 
 /// Removes jobs. Their logs go after the commit, because capped collections take no writes in transactions.
@@ -249,11 +261,10 @@ async fn count_out<'a>(session: &mut Session<'_>, jobs: impl Iterator<Item = &'a
     session.update(Kept::Queues, left.into_iter().map(count).collect()).await?.whole().map(drop)
 }
 
-/// A filter for the job as it was read.
+/// A filter for jobs that are as this one was read, but for their ids and due times, on which nothing hangs.
 fn as_read(job: &Document) -> Document {
     let mut filter = Document::new();
-    let compared =
-        ["_id", "queue", "priority", "state", "due", "attempt", "generation", "claim", "cancel_requested"];
+    let compared = ["queue", "priority", "state", "attempt", "generation", "claim", "cancel_requested"];
     for field in compared {
         filter.insert(field, doc! {"$eq": job.get(field).cloned().unwrap_or(Bson::Null)});
     }

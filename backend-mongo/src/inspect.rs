@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use futures::TryStreamExt;
 use leasehold_core::backend::{Counts, Cursor, Filter, Find, List, Order, Page, QueueCounts};
 use leasehold_core::{Error, JobRecord, QueueName, State, Timestamp};
-use mongodb::bson::{Bson, DateTime, Document, doc};
+use mongodb::bson::{Bson, DateTime, Document, RawDocumentBuf, doc};
 use mongodb::options::ReadConcern;
 
 use crate::error::Done;
 use crate::record::{self, Fields, RUNNING, WAITING, corrupt, with_now, word};
-use crate::session::{Db, Kept, date};
+use crate::session::{Db, Kept, date, readable};
 
 /// How many jobs one call looks at to find those that match a filter. A page may be short for it, and says so.
 const LOOK_AT: i64 = 20_000;
@@ -65,11 +65,12 @@ pub(crate) async fn matching(
         }
     }
     pipeline.push(with_now(db));
-    let mut cursor = db.of(Kept::Jobs).aggregate(pipeline).await?;
+    let mut cursor = db.of(Kept::Jobs).aggregate(pipeline).with_type::<RawDocumentBuf>().await?;
     let mut found = Vec::new();
     while found.len() <= limit
         && let Some(document) = cursor.try_next().await?
     {
+        let document = readable(&document);
         if text.is_none_or(|text| has_text(&document, text)) {
             found.push(document);
         }

@@ -85,8 +85,13 @@ async fn options(config: &Config) -> Result<ClientOptions> {
     Ok(options)
 }
 
-/// The driver refused the URL; what it says may have parts of it.
+/// The driver refused the URL, or could not look its name up; what it says may have parts of the URL.
 fn refused(config: &Config, error: &mongodb::error::Error) -> Error {
+    if matches!(error.kind.as_ref(), mongodb::error::ErrorKind::DnsResolve { .. }) {
+        let why = config.without_secrets(&error.to_string());
+        let message = format!("the server's name cannot be resolved: {why}");
+        return Error::new(ErrorKind::Unavailable, message).on(BACKEND);
+    }
     wrong(format!("the URL cannot be used: {}", config.without_secrets(&error.to_string())))
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use futures::TryStreamExt;
 use leasehold_core::{Clock, Error, ErrorKind, Timestamp};
-use mongodb::bson::{Bson, DateTime, Document, doc};
+use mongodb::bson::{Bson, DateTime, Document, RawDocument, RawDocumentBuf, doc};
 use mongodb::options::{Acknowledgment, CollectionOptions, ReadConcern, WriteConcern};
 use mongodb::{Client, ClientSession, Collection, Database};
 use tokio::time::Instant;
@@ -202,7 +202,7 @@ pub(crate) fn millis(span: Duration) -> i64 {
     i64::try_from(span.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX)
 }
 
-/// How often a transaction is begun again when others wrote the same at once.
+/// How often a transaction is begun again when others wrote the same at once: longer than a call may take.
 const TRIES: u32 = 40;
 /// The most statements and bytes of one command. The server takes 16 MiB and more statements.
 const STATEMENTS: usize = 1_000;
@@ -414,13 +414,23 @@ impl Session<'_> {
         concern: ReadConcern,
     ) -> Done<Vec<Document>> {
         let collection = self.db.of(kept);
-        let reading = collection.aggregate(pipeline).batch_size(1_000);
-        Ok(match &mut self.inner {
+        let reading = collection.aggregate(pipeline).batch_size(1_000).with_type::<RawDocumentBuf>();
+        let found: Vec<RawDocumentBuf> = match &mut self.inner {
             Some(session) => {
                 let mut cursor = reading.session(&mut *session).await?;
                 cursor.stream(session).try_collect().await?
             }
             None => reading.read_concern(concern).await?.try_collect().await?,
-        })
+        };
+        Ok(found.iter().map(|document| readable(document)).collect())
     }
+}
+
+/// A document as far as it can be read: of one that is no valid BSON, or looks like the driver's notation of another
+/// type, at least the id (clause B3).
+pub(crate) fn readable(raw: &RawDocument) -> Document {
+    Document::try_from(raw).unwrap_or_else(|_| {
+        let id = raw.get("_id").ok().flatten().and_then(|id| Bson::try_from(id).ok());
+        id.map_or_else(Document::new, |id| doc! {"_id": id})
+    })
 }

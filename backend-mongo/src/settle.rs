@@ -184,8 +184,13 @@ fn next(db: &Db, verdict: &Verdict) -> Next {
     }
 }
 
+/// What a field lists; nothing if it is no list, as in a record that somebody damaged (clause B3).
+fn list(field: &str) -> Document {
+    doc! {"$cond": [{"$isArray": field}, field, []]}
+}
+
 fn appended(field: &str, item: Document) -> Document {
-    let known = doc! {"$ifNull": [format!("${field}"), []]};
+    let known = list(&format!("${field}"));
     doc! {"$slice": [{"$concatArrays": [known, [item]]}, -REMEMBERED]}
 }
 
@@ -196,7 +201,7 @@ fn history(db: &Db, failure: &NewFailure) -> Document {
         "class": {"$literal": &failure.class}, "message": {"$literal": &failure.message},
     };
     let full = HISTORY as i32;
-    let known = doc! {"$ifNull": ["$history", []]};
+    let known = list("$history");
     let cut = doc! {"$concatArrays": [{"$slice": ["$$known", 1]}, {"$slice": ["$$known", 2 - full]}]};
     let kept = doc! {"$cond": [{"$gte": [{"$size": "$$known"}, full]}, cut, "$$known"]};
     doc! {"$let": {"vars": {"known": known}, "in": {"$concatArrays": [kept, [new]]}}}

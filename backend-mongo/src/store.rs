@@ -162,6 +162,8 @@ impl Backend for Mongo {
         capabilities.transactions = facts.transactions;
         capabilities.shared_events = true;
         capabilities.events = true;
+        // Without transactions, what spans several documents is several steps.
+        (capabilities.strict_limits, capabilities.exact_counts) = (facts.transactions, facts.transactions);
         let (version, location) = (facts.version, self.0.config.location());
         Ok(Description { backend: BACKEND.into(), version, location, capabilities })
     }

@@ -143,6 +143,7 @@ impl Backend for Sqlite {
         let location = self.0.config.path.display().to_string();
         let mut capabilities = Capabilities::none(self.0.facts.durability);
         capabilities.atomic_batch = true;
+        (capabilities.strict_limits, capabilities.exact_counts) = (true, true);
         capabilities.transactions = true;
         capabilities.shared_events = true;
         capabilities.events = true;

@@ -128,6 +128,10 @@ pub enum Need {
     Events,
     /// Events of what other clients do.
     SharedEvents,
+    /// Limit keys that hold under racing claims.
+    StrictLimits,
+    /// Counts of one moment.
+    ExactCounts,
 }
 
 impl Need {
@@ -138,6 +142,12 @@ impl Need {
             Self::Events => (capabilities.events, "it has no events"),
             Self::SharedEvents => {
                 (capabilities.events && capabilities.shared_events, "it sees no events of other clients")
+            }
+            Self::StrictLimits => {
+                (capabilities.strict_limits, "claims at the same moment may exceed a limit key")
+            }
+            Self::ExactCounts => {
+                (capabilities.exact_counts, "its counts are not of one moment while jobs move")
             }
         };
         (!has).then_some(otherwise)

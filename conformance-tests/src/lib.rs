@@ -59,7 +59,7 @@ mod cases;
 pub use case::{CASE_BOUND, Case, Report, SEED};
 pub use clause::{Clause, ELSEWHERE, Need};
 pub use harness::{CannotRun, Harness, Place};
-pub use run::{STRICT, main};
+pub use run::{STRICT, main, main_on};
 
 /// Every case, in the order of the contract.
 pub fn cases() -> impl Iterator<Item = &'static Case> {

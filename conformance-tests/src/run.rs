@@ -15,20 +15,33 @@ pub const STRICT: &str = "CONFORMANCE_STRICT";
 /// the cases by name, area or `[clause]`. A case that the backend does not support is reported as ignored,
 /// with the reason; so is one that cannot run on this machine, unless [`STRICT`] is set.
 pub fn main(harness: impl Harness) -> ExitCode {
-    let arguments = Arguments::from_args();
-    let strict = std::env::var(STRICT).is_ok_and(|value| value == "1");
-    let harness: Arc<dyn Harness> = Arc::new(harness);
-    // Only a list has to know beforehand what will not run: a run says it case by case.
-    let unfit = if arguments.list { unfit(&harness, strict) } else { Vec::new() };
-    let trials = crate::cases().map(|case| {
-        let ignored = unfit.contains(&case.name);
-        trial(case, Arc::clone(&harness), strict).with_ignored_flag(ignored)
-    });
-    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+    judge(vec![(String::new(), Arc::new(harness))])
 }
 
-fn trial(case: &'static Case, harness: Arc<dyn Harness>, strict: bool) -> Trial {
-    Trial::ignorable_test(case.full_name(), move || outcome(case.judge(harness), strict))
+/// Judges one backend on several kinds of servers, in one process: see [`main`]. What each kind is called stands
+/// before the names of its cases: `three_nodes::claiming::...`.
+pub fn main_on<H: Harness>(servers: impl IntoIterator<Item = (&'static str, H)>) -> ExitCode {
+    let named = |(kind, harness): (&str, H)| (format!("{kind}::"), Arc::new(harness) as Arc<dyn Harness>);
+    judge(servers.into_iter().map(named).collect())
+}
+
+fn judge(harnesses: Vec<(String, Arc<dyn Harness>)>) -> ExitCode {
+    let arguments = Arguments::from_args();
+    let strict = std::env::var(STRICT).is_ok_and(|value| value == "1");
+    let mut trials = Vec::new();
+    for (kind, harness) in harnesses {
+        // Only a list has to know beforehand what will not run: a run says it case by case.
+        let unfit = if arguments.list { unfit(&harness, strict) } else { Vec::new() };
+        trials.extend(crate::cases().map(|case| {
+            let ignored = unfit.contains(&case.name);
+            trial(&kind, case, Arc::clone(&harness), strict).with_ignored_flag(ignored)
+        }));
+    }
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+fn trial(kind: &str, case: &'static Case, harness: Arc<dyn Harness>, strict: bool) -> Trial {
+    Trial::ignorable_test(format!("{kind}{}", case.full_name()), move || outcome(case.judge(harness), strict))
 }
 
 fn outcome(report: Report, strict: bool) -> Result<Completion, Failed> {

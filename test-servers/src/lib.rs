@@ -6,31 +6,63 @@
 //! println!("{}", server.url());
 //! # Ok::<(), leasehold_test_servers::Missing>(())
 //! ```
+//!
+//! A server is looked for in the environment, on the PATH, in [`folder`], and with the feature `container` in a
+//! container. What is to be broken is always one of our own: its [`Node`]s are killed, frozen and started again,
+//! and a [`Proxy`] is a wire to any server that can be cut.
 
+mod certificates;
+mod container;
 mod mongo;
+mod node;
 mod process;
+mod proxy;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+pub use certificates::Certificates;
 pub use mongo::Mongo;
+pub use node::Node;
+pub use proxy::Proxy;
+
+/// What brings every server that tests need.
+const HELPS: &str = "`cargo xtask servers` brings what is needed";
 
 /// No server could be had: what was tried, and what helps.
 #[derive(Debug)]
 pub struct Missing {
     tried: Vec<String>,
-    helps: String,
+    helps: Vec<String>,
 }
 
 impl Missing {
     pub(crate) fn new(tried: Vec<String>, helps: impl Into<String>) -> Self {
-        Self { tried, helps: helps.into() }
+        Self { tried, helps: vec![helps.into()] }
+    }
+
+    /// What `cargo xtask servers` helps against.
+    pub(crate) fn here(tried: String) -> Self {
+        Self::new(vec![tried], HELPS)
+    }
+
+    /// Says what was tried before.
+    pub(crate) fn before(mut self, tried: String) -> Self {
+        self.tried.insert(0, tried);
+        self
+    }
+
+    /// Says what was tried afterwards.
+    pub(crate) fn and(mut self, other: Self) -> Self {
+        self.tried.extend(other.tried);
+        self.helps.extend(other.helps);
+        self
     }
 }
 
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "no server: {}; {}", self.tried.join("; "), self.helps)
+        write!(f, "no server: {}; {}", self.tried.join("; "), self.helps.join("; "))
     }
 }
 
@@ -45,13 +77,32 @@ pub fn folder() -> PathBuf {
 /// A program on the PATH or in [`folder`].
 pub(crate) fn program(name: &str) -> Result<PathBuf, Missing> {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = std::env::split_paths(&path).chain([folder()]);
-    let found = folders.map(|folder| folder.join(name)).find(|file| file.is_file());
+    found(name, std::env::split_paths(&path), &folder())
+}
+
+fn found(name: &str, path: impl Iterator<Item = PathBuf>, own: &Path) -> Result<PathBuf, Missing> {
+    let found = path.chain([own.to_path_buf()]).map(|folder| folder.join(name)).find(|file| file.is_file());
     found.ok_or_else(|| {
-        let tried = vec![
-            format!("no `{name}` is on the PATH"),
-            format!("none is at {}", folder().join(name).display()),
-        ];
-        Missing::new(tried, "`cargo xtask servers` brings one")
+        let tried =
+            vec![format!("no `{name}` is on the PATH"), format!("none is at {}", own.join(name).display())];
+        Missing::new(tried, HELPS)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_is_said_with_all_that_was_tried() {
+        let nowhere = found("mongod", std::iter::empty(), Path::new("/nowhere")).expect_err("nothing there");
+        let contained = container::Container::run(("no/such/image", "0"), 1, &[], "ready").expect_err("none");
+        let told = nowhere.before("THE_URL is not set".into()).and(contained).to_string();
+        for tried in
+            ["THE_URL is not set", "on the PATH", "at /nowhere/mongod", "no container of no/such/image:0"]
+        {
+            assert!(told.contains(tried), "{told}");
+        }
+        assert!(told.contains("; `cargo xtask servers` brings what is needed"), "{told}");
+    }
 }

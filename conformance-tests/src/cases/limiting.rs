@@ -27,7 +27,7 @@ cases! {
     /// Jobs that wait for a slot hold up no other, however many they are and whatever their priority.
     [C9, C7] lets_a_limited_job_block_nothing;
     /// Workers that race for a key never run more of its jobs at once than may.
-    [C9] keeps_a_limit_under_racing_workers;
+    [C9] keeps_a_limit_under_racing_workers needs [StrictLimits];
     /// A paused queue gives nothing out; other queues do, and what runs goes on.
     [C10] gives_nothing_from_a_paused_queue;
     /// A queue can be paused before its first job, and goes on where it stood when it is resumed.

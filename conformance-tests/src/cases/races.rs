@@ -17,7 +17,7 @@ cases! {
     /// The same, and operators cancel, requeue, postpone and delete jobs meanwhile.
     [S1, S2, S5, C2] keeps_its_word_under_operators;
     /// Whoever counts while workers race sees every job, once.
-    [S2] adds_up_while_workers_race;
+    [S2] adds_up_while_workers_race needs [ExactCounts];
 }
 
 async fn keeps_its_word_in_a_storm_of_workers(t: Bench) -> Kept {

@@ -26,6 +26,7 @@ impl Backend for Hollow {
     async fn describe(&self, _: Deadline) -> Result<Description> {
         let mut capabilities = Capabilities::none(Durability::D0);
         (capabilities.atomic_batch, capabilities.events, capabilities.shared_events) = (true, true, true);
+        (capabilities.strict_limits, capabilities.exact_counts) = (true, true);
         let (backend, version, location) = ("hollow".into(), "0".into(), "nowhere".into());
         Ok(Description { backend, version, location, capabilities })
     }

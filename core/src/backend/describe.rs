@@ -40,12 +40,24 @@ pub struct Capabilities {
     pub shared_events: bool,
     /// Whether there are events at all (F3).
     pub events: bool,
+    /// Whether a limit key holds also when workers claim its jobs at the same moment (C9).
+    pub strict_limits: bool,
+    /// Whether counts are of one moment while jobs move, and a crash leaves none behind (S2).
+    pub exact_counts: bool,
 }
 
 impl Capabilities {
     /// A store of this durability that can do nothing beyond the core.
     pub const fn none(durability: Durability) -> Self {
-        Self { durability, atomic_batch: false, transactions: false, shared_events: false, events: false }
+        Self {
+            durability,
+            atomic_batch: false,
+            transactions: false,
+            shared_events: false,
+            events: false,
+            strict_limits: false,
+            exact_counts: false,
+        }
     }
 }
 

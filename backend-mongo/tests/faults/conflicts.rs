@@ -1,0 +1,109 @@
+//! The server's own faults, set by its failpoints.
+
+use leasehold_core::backend::{Action, Amend, Enqueue, Select};
+use leasehold_core::{Backend, Result, State};
+use leasehold_mongo::Config;
+use leasehold_mongo::mongodb::bson::{Document, doc};
+use leasehold_test_servers::Mongo as Server;
+
+use crate::bench::{SUCCEED, add, again, asking, claim, counts, fresh, jobs, set_up, settling, soon, until};
+use crate::load::Load;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn write_conflicts_slow_a_server_down_and_break_nothing() {
+    let server = Server::own(1).expect("a server");
+    let node = &server.nodes()[0];
+    let config = Config::new(server.url()).database(fresh());
+    let tally = Load::run(config, 200, 0, async |load| {
+        load.journal.fault("one write in twelve conflicts").expect("written");
+        let often = doc! {"activationProbability": 0.08};
+        node.fail("WTWriteConflictException", often, doc! {}).await.expect("set");
+        load.settled(150).await;
+        node.heal("WTWriteConflictException").await.expect("healed");
+    })
+    .await;
+    println!("{tally:?}");
+}
+
+/// Ways in which a server that goes away or cannot reach its fellows answers, and whether it did what was asked.
+fn answers() -> Vec<(Document, bool)> {
+    let error = |code: i32| (doc! {"errorCode": code}, false);
+    let unmet = |code: i32, name: &str| {
+        let what = doc! {"code": code, "codeName": name, "errmsg": "not met"};
+        (doc! {"writeConcernError": what}, true)
+    };
+    vec![
+        (doc! {"closeConnection": true}, false),
+        error(91),
+        error(189),
+        error(10_107),
+        error(11_600),
+        error(11_602),
+        unmet(64, "WriteConcernFailed"),
+        unmet(91, "ShutdownInProgress"),
+        unmet(11_602, "InterruptedDueToReplStateChange"),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_a_failing_server_answers_is_no_failure_and_a_repetition_has_the_effect_of_one() {
+    let server = Server::own(1).expect("a server");
+    let node = &server.nodes()[0];
+    let store = set_up(Config::new(server.url()).database(fresh())).await;
+    let fail = async |how: &Document| {
+        let mut data = how.clone();
+        data.insert("failCommands", ["insert", "update", "delete", "commitTransaction"].to_vec());
+        data.insert("appName", "leasehold");
+        // Twice, so that the driver's own repetition meets it too.
+        node.fail("failCommand", doc! {"times": 2}, data).await.expect("set");
+    };
+    let met = |what: &str, how: &Document, outcome: Result<()>| match outcome {
+        Ok(()) => false,
+        Err(error) => {
+            assert!(error.is_transient(), "{what} with {how}: {error:?}");
+            true
+        }
+    };
+    let (mut ended, mut in_doubt) = (0, 0);
+    for (how, applied) in answers() {
+        let new = jobs(2);
+        fail(&how).await;
+        let enqueued = store.enqueue(soon(), Enqueue { jobs: new.clone() }).await.map(drop);
+        let unknown = met("enqueue", &how, enqueued);
+        node.heal("failCommand").await.expect("healed");
+        if unknown && applied {
+            // The server did not wait for the majority to have it, nor do we for the answer.
+            until("it was applied", async || counts(&store).await.of(State::Queued) == 2).await;
+        }
+        in_doubt += u32::from(unknown);
+        again(async || store.enqueue(soon(), Enqueue { jobs: new.clone() }).await).await;
+        assert_eq!(counts(&store).await.of(State::Queued), 2, "after {how}");
+        let asked = asking(2);
+        fail(&how).await;
+        in_doubt += u32::from(met("claim", &how, store.claim(soon(), asked.clone()).await.map(drop)));
+        node.heal("failCommand").await.expect("healed");
+        let leases = again(async || store.claim(soon(), asked.clone()).await).await.jobs;
+        assert_eq!(leases.len(), 2, "after {how}");
+        assert!(leases.iter().all(|lease| lease.job.attempt == 1), "after {how}");
+        fail(&how).await;
+        let settled = store.settle(soon(), settling(&leases, &SUCCEED)).await.map(drop);
+        in_doubt += u32::from(met("settle", &how, settled));
+        node.heal("failCommand").await.expect("healed");
+        again(async || store.settle(soon(), settling(&leases, &SUCCEED)).await).await;
+        ended += 2;
+        assert_eq!(counts(&store).await.of(State::Succeeded), ended, "after {how}");
+        let select = Select::Ids(vec![leases[0].job.id]);
+        let amend = Amend { select, action: Action::Delete, preview: false };
+        fail(&how).await;
+        in_doubt += u32::from(met("delete", &how, store.amend(soon(), amend.clone()).await.map(drop)));
+        node.heal("failCommand").await.expect("healed");
+        again(async || store.amend(soon(), amend.clone()).await).await;
+        ended -= 1;
+        let counted = counts(&store).await;
+        assert_eq!((counted.of(State::Succeeded), counted.deleted), (ended, ended), "after {how}");
+    }
+    println!("{in_doubt} calls in doubt");
+    assert!(in_doubt > 20, "only {in_doubt} calls met a fault");
+    add(&store, jobs(1)).await;
+    assert_eq!(claim(&store, 9).await.jobs.len(), 1);
+}
