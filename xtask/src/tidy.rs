@@ -28,6 +28,11 @@ const BACKEND_FILES: &[&str] = &[
 const OWN_FILES: &[(&str, &str)] = &[
     ("backend-sqlite", "writer"),
     ("backend-mongo", "session"),
+    ("backend-mongo", "candidates"),
+    ("backend-mongo", "heads"),
+    ("backend-mongo", "turns"),
+    ("backend-mongo", "limits"),
+    ("backend-mongo", "transition"),
     ("backend-mongo", "capped"),
     ("backend-mongo", "changes"),
     ("backend-mongo", "log_head"),
