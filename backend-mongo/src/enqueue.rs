@@ -11,7 +11,7 @@ use mongodb::error::{ErrorKind as DriverKind, UNKNOWN_TRANSACTION_COMMIT_RESULT}
 
 use crate::control::register;
 use crate::error::{DUPLICATE, Done, by_code};
-use crate::record::{self, document};
+use crate::record::{self, OFF_TURN, document};
 use crate::session::{Change, Db, Kept};
 
 /// How often a job is tried again whose key was freed and taken while it came in.
@@ -74,7 +74,10 @@ pub(crate) async fn enqueue_in(db: &Db, session: &mut ClientSession, jobs: &[New
         } else {
             there.insert(job.id);
             held.extend(key.map(|key| (key.to_owned(), job.id)));
-            documents.push(document(job, now)?);
+            let mut document = document(job, now)?;
+            // Its due time will have passed when the caller commits.
+            document.insert(OFF_TURN, true);
+            documents.push(document);
             Enqueued { job: job.id, answer: EnqueueAnswer::Created }
         };
         answers.push(answer);

@@ -16,7 +16,7 @@ use leasehold_core::{JobId, QueueName, State};
 use mongodb::bson::{Document, doc};
 use mongodb::options::{CollectionOptions, WriteConcern};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::capped;
 use crate::error::Done;
@@ -34,6 +34,8 @@ const LOOKED_UP: usize = 64;
 const LOOK: u32 = 1_000;
 /// How long a signal may take, for which nobody waits.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a signal is followed by none, so that those of a busy process are few; the first is never held back.
+const BETWEEN: Duration = Duration::from_millis(10);
 /// How seldom it is said that something changed, when much does.
 const SELDOM: Duration = Duration::from_millis(100);
 
@@ -112,6 +114,8 @@ async fn send_all(db: Weak<Db>, mut notes: mpsc::Receiver<Note>) {
             if sent.is_multiple_of(LOOK) {
                 let _ = timeout(PATIENCE, capped::mend(&db, Kept::Signals)).await;
             }
+            drop(db);
+            sleep(BETWEEN).await;
         }
     }
 }

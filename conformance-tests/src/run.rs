@@ -26,7 +26,12 @@ pub fn main_on<H: Harness>(servers: impl IntoIterator<Item = (&'static str, H)>)
 }
 
 fn judge(harnesses: Vec<(String, Arc<dyn Harness>)>) -> ExitCode {
-    let arguments = Arguments::from_args();
+    let mut arguments = Arguments::from_args();
+    if harnesses.len() > 1 {
+        // On a server, cases wait more than they compute.
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        arguments.test_threads.get_or_insert(2 * cores);
+    }
     let strict = std::env::var(STRICT).is_ok_and(|value| value == "1");
     let mut trials = Vec::new();
     for (kind, harness) in harnesses {
