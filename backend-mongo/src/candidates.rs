@@ -141,7 +141,8 @@ impl Candidate {
         job.state = State::Running;
         job.reason = None;
         job.attempt = job.attempt.checked_add(1).ok_or_else(|| too_many(&job))?;
-        job.started_at = Some(now);
+        // Our estimate may be behind the server's clock, by which the job will be due when it is taken (clause C8).
+        job.started_at = Some(now.max(job.due));
         job.worker = Some(request.worker);
         job.lease_until = Some(now.plus(lease));
         let max = record::whole(document.get("limit_max")).unwrap_or(i64::MAX);

@@ -8,7 +8,7 @@ use leasehold_core::backend::{
     Action, Amend, AmendAnswer, Amended, Cursor, Order, Prune, Pruned, QueueRecord, Select, SetQueue,
 };
 use leasehold_core::{Due, Error, ErrorKind, JobId, JobOptions, QueueName, Reason, State, UniqueScope};
-use mongodb::bson::{Bson, Document, doc};
+use mongodb::bson::{Bson, DateTime, Document, doc};
 use uuid::Uuid;
 
 use crate::enqueue::{free_keys, holders};
@@ -374,18 +374,14 @@ pub(crate) async fn prune(db: &Db, request: Prune) -> Done<Pruned> {
     let limit = i64::try_from(request.limit).unwrap_or(i64::MAX).saturating_add(1);
     let over = || {
         doc! {
-            "expires_at": {"$type": "date"}, "state": {"$nin": [WAITING, RUNNING]},
+            "queue": {"$gte": ""}, "state": {"$in": ["succeeded", "failed", "cancelled"]},
+            "finished_at": {"$gt": DateTime::MIN}, "expires_at": {"$type": "date"},
             "$expr": {"$lt": ["$expires_at", db.now()]},
         }
     };
     let mut session = db.atomic().await?;
     let (jobs, more) = loop {
-        let pipeline = vec![
-            doc! {"$match": over()},
-            doc! {"$sort": {"expires_at": 1}},
-            doc! {"$limit": limit},
-            doc! {"$project": {"queue": 1}},
-        ];
+        let pipeline = vec![doc! {"$match": over()}, doc! {"$limit": limit}, doc! {"$project": {"queue": 1}}];
         let outcome = remove_found(&mut session, pipeline, request.limit).await;
         if let Some(removed) = session.end(outcome).await? {
             break removed;

@@ -110,10 +110,11 @@ fn text(error: &Driver) -> String {
 
 /// What a code of the server's means.
 pub(crate) fn by_code(code: i32, what: &str) -> (ErrorKind, String) {
-    use ErrorKind::{Denied, Full, Internal, Unavailable, Unknown};
+    use ErrorKind::{Denied, Full, Internal, TooLarge, Unavailable, Unknown};
     let (kind, advice) = match code {
         13 | 18 | 31 | 33 => (Denied, "give this user the role readWrite on the database"),
         14_031 | 12_501 => (Full, "make room on the server's disk and repeat the call"),
+        388 => (TooLarge, "enqueue fewer jobs in one transaction"),
         112 | 251 | 246 => (Unavailable, "others wrote the same at once; repeat the call"),
         // Step-downs, shutdowns, time-outs and write concerns that were not met in time: a write may have landed.
         6 | 7 | 50 | 64 | 89 | 91 | 189 | 262 | 9_001 | 10_107 | 11_600 | 11_602 | 13_435 | 13_436 => {

@@ -22,7 +22,7 @@ use leasehold_core::backend::{
 use leasehold_core::{Error, ErrorKind, JobId, Timestamp, WorkerId};
 use mongodb::bson::{Document, doc};
 use mongodb::options::ReturnDocument;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use uuid::Uuid;
 
 use crate::capped;
@@ -35,6 +35,8 @@ use crate::session::{Change, Db, Kept};
 const TRIES: usize = 8;
 /// How often it is looked whether the collection is still capped and indexed, while lines are added.
 const LOOK: Duration = Duration::from_secs(1);
+/// How long a call that removed jobs waits for the end of their lines.
+const FORGET: Duration = Duration::from_secs(1);
 /// Lines that were numbered so long ago and are not there will not come any more.
 const LATE: i64 = 10_000;
 
@@ -229,7 +231,8 @@ pub(crate) async fn forget(db: &Db, jobs: &HashSet<JobId>) {
         return;
     }
     let of_jobs = doc! {"job": {"$in": record::ids(jobs)}};
-    if let Err(fault) = db.plain().delete(Kept::Logs, of_jobs).await {
+    // When the time is up the server goes on with it; whoever removed the jobs need not wait.
+    if let Ok(Err(fault)) = timeout(FORGET, db.plain().delete(Kept::Logs, of_jobs)).await {
         tracing::warn!(?fault, "lines of jobs that were removed stay for a while");
     }
 }

@@ -191,9 +191,8 @@ fn job_indexes() -> Vec<IndexModel> {
         partial("running", doc! {"lease_until": 1, "_id": 1, "queue": 1, "state": 1}, running, false),
         partial("limited", doc! {"limit_key": 1}, limited, false),
         partial("unique", doc! {"unique_key": 1}, key("unique_key"), true),
-        partial("ended", doc! {"queue": 1, "state": 1, "finished_at": 1}, ended, false),
+        partial("ended", doc! {"queue": 1, "state": 1, "expires_at": 1, "finished_at": 1}, ended, false),
         index("listed", doc! {"enqueued_at": 1, "_id": 1}),
-        partial("expiring", doc! {"expires_at": 1}, Some(doc! {"expires_at": {"$type": "date"}}), false),
     ]
 }
 

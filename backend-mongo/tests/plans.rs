@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use leasehold_core::backend::{
-    Action, Amend, Claim, Counts, Enqueue, Expired, Filter, Find, List, LogSource, Order, Prune, ReadLogs,
-    Recover, Renew, Renewal, Select, Settle, Settlement, Verdict,
+    Action, Amend, AppendLogs, Claim, Counts, Enqueue, Expired, Filter, Find, Level, List, LogAppend,
+    LogSource, NewLine, Order, Prune, ReadLogs, Recover, Renew, Renewal, Select, Settle, Settlement, Verdict,
 };
 use leasehold_core::{
-    Backend, Deadline, Due, JobId, Kind, NewJob, Payload, QueueName, Reason, UniqueKey, UniqueScope, WorkerId,
+    Backend, Deadline, Due, JobId, Kind, LeasedJob, NewJob, Payload, QueueName, Reason, UniqueKey,
+    UniqueScope, WorkerId,
 };
 use leasehold_mongo::mongodb::bson::{Document, doc};
 use leasehold_mongo::{Config, Mongo};
@@ -54,7 +55,9 @@ fn judge(call: &Document) -> Option<String> {
         Some(value) => value.as_i64().or(value.as_i32().map(i64::from)).unwrap_or(0),
         None => 0,
     };
-    let (keys, documents) = (looked("keysExamined"), looked("docsExamined"));
+    // What it removes it has to look at.
+    let removed = looked("ndeleted");
+    let (keys, documents) = (looked("keysExamined") - removed, looked("docsExamined") - removed);
     // Counting looks at the keys of all jobs, and at no job.
     let counts = what.contains("$group") && what.contains("unionWith") && plan.contains("IXSCAN");
     let bad = plan.contains("COLLSCAN") || documents > FEW || (keys > FEW && !counts);
@@ -112,6 +115,17 @@ async fn call_all(store: &Mongo) {
         progress: None,
     });
     store.renew(d(), Renew { renewals: renewals.collect() }).await.expect("renewed");
+    for position in 0..30 {
+        let lines = || vec![NewLine { level: Level::Info, message: "x".into() }; 10];
+        let append = |l: &LeasedJob| LogAppend {
+            job: l.job.id,
+            token: l.token,
+            position: position * 10,
+            lines: lines(),
+        };
+        let appends = leases.iter().map(append).collect();
+        store.append_logs(d(), AppendLogs { appends }).await.expect("written");
+    }
     let verdict = Verdict::Retry { reason: Reason::Error, delay: Duration::ZERO };
     let settlements: Vec<Settlement> = leases
         .iter()
@@ -126,8 +140,11 @@ async fn call_all(store: &Mongo) {
         let page = store.list(d(), list.clone()).await.expect("a page");
         store.list(d(), List { after: page.next, ..list }).await.expect("another page");
     }
-    for source in [LogSource::Job(ids[0]), LogSource::Worker(WorkerId::generate())] {
-        store.read_logs(d(), ReadLogs { source, after: 0, limit: 10 }).await.expect("lines");
+    let worker = leases[0].job.worker.expect("a worker");
+    for source in [LogSource::Job(ids[0]), LogSource::Worker(worker)] {
+        let page = store.read_logs(d(), ReadLogs { source, after: 0, limit: 10 }).await.expect("lines");
+        let read = ReadLogs { source, after: page.lines[9].sequence, limit: 10 };
+        assert_eq!(store.read_logs(d(), read).await.expect("lines").lines.len(), 10);
     }
     store.counts(d(), Counts::default()).await.expect("counts");
     store.queues(d()).await.expect("queues");

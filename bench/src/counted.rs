@@ -9,23 +9,46 @@ use leasehold_core::backend::{
     PutSchedule, QueueCounts, QueueRecord, ReadLogs, Recover, Renew, Renewed, Schedule, Schedules, SetQueue,
     Settle, StopWorkers, Watch, WorkerRecord, Workers,
 };
-use leasehold_core::{Backend, Deadline, JobRecord, Result, Timestamp};
+use leasehold_core::{Backend, Deadline, JobRecord, Timestamp};
 
-/// Counts the calls of a backend: the round trips to its store. Clones count together.
+use crate::Trouble;
+use crate::server::Server;
+
+/// Counts the round trips of a backend to its store. Clones count together.
 #[derive(Debug, Clone)]
 pub(crate) struct Counted {
     backend: Arc<dyn Backend>,
     calls: Arc<AtomicU64>,
+    server: Option<Arc<Server>>,
 }
 
 impl Counted {
-    pub(crate) fn new(backend: impl Backend) -> Self {
-        Self { backend: Arc::new(backend), calls: Arc::default() }
+    /// Counts the calls of the contract's methods, where each is a round trip.
+    pub(crate) fn calls_of(backend: impl Backend) -> Self {
+        Self::shared(Arc::new(backend))
     }
 
-    /// How many calls there were.
-    pub(crate) fn calls(&self) -> u64 {
-        self.calls.load(Ordering::Relaxed)
+    /// The same, of a backend that others have too.
+    pub(crate) fn shared(backend: Arc<dyn Backend>) -> Self {
+        Self { backend, calls: Arc::default(), server: None }
+    }
+
+    /// Counts the commands that the server was sent, by whomever.
+    pub(crate) fn commands_of(backend: impl Backend, server: Arc<Server>) -> Self {
+        Self { server: Some(server), ..Self::calls_of(backend) }
+    }
+
+    /// How many round trips there were.
+    pub(crate) async fn trips(&self) -> Result<u64, Trouble> {
+        match &self.server {
+            Some(server) => server.commands().await,
+            None => Ok(self.calls.load(Ordering::Relaxed)),
+        }
+    }
+
+    /// The server that counts, if one does.
+    pub(crate) fn server(&self) -> Option<&Server> {
+        self.server.as_deref()
     }
 }
 
@@ -33,7 +56,7 @@ macro_rules! count {
     ($($method:ident($($request:ident)?) -> $answer:ty;)*) => {
         #[async_trait]
         impl Backend for Counted {
-            $(async fn $method(&self, deadline: Deadline $(, request: $request)?) -> Result<$answer> {
+            $(async fn $method(&self, deadline: Deadline $(, request: $request)?) -> leasehold_core::Result<$answer> {
                 self.calls.fetch_add(1, Ordering::Relaxed);
                 self.backend.$method(deadline $(, count!(@ request $request))?).await
             })*

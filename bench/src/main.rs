@@ -3,17 +3,22 @@
 //!
 //! ```text
 //! cargo run --release -p leasehold-bench -- --quick
+//! cargo run --release -p leasehold-bench -- --backend mongo --claimers 1,4,16,64 --batch 500,100
 //! ```
 //!
 //! Each number is the median of some rounds, each in a store of its own. The limit of a store is what bare
-//! batches of its own driver reach with the same rows, on a file of their own with the same settings. Round
-//! trips are calls of the contract's methods, counted exactly.
+//! batches of its own driver reach with the same rows or documents, in a file or collection of their own with the
+//! same settings. Round trips are commands that the server counted, where there is one; else calls of the contract's
+//! methods.
 
+mod aims;
+mod child;
 mod counted;
+mod limits;
 mod options;
-mod raw;
 mod report;
 mod sample;
+mod server;
 mod stores;
 mod target;
 mod workloads;
@@ -25,7 +30,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use self::options::Options;
 use self::report::Report;
-use self::workloads::{flat, run_in_rounds, worker};
+use self::stores::Stores;
+use self::workloads::{Name, flat, idle, rounds, wake, worker};
 
 /// What ends a run: an error of a store, a driver or a file.
 pub(crate) type Trouble = Box<dyn Error + Send + Sync>;
@@ -33,17 +39,29 @@ pub(crate) type Trouble = Box<dyn Error + Send + Sync>;
 #[tokio::main]
 async fn main() -> Result<(), Trouble> {
     let options = Options::parse();
+    if let Some(child) = &options.child {
+        return child.play().await;
+    }
     let progress = ProgressBar::new_spinner();
     progress.set_style(ProgressStyle::with_template("{spinner} {elapsed_precise} {msg}")?);
     progress.enable_steady_tick(std::time::Duration::from_millis(100));
 
+    let stores = Stores::new(options.folder.clone());
     let mut report = Report::default();
-    for workload in options.workloads() {
-        match workload {
-            workloads::Name::Flat => flat::run(&options, &progress, &mut report).await?,
-            workloads::Name::Worker => worker::run(&options, &progress, &mut report).await?,
-            name => run_in_rounds(name, &options, &progress, &mut report).await?,
-        }
+    if [Name::Enqueue, Name::ClaimSettle, Name::EndToEnd].into_iter().any(|name| options.wants(name)) {
+        rounds::run(&options, &stores, &progress, &mut report).await?;
+    }
+    if options.wants(Name::Flat) {
+        flat::run(&options, &stores, &progress, &mut report).await?;
+    }
+    if options.wants(Name::Worker) {
+        worker::run(&options, &stores, &progress, &mut report).await?;
+    }
+    if options.wants(Name::Wake) {
+        wake::run(&options, &stores, &progress, &mut report).await?;
+    }
+    if options.wants(Name::Idle) {
+        idle::run(&options, &stores, &progress, &mut report).await?;
     }
     progress.finish_and_clear();
     report.print(&options)?;

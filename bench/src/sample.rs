@@ -7,23 +7,29 @@ use tokio::time::Instant;
 pub(crate) struct Sample {
     pub(crate) jobs: usize,
     pub(crate) elapsed: Duration,
-    /// Calls of the contract's methods, where there is a contract.
-    pub(crate) calls: Option<u64>,
+    /// Round trips to the store, where they are counted.
+    pub(crate) trips: Option<u64>,
     /// How much longer the slowest of its rounds took than the fastest: what the machine is worth just now.
     pub(crate) spread: f64,
 }
 
 impl Sample {
-    pub(crate) fn new(jobs: usize, elapsed: Duration, calls: Option<u64>) -> Self {
-        Self { jobs, elapsed, calls, spread: 1.0 }
+    pub(crate) fn new(jobs: usize, elapsed: Duration, trips: Option<u64>) -> Self {
+        Self { jobs, elapsed, trips, spread: 1.0 }
+    }
+
+    /// What both took, of the same jobs.
+    pub(crate) fn then(self, other: Self) -> Self {
+        let trips = self.trips.zip(other.trips).map(|(first, second)| first + second);
+        Self::new(self.jobs, self.elapsed + other.elapsed, trips)
     }
 
     pub(crate) fn jobs_per_second(&self) -> f64 {
         self.jobs as f64 / self.elapsed.as_secs_f64()
     }
 
-    pub(crate) fn calls_per_job(&self) -> Option<f64> {
-        self.calls.map(|calls| calls as f64 / self.jobs as f64)
+    pub(crate) fn trips_per_job(&self) -> Option<f64> {
+        self.trips.map(|trips| trips as f64 / self.jobs as f64)
     }
 
     /// The sample in the middle by speed, with the spread of all.
@@ -63,7 +69,7 @@ mod tests {
     fn the_median_tells_the_spread() {
         let samples = [4, 1, 2].map(|seconds| Sample::new(8, Duration::from_secs(seconds), Some(2)));
         let median = Sample::median(samples.to_vec()).unwrap();
-        assert_eq!((median.jobs_per_second(), median.spread, median.calls_per_job()), (4.0, 4.0, Some(0.25)));
+        assert_eq!((median.jobs_per_second(), median.spread, median.trips_per_job()), (4.0, 4.0, Some(0.25)));
         assert!(Sample::median(Vec::new()).is_none());
     }
 }

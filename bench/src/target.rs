@@ -7,8 +7,6 @@ use leasehold_core::{Backend, Deadline, JobId, LeaseToken, NewJob, QueueName, Wo
 use crate::Trouble;
 use crate::counted::Counted;
 
-/// How many jobs one call takes.
-pub(crate) const BATCH: usize = 500;
 /// Longer than any call of a run takes, so that none is cut off.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -17,31 +15,31 @@ pub(crate) type Held = (JobId, LeaseToken);
 
 /// What a workload works on: a backend, or what it is compared with.
 #[async_trait]
-pub(crate) trait Target: Send {
-    async fn enqueue(&mut self, jobs: Vec<NewJob>) -> Result<(), Trouble>;
-    /// Claims up to [`BATCH`] jobs.
-    async fn claim(&mut self) -> Result<Vec<Held>, Trouble>;
+pub(crate) trait Target: Send + Sync {
+    async fn enqueue(&self, jobs: Vec<NewJob>) -> Result<(), Trouble>;
+    /// Claims up to so many jobs.
+    async fn claim(&self, limit: usize) -> Result<Vec<Held>, Trouble>;
     /// Settles jobs as succeeded.
-    async fn settle(&mut self, held: Vec<Held>) -> Result<(), Trouble>;
+    async fn settle(&self, held: Vec<Held>) -> Result<(), Trouble>;
     /// Round trips so far, where they are counted.
-    fn calls(&self) -> Option<u64>;
+    async fn trips(&self) -> Result<Option<u64>, Trouble>;
 }
 
 #[async_trait]
 impl Target for Counted {
-    async fn enqueue(&mut self, jobs: Vec<NewJob>) -> Result<(), Trouble> {
+    async fn enqueue(&self, jobs: Vec<NewJob>) -> Result<(), Trouble> {
         let answers = Backend::enqueue(self, Deadline::after(PATIENCE), Enqueue { jobs }).await?;
         expect("enqueued", answers.iter().all(Enqueued::is_created))
     }
 
-    async fn claim(&mut self) -> Result<Vec<Held>, Trouble> {
+    async fn claim(&self, limit: usize) -> Result<Vec<Held>, Trouble> {
         let lease = Duration::from_mins(10);
-        let claim = Claim::new(WorkerId::generate(), [QueueName::default()], BATCH, lease);
+        let claim = Claim::new(WorkerId::generate(), [QueueName::default()], limit, lease);
         let claimed = Backend::claim(self, Deadline::after(PATIENCE), claim).await?;
         Ok(claimed.jobs.iter().map(|leased| (leased.job.id, leased.token)).collect())
     }
 
-    async fn settle(&mut self, held: Vec<Held>) -> Result<(), Trouble> {
+    async fn settle(&self, held: Vec<Held>) -> Result<(), Trouble> {
         let succeed = |(job, token)| {
             let verdict = Verdict::Succeed { result: None };
             Settlement { job, token, verdict, failure: None }
@@ -51,8 +49,8 @@ impl Target for Counted {
         expect("settled", answers.iter().all(|answer| *answer == Answer::Applied))
     }
 
-    fn calls(&self) -> Option<u64> {
-        Some(Counted::calls(self))
+    async fn trips(&self) -> Result<Option<u64>, Trouble> {
+        Counted::trips(self).await.map(Some)
     }
 }
 
@@ -66,9 +64,9 @@ pub(crate) fn expect(what: &str, holds: bool) -> Result<(), Trouble> {
 }
 
 /// `count` jobs of an ordinary size, with a payload of about 100 bytes, in batches.
-pub(crate) fn batches(count: usize) -> Result<Vec<Vec<NewJob>>, Trouble> {
+pub(crate) fn batches(count: usize, batch: usize) -> Result<Vec<Vec<NewJob>>, Trouble> {
     let text = "x".repeat(70);
     let job = |n| NewJob::dynamic("bench", &(n, "ann@example.org", &text));
-    let starts = (0..count).step_by(BATCH);
-    Ok(starts.map(|n| (n..count.min(n + BATCH)).map(job).collect()).collect::<Result<_, _>>()?)
+    let starts = (0..count).step_by(batch);
+    Ok(starts.map(|n| (n..count.min(n + batch)).map(job).collect()).collect::<Result<_, _>>()?)
 }

@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use leasehold::{Backend, JobRecord, State, Store};
-use leasehold_conformance::history::{FileSink, Journal, Rules, Tally, check, read_files};
+use leasehold_conformance::history::{FileSink, Journal, Rules, Tally};
 use sha2::{Digest, Sha256};
 
 use crate::KillOptions;
+use crate::history::{ended, judge};
 use crate::run::{Trouble, cargo, root};
 
 /// How long a round may take; far more than it ever needs.
@@ -162,11 +163,7 @@ impl Round {
     /// Judges what all processes wrote down, the killed ones too.
     async fn check_history(&self, jobs: usize) -> Result<(), Trouble> {
         let backend: Arc<dyn Backend> = leasehold::open(&self.url).await?;
-        self.journal.last_look(&*backend).await?;
-        let logs = std::fs::read_dir(&self.place)?.map(|entry| entry.map(|entry| entry.path()));
-        let logs: Vec<PathBuf> = logs.collect::<Result<_, _>>()?;
-        let logs = logs.into_iter().filter(|path| path.extension().is_some_and(|name| name == "jsonl"));
-        let verdict = check(&read_files(logs)?, &Rules::drained(jobs));
+        let verdict = judge(&self.place, &self.journal, &*backend, &Rules::drained(jobs)).await?;
         let Tally { events, grants, losses, unknown, .. } = verdict.tally;
         eprintln!(
             "{} killed; {events} events, {grants} leases, {losses} taken back, {unknown} unknown",
@@ -184,12 +181,6 @@ impl Drop for Round {
             let _ = child.wait();
         }
     }
-}
-
-async fn ended(store: &Store) -> Result<u64, Trouble> {
-    let counts = store.counts().await?;
-    let terminal = State::ALL.into_iter().filter(|state| state.is_terminal());
-    Ok(terminal.map(|state| counts.iter().map(|queue| queue.of(state)).sum::<u64>()).sum())
 }
 
 async fn all_jobs(store: &Store) -> Result<Vec<JobRecord>, Trouble> {

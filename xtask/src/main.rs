@@ -2,9 +2,13 @@
 
 mod check;
 #[cfg(feature = "kill")]
+mod history;
+#[cfg(feature = "kill")]
 mod kill;
 mod run;
 mod servers;
+#[cfg(feature = "soak")]
+mod soak;
 mod test;
 mod tidy;
 
@@ -27,6 +31,11 @@ enum Chore {
     Tidy,
     /// Kills processes that index files, again and again, and proves that nothing was lost or done twice
     Kill(KillOptions),
+    /// Kills workers and MongoDB primaries under load, and proves that nothing was lost or done twice
+    Soak(SoakOptions),
+    /// Is a worker of `soak`
+    #[command(hide = true)]
+    SoakWorker(SoakWorker),
 }
 
 /// How much to kill.
@@ -47,6 +56,40 @@ struct KillOptions {
     seed: Option<u64>,
 }
 
+/// How long to break things, and how often.
+#[derive(Parser)]
+#[cfg_attr(not(feature = "soak"), allow(dead_code, reason = "read by the chore itself"))]
+struct SoakOptions {
+    /// For how many seconds things are broken
+    #[arg(long, default_value_t = 300)]
+    seconds: u64,
+    /// How many jobs are enqueued, evenly over that time
+    #[arg(long, default_value_t = 200_000)]
+    jobs: u64,
+    /// How many worker processes there are
+    #[arg(long, default_value_t = 8)]
+    processes: usize,
+    /// How often a worker is killed, in milliseconds
+    #[arg(long, default_value_t = 1_000)]
+    kill_every: u64,
+    /// How often the primary is killed, in seconds
+    #[arg(long, default_value_t = 20)]
+    primary_every: u64,
+    /// Repeats the choices of an earlier run, though not what the machine made of them
+    #[arg(long)]
+    seed: Option<u64>,
+}
+
+/// What a worker of `soak` is told.
+#[derive(Parser)]
+#[cfg_attr(not(feature = "soak"), allow(dead_code, reason = "read by the chore itself"))]
+struct SoakWorker {
+    #[arg(long)]
+    url: String,
+    #[arg(long)]
+    history: std::path::PathBuf,
+}
+
 fn main() -> ExitCode {
     let outcome = match Chore::parse() {
         Chore::Servers => servers::servers(),
@@ -58,6 +101,12 @@ fn main() -> ExitCode {
         Chore::Kill(options) => kill::kill(&options),
         #[cfg(not(feature = "kill"))]
         Chore::Kill(_) => run::again_with("kill"),
+        #[cfg(feature = "soak")]
+        Chore::Soak(options) => soak::soak(&options),
+        #[cfg(feature = "soak")]
+        Chore::SoakWorker(told) => soak::work(&told.url, &told.history),
+        #[cfg(not(feature = "soak"))]
+        Chore::Soak(_) | Chore::SoakWorker(_) => run::again_with("soak"),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -30,7 +30,7 @@ pub(crate) fn cargo_with(arguments: &[&str], variables: &[(&str, &str)]) -> Resu
 }
 
 /// Runs this very chore again, built with a feature that most chores do without.
-#[cfg(not(feature = "kill"))]
+#[cfg(not(feature = "soak"))]
 pub(crate) fn again_with(feature: &str) -> Result<(), Trouble> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let cargo_run = ["run", "--quiet", "--release", "--package", "xtask", "--features", feature, "--"];

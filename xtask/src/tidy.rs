@@ -25,7 +25,19 @@ const BACKEND_FILES: &[&str] = &[
     "error",
 ];
 /// Files that one backend has alone, and why.
-const OWN_FILES: &[(&str, &str)] = &[("backend-sqlite", "writer"), ("backend-mongo", "session")];
+const OWN_FILES: &[(&str, &str)] = &[
+    ("backend-sqlite", "writer"),
+    ("backend-mongo", "session"),
+    ("backend-mongo", "candidates"),
+    ("backend-mongo", "heads"),
+    ("backend-mongo", "turns"),
+    ("backend-mongo", "limits"),
+    ("backend-mongo", "transition"),
+    ("backend-mongo", "capped"),
+    ("backend-mongo", "changes"),
+    ("backend-mongo", "log_head"),
+    ("backend-mongo", "tail"),
+];
 /// Files without which a folder is no backend.
 const BACKEND_MUST: &[&str] = &["lib", "store", "enqueue", "claim", "renew", "settle", "recover"];
 /// Names that must not stand in the core or in the suite.

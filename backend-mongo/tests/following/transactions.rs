@@ -24,8 +24,8 @@ async fn waiting(place: &Place) -> u64 {
 #[tokio::test]
 async fn many_jobs_come_with_the_commit_and_none_with_an_abort() {
     let place = Place::new().await;
-    // More than one message of the protocol, and more than one entry of the oplog, holds.
-    let jobs = || (0..1_000).map(|_| job(vec![7; 60 << 10])).collect::<Vec<_>>();
+    // More than one entry of the oplog holds.
+    let jobs = || (0..1_000).map(|_| job(vec![7; 20 << 10])).collect::<Vec<_>>();
     for commit in [false, true] {
         let mut session = begun(&place).await;
         for half in jobs().chunks(500) {

@@ -1,69 +1,100 @@
+use std::sync::Arc;
+
 use indicatif::ProgressBar;
 
-use super::claim_settle::drain;
+use super::Name;
+use super::rounds::{drain, enqueue};
 use crate::Trouble;
 use crate::options::Options;
-use crate::report::{Report, thousands};
+use crate::report::{Report, Row, thousands};
 use crate::sample::{Sample, Watch};
-use crate::target::{BATCH, Target, batches, expect};
+use crate::stores::{Kind, Stores};
+use crate::target::{Target, batches, expect};
 
 /// How many jobs are claimed and settled in each case.
 const JOBS: usize = 10_000;
 /// How many jobs wait in the case that the others are compared with.
 const FEW: usize = 1_000;
+/// How a store is filled, which is not measured.
+const FILLERS: usize = 4;
+const FILLING: usize = 1_000;
 
 /// Claims and settles the same number of jobs while ever more others wait, and once while as many have ended.
 /// A store that keeps its promise of a claim that walks nothing it does not take shows ratios near 1.
+///
+/// What MongoDB's numbers are compared with is left out: it claims nothing, or one by one.
+/// Each case has a store of its own, so that what was claimed in one does not stand in the way of another.
 pub(crate) async fn run(
     options: &Options,
+    stores: &Stores,
     progress: &ProgressBar,
     report: &mut Report,
 ) -> Result<(), Trouble> {
-    for store in options.stores() {
-        let mut opened = store.open(&options.folder).await?;
-        let target = opened.target();
-        let mut waiting = 0;
-        let mut first = None;
-        let mut add = |case: String, sample: Sample| {
-            let first = *first.get_or_insert(sample);
-            report.add(&format!("flat, {case}"), &store.to_string(), sample, Some(first));
-        };
-        for cases in std::iter::successors(Some(FEW), |n| Some(n * 10)).take_while(|n| *n <= options.most()) {
-            let case = format!("{} wait", thousands(cases as u64));
-            progress.set_message(format!("flat, {store}, {case}"));
-            for batch in batches(cases - waiting)? {
-                target.enqueue(batch).await?;
+    let claims = |kind: &Kind| !matches!(kind, Kind::RawMongo | Kind::NaiveMongo);
+    for kind in options.stores().into_iter().filter(claims) {
+        let cases = std::iter::successors(Some(FEW), |n| Some(n * 10)).take_while(|n| *n <= options.most());
+        for waiting in cases {
+            let opened = stores.open(kind).await?;
+            let target = opened.target();
+            let case = format!("{} wait", thousands(waiting as u64));
+            progress.set_message(format!("flat, {kind}, {case}"));
+            enqueue(&target, waiting, FILLERS, FILLING).await?;
+            measure(options, kind, &target, &case, report).await?;
+            if waiting * 10 > options.most() && waiting > FEW {
+                let case = format!("{} ended", thousands(waiting as u64));
+                progress.set_message(format!("flat, {kind}, {case}"));
+                drain(&target, waiting, FILLERS, FILLING).await?;
+                enqueue(&target, FEW, FILLERS, FILLING).await?;
+                measure(options, kind, &target, &case, report).await?;
             }
-            waiting = cases;
-            add(case, median(target, options).await?);
+            opened.close().await?;
         }
-        let case = format!("{} ended", thousands(options.most() as u64));
-        progress.set_message(format!("flat, {store}, {case}"));
-        drain(target, waiting - FEW).await?;
-        add(case, median(target, options).await?);
     }
     Ok(())
 }
 
-async fn median(target: &mut dyn Target, options: &Options) -> Result<Sample, Trouble> {
-    let mut samples = Vec::new();
+async fn measure(
+    options: &Options,
+    kind: Kind,
+    target: &Arc<dyn Target>,
+    case: &str,
+    report: &mut Report,
+) -> Result<(), Trouble> {
+    let mut samples: Vec<[Vec<Sample>; 2]> = options.batches().map(|_| Default::default()).collect();
     for _ in 0..options.rounds() {
-        samples.push(round(target).await?);
+        for (batch, samples) in options.batches().zip(&mut samples) {
+            let taken = round(&**target, batch.min(FEW)).await?;
+            samples.iter_mut().zip(taken).for_each(|(part, sample)| part.push(sample));
+        }
     }
-    Sample::median(samples).ok_or_else(|| "there was no round".into())
+    for (batch, samples) in options.batches().zip(samples) {
+        for (part, samples) in ["claim", "settle"].into_iter().zip(samples) {
+            let Some(sample) = Sample::median(samples) else { continue };
+            let case = format!("flat {part}, {case}");
+            let first = |row: &&Row| {
+                row.name == Name::Flat
+                    && row.kind == kind
+                    && row.batch == batch
+                    && row.case.starts_with(&format!("flat {part}, "))
+            };
+            let limit = Some(report.rows.iter().find(first).map_or(sample, |row| row.sample));
+            let (name, naive) = (Name::Flat, None);
+            report.rows.push(Row { name, case, kind, claimers: 1, batch, sample, limit, naive });
+        }
+    }
+    Ok(())
 }
 
-/// Each batch that is taken is made up for, unmeasured, so that as many wait at the end as at the start.
-async fn round(target: &mut dyn Target) -> Result<Sample, Trouble> {
-    let batches = batches(JOBS)?;
-    let (before, enqueues) = (target.calls(), batches.len() as u64);
-    let mut watch = Watch::default();
-    for batch in batches {
-        let held = watch.time(target.claim()).await?;
-        expect("claimed", held.len() == BATCH)?;
-        watch.time(target.settle(held)).await?;
-        target.enqueue(batch).await?;
+/// The time of the claims and that of the settlements. Each batch that is taken is made up for, unmeasured, so that
+/// as many wait at the end as at the start.
+async fn round(target: &dyn Target, batch: usize) -> Result<[Sample; 2], Trouble> {
+    let jobs = JOBS.min(batch * 50);
+    let (mut claims, mut settlements) = (Watch::default(), Watch::default());
+    for more in batches(jobs, batch)? {
+        let held = claims.time(target.claim(batch)).await?;
+        expect("claimed", held.len() == batch)?;
+        settlements.time(target.settle(held)).await?;
+        target.enqueue(more).await?;
     }
-    let calls = target.calls().zip(before).map(|(after, before)| after - before - enqueues);
-    Ok(Sample::new(JOBS, watch.elapsed(), calls))
+    Ok([claims, settlements].map(|watch| Sample::new(jobs, watch.elapsed(), None)))
 }

@@ -73,6 +73,8 @@ pub struct Tally {
     pub grants: usize,
     /// Leases taken back.
     pub losses: usize,
+    /// Settlements that were refused because the lease was lost.
+    pub refused: usize,
     /// Handlers started.
     pub starts: usize,
     /// Jobs that have ended.

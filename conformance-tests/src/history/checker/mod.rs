@@ -111,6 +111,9 @@ fn tally(events: &[Event], model: &Model<'_>) -> Tally {
             (Outcome::Ok(Reply::Recover(answers)), Call::Recover(_)) => {
                 tally.losses += answers.iter().filter(|answer| **answer == Answer::Applied).count();
             }
+            (Outcome::Ok(Reply::Settle(answers)), _) => {
+                tally.refused += answers.iter().filter(|answer| **answer == Answer::Lost).count();
+            }
             (Outcome::Unknown, _) => tally.unknown += 1,
             (Outcome::Failed, _) => tally.failed += 1,
             _ => {}

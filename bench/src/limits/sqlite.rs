@@ -4,14 +4,16 @@ use async_trait::async_trait;
 use leasehold_core::{Clock, JobId, LeaseToken, NewJob, SystemClock};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{ConnectOptions, QueryBuilder, Row, Sqlite};
+use tokio::sync::Mutex;
 
 use crate::Trouble;
-use crate::target::{BATCH, Held, Target, expect};
+use crate::target::{Held, Target, expect};
 
 /// The limit of SQLite: one table and one index, no promise but durability, each batch one statement and one
 /// commit. A queue on SQLite cannot be faster than this, and each promise that it keeps costs something.
 pub(crate) struct RawSqlite {
-    connection: SqliteConnection,
+    /// One, since SQLite has one writer at a time.
+    connection: Mutex<SqliteConnection>,
 }
 
 impl RawSqlite {
@@ -31,13 +33,13 @@ impl RawSqlite {
             ) STRICT;
             CREATE INDEX jobs_waiting ON jobs (queue, kind, priority DESC, due, id) WHERE state = 2;";
         sqlx::raw_sql(schema).execute(&mut connection).await?;
-        Ok(Self { connection })
+        Ok(Self { connection: Mutex::new(connection) })
     }
 }
 
 #[async_trait]
 impl Target for RawSqlite {
-    async fn enqueue(&mut self, jobs: Vec<NewJob>) -> Result<(), Trouble> {
+    async fn enqueue(&self, jobs: Vec<NewJob>) -> Result<(), Trouble> {
         let (now, count) = (SystemClock.now().as_millis(), jobs.len() as u64);
         let mut insert = QueryBuilder::<Sqlite>::new(
             "INSERT INTO jobs (id, queue, kind, priority, state, due, enqueued_at, max_attempts, payload) ",
@@ -53,11 +55,11 @@ impl Target for RawSqlite {
                 .push_bind(job.options.max_attempts)
                 .push_bind(job.payload.as_bytes().to_vec());
         });
-        let done = insert.build().execute(&mut self.connection).await?;
+        let done = insert.build().execute(&mut *self.connection.lock().await).await?;
         expect("inserted", done.rows_affected() == count)
     }
 
-    async fn claim(&mut self) -> Result<Vec<Held>, Trouble> {
+    async fn claim(&self, limit: usize) -> Result<Vec<Held>, Trouble> {
         let claim = "
             UPDATE jobs SET state = 3, attempt = attempt + 1, claim = ?1, lease_until = ?2 + 600000
             WHERE seq IN (
@@ -67,8 +69,8 @@ impl Target for RawSqlite {
         let claim = sqlx::query(claim)
             .bind(leasehold_core::ClaimId::generate().as_uuid().to_owned())
             .bind(SystemClock.now().as_millis())
-            .bind(BATCH as i64);
-        let rows = claim.fetch_all(&mut self.connection).await?;
+            .bind(limit as i64);
+        let rows = claim.fetch_all(&mut *self.connection.lock().await).await?;
         let mut held = Vec::with_capacity(rows.len());
         for row in rows {
             let id = JobId::from_uuid(row.try_get("id")?);
@@ -79,7 +81,7 @@ impl Target for RawSqlite {
         Ok(held)
     }
 
-    async fn settle(&mut self, held: Vec<Held>) -> Result<(), Trouble> {
+    async fn settle(&self, held: Vec<Held>) -> Result<(), Trouble> {
         let count = held.len() as u64;
         let mut settle =
             QueryBuilder::<Sqlite>::new("UPDATE jobs SET state = 4, claim = NULL, lease_until = NULL, ");
@@ -92,11 +94,11 @@ impl Target for RawSqlite {
             ids.push_bind(id.as_uuid().to_owned());
         }
         settle.push(")");
-        let done = settle.build().execute(&mut self.connection).await?;
+        let done = settle.build().execute(&mut *self.connection.lock().await).await?;
         expect("updated", done.rows_affected() == count)
     }
 
-    fn calls(&self) -> Option<u64> {
-        None
+    async fn trips(&self) -> Result<Option<u64>, Trouble> {
+        Ok(None)
     }
 }

@@ -1,0 +1,8 @@
+//! What the numbers of a store are compared with: bare batches of its own driver, and what people write without a
+//! queue at hand.
+
+mod mongo;
+mod sqlite;
+
+pub(crate) use mongo::{NaiveMongo, RawMongo};
+pub(crate) use sqlite::RawSqlite;
