@@ -33,7 +33,7 @@ cases! {
     /// Of any number of producers at once exactly one gets in per key, and all others learn its id.
     [P4] lets_one_of_racing_producers_in;
     /// The same holds where the holder ends and others race for the key again and again.
-    [P4, S2] never_lets_two_live_jobs_hold_a_key;
+    [P4, S2] never_lets_two_live_jobs_hold_a_key needs [ExactCounts];
 }
 
 fn keyed(scope: UniqueScope) -> NewJob {
