@@ -1,11 +1,12 @@
 //! Looks for jobs that may be taken, and for what else a claim has to know, by one query.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use leasehold_core::backend::{Claim, KindRule, SetAside, TagRule};
 use leasehold_core::{JobRecord, QueueName, State, Timestamp};
 use mongodb::bson::{Bson, Document, doc};
+use tokio::time::Instant;
 
 use crate::error::Done;
 use crate::heads::Marks;
@@ -135,8 +136,8 @@ pub(crate) struct Candidate {
 }
 
 impl Candidate {
-    pub(crate) fn read(document: Document, request: &Claim, now: Timestamp) -> Result<Self, SetAside> {
-        let mut job = record::read_at(&document, now)?;
+    pub(crate) fn read(document: &Document, request: &Claim, now: Timestamp) -> Result<Self, SetAside> {
+        let mut job = record::read_at(document, now)?;
         let lease = job.options.lease.unwrap_or(request.lease);
         job.state = State::Running;
         job.reason = None;
@@ -201,7 +202,7 @@ pub(crate) async fn look(
         } else if document.contains_key("next") {
             look.next_due = until(&document);
         } else if let Some(id) = document.get("_id").cloned() {
-            match Candidate::read(document, request, now) {
+            match Candidate::read(&document, request, now) {
                 Ok(candidate) if !seen.insert(candidate.job.id) => {}
                 Ok(candidate) => {
                     let place = (candidate.job.queue.to_string(), candidate.job.options.priority.into());

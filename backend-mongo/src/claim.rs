@@ -43,7 +43,7 @@ pub(crate) async fn claim(db: &Db, request: &Claim) -> Done<Claimed> {
     if claimed.jobs.len() < request.limit {
         claimed.next_due = next_due;
     }
-    db.signals.look_at(claimed.jobs.iter().map(|leased| leased.job.id).collect());
+    db.signals.taken(&claimed.jobs);
     Ok(claimed)
 }
 
@@ -225,7 +225,7 @@ async fn repeated(db: &Db, request: &Claim, jobs: Vec<Bson>) -> Done<Claimed> {
                 leases.push(LeasedJob::new(job.clone(), request.id.token(job.id), lease));
             })
         } else {
-            Candidate::read(document.clone(), request, now).map(|candidate| candidates.push(candidate))
+            Candidate::read(&document, request, now).map(|candidate| candidates.push(candidate))
         };
         if let Err(why) = read {
             bad.extend(document.get("_id").map(|id| (id.clone(), why)));

@@ -139,3 +139,11 @@ pub(crate) fn no_answer(writes: bool) -> Error {
     };
     Error::new(kind, format!("the server did not answer by the deadline: {advice}"))
 }
+
+/// What an error means to a call that had written a part of what it was to write.
+pub(crate) fn in_part(error: Error) -> Error {
+    if error.kind() != ErrorKind::Unavailable {
+        return error;
+    }
+    Error::new(ErrorKind::Unknown, "a part of it took effect; repeat the call").caused_by(error)
+}

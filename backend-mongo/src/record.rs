@@ -129,7 +129,7 @@ pub(crate) fn with_now(db: &Db) -> Document {
 /// The job in a document that was told the hour, or what is wrong with it.
 pub(crate) fn read(document: &Document) -> Result<JobRecord, SetAside> {
     let now = Fields(document).moment("now").and_then(|now| now.ok_or("its hour is missing".into()));
-    now.and_then(|now| try_read(document, now)).map_err(|error| unreadable(document, error))
+    now.and_then(|now| try_read(document, now)).map_err(|error| unreadable(document, &error))
 }
 
 /// The id of a document, if it can be read.
@@ -146,10 +146,10 @@ pub(crate) fn as_uuid(value: &Bson) -> Option<Uuid> {
 
 /// The job in a document, by this hour.
 pub(crate) fn read_at(document: &Document, now: Timestamp) -> Result<JobRecord, SetAside> {
-    try_read(document, now).map_err(|error| unreadable(document, error))
+    try_read(document, now).map_err(|error| unreadable(document, &error))
 }
 
-fn unreadable(document: &Document, error: Unreadable) -> SetAside {
+fn unreadable(document: &Document, error: &Unreadable) -> SetAside {
     SetAside { job: id(document), why: format!("the record cannot be read: {error}") }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Every write goes through [`Session::update`] and its siblings, which set the concern in one place.
 
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -202,6 +203,17 @@ pub(crate) fn millis(span: Duration) -> i64 {
     i64::try_from(span.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX)
 }
 
+tokio::task_local! {
+    /// Whether the call under way has written something: it did not fail any more, whatever happens next.
+    pub(crate) static WROTE: Cell<bool>;
+}
+
+/// Notes that the call under way has written something.
+pub(crate) fn wrote() {
+    // Outside of a call nobody asks.
+    let _ = WROTE.try_with(|wrote| wrote.set(true));
+}
+
 /// How often a transaction is begun again when others wrote the same at once: longer than a call may take.
 const TRIES: u32 = 40;
 /// The most statements and bytes of one command. The server takes 16 MiB and more statements.
@@ -285,7 +297,10 @@ impl Session<'_> {
         let Some(mut session) = self.inner.take() else { return outcome.map(Some) };
         let fault = match outcome {
             Ok(value) => match session.commit_transaction().await {
-                Ok(()) => return Ok(Some(value)),
+                Ok(()) => {
+                    wrote();
+                    return Ok(Some(value));
+                }
                 Err(error) => Fault::from(error),
             },
             Err(fault) => {
@@ -317,7 +332,9 @@ impl Session<'_> {
             Some(session) => self.db.database.run_command(command).session(session).await?,
             None => {
                 command.insert("writeConcern", doc! {"w": "majority", "j": true});
-                self.db.database.run_command(command).await?
+                let reply = self.db.database.run_command(command).await?;
+                wrote();
+                reply
             }
         };
         if let Ok(error) = reply.get_document("writeConcernError") {

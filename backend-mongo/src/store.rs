@@ -1,5 +1,6 @@
 //! The store, and one forwarding line per operation.
 
+use std::cell::Cell;
 use std::fmt;
 use std::sync::Arc;
 
@@ -18,8 +19,8 @@ use mongodb::ClientSession;
 use tokio::time::timeout_at;
 
 use crate::config::Config;
-use crate::error::{BACKEND, Done, late, no_answer};
-use crate::session::Db;
+use crate::error::{BACKEND, Done, in_part, late, no_answer};
+use crate::session::{Db, WROTE};
 use crate::settle::By;
 use crate::{
     claim, control, enqueue, inspect, logs, recover, renew, schedules, schema, settle, watch, workers,
@@ -121,7 +122,7 @@ impl Mongo {
     }
 
     /// Runs an operation within its deadline (clause E3). What is under way when it passes is unknown if it
-    /// writes.
+    /// writes, and so is what failed after it had written a part (clause E1).
     async fn call<T>(
         &self,
         operation: &'static str,
@@ -132,10 +133,12 @@ impl Mongo {
         let outcome = if deadline.has_passed() {
             Err(late())
         } else {
-            match timeout_at(deadline.instant(), Box::pin(work)).await {
-                Ok(outcome) => outcome.map_err(Error::from),
-                Err(_) => Err(no_answer(writes)),
-            }
+            let work = Box::pin(async {
+                let outcome = work.await.map_err(Error::from);
+                outcome.map_err(|error| if WROTE.with(Cell::get) { in_part(error) } else { error })
+            });
+            let in_time = timeout_at(deadline.instant(), WROTE.scope(Cell::new(false), work)).await;
+            in_time.unwrap_or_else(|_| Err(no_answer(writes)))
         };
         outcome.map_err(named(operation))
     }

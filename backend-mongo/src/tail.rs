@@ -123,10 +123,13 @@ async fn follow(db: Weak<Db>, what: What, mut feed: Option<Feed>, sender: broadc
                     feed = None;
                 }
                 Ok(None) => feed = None,
-                Err(_) => match db.upgrade() {
+                Err(_) => {}
+            }
+            if sender.receiver_count() == 0 {
+                match db.upgrade() {
                     Some(db) if !db.tail(what).is_idle(&sender).await => {}
                     _ => return,
-                },
+                }
             }
         }
         if died {

@@ -12,7 +12,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::stream::{BoxStream, select};
 use leasehold_core::backend::{Event, Watch};
-use leasehold_core::{JobId, QueueName, State};
+use leasehold_core::{JobId, LeasedJob, QueueName, State};
 use mongodb::bson::{Document, doc};
 use mongodb::options::{CollectionOptions, WriteConcern};
 use tokio::sync::mpsc;
@@ -57,6 +57,18 @@ impl Signals {
     /// Tells an event.
     pub(crate) fn tell(&self, event: Document) {
         self.send(Note::Event(event));
+    }
+
+    /// Tells of jobs that were taken. They may have ended by the time that this is told.
+    pub(crate) fn taken(&self, jobs: &[LeasedJob]) {
+        if jobs.len() > LOOKED_UP {
+            self.send(Note::Changed(jobs.iter().map(|leased| leased.job.id).collect()));
+            return;
+        }
+        for LeasedJob { job, .. } in jobs {
+            let (id, queue) = (record::uuid(job.id.as_uuid()), job.queue.as_str());
+            self.tell(doc! {"changed": id, "queue": queue, "state": RUNNING});
+        }
     }
 
     /// Tells of jobs that have changed.

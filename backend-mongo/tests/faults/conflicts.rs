@@ -1,12 +1,15 @@
 //! The server's own faults, set by its failpoints.
 
-use leasehold_core::backend::{Action, Amend, Enqueue, Select};
+use leasehold_core::backend::{Action, Amend, Answer, Enqueue, Select};
 use leasehold_core::{Backend, Result, State};
 use leasehold_mongo::Config;
 use leasehold_mongo::mongodb::bson::{Document, doc};
 use leasehold_test_servers::Mongo as Server;
 
-use crate::bench::{SUCCEED, add, again, asking, claim, counts, fresh, jobs, set_up, settling, soon, until};
+use crate::bench::{
+    SUCCEED, add, again, asking, claim, counts, find, fresh, jobs, must_be_in_doubt, set_up, settling, soon,
+    until,
+};
 use crate::load::Load;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -106,4 +109,22 @@ async fn whatever_a_failing_server_answers_is_no_failure_and_a_repetition_has_th
     assert!(in_doubt > 20, "only {in_doubt} calls met a fault");
     add(&store, jobs(1)).await;
     assert_eq!(claim(&store, 9).await.jobs.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_fails_after_it_had_written_a_part_is_in_doubt() {
+    let server = Server::own(1).expect("a server");
+    let store = set_up(Config::new(server.url()).database(fresh())).await;
+    let id = add(&store, jobs(1)).await[0];
+    let leases = claim(&store, 1).await.jobs;
+    // The same job twice takes two commands, of which the second fails by a code that says that nothing was done.
+    let twice = settling(&[leases[0].clone(), leases[0].clone()], &SUCCEED);
+    let conflict = doc! {"errorCode": 112, "failCommands": ["update"], "appName": "leasehold"};
+    server.nodes()[0].fail("failCommand", doc! {"skip": 1}, conflict).await.expect("set");
+    let outcome = store.settle(soon(), twice.clone()).await;
+    server.nodes()[0].heal("failCommand").await.expect("healed");
+    assert_eq!(find(&store, id).await.state, State::Succeeded);
+    must_be_in_doubt("settle", outcome);
+    let again = store.settle(soon(), twice).await.expect("answers");
+    assert_eq!(again, [Answer::AlreadyApplied; 2]);
 }

@@ -90,9 +90,9 @@ async fn a_cut_shorter_than_the_lease_goes_unnoticed_by_the_job() {
     let before = find(&far.near, id).await.lease_until.expect("a lease");
     for stall in [true, false] {
         if stall {
-            far.proxy.stall()
+            far.proxy.stall();
         } else {
-            far.proxy.cut()
+            far.proxy.cut();
         }
         sleep(LEASE / 3).await;
         far.proxy.heal();

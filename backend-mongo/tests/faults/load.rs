@@ -130,7 +130,7 @@ fn some_job(n: usize) -> NewJob {
 
 /// One job in four is tried again until no attempt is left.
 fn retries(job: &leasehold_core::JobId) -> bool {
-    job.as_uuid().as_bytes()[15] % 4 == 0
+    job.as_uuid().as_bytes()[15].is_multiple_of(4)
 }
 
 async fn all_ended(store: &Recorder) -> bool {

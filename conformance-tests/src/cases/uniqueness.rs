@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use leasehold_core::backend::{Action, AmendAnswer, EnqueueAnswer, Enqueued, Verdict};
 use leasehold_core::{Due, JobId, NewJob, Reason, UniqueScope};
+use tokio::time::Instant;
 
 use crate::bench::{Bench, CANCEL, FAIL, RELEASE, RETRY, SUCCEED, job, jobs, millis, secs, unique_key};
 use crate::breach::{Done, Kept, must, must_be, must_eq};
@@ -213,21 +214,31 @@ async fn never_lets_two_live_jobs_hold_a_key(t: Bench) -> Kept {
     let mut tasks = Vec::new();
     for client in t.several(4).await? {
         tasks.push(tokio::spawn(async move {
-            let mut most = 0;
+            let (mut begun, mut ended) = (BTreeMap::new(), BTreeMap::new());
             for _ in 0..40 {
-                client.enqueue([keyed(UniqueScope::UntilFinished)]).await?;
-                let counts = client.counts().await?;
-                most = most.max(counts.total() - counts.of(leasehold_core::State::Succeeded));
+                let answer = client.enqueue([keyed(UniqueScope::UntilFinished)]).await?.remove(0);
+                if answer.is_created() {
+                    begun.insert(answer.job, Instant::now());
+                }
                 for lease in client.claim(2).await? {
+                    ended.insert(lease.job.id, Instant::now());
                     client.settle(&lease, SUCCEED).await?;
                 }
             }
-            Ok::<u64, crate::breach::Trouble>(most)
+            Ok::<_, crate::breach::Trouble>((begun, ended))
         }));
     }
+    let (mut begun, mut ended) = (BTreeMap::new(), BTreeMap::new());
     for task in tasks {
-        must!(task.await?? <= 1, "two live jobs held one key");
+        let (more_begun, more_ended) = task.await??;
+        begun.extend(more_begun);
+        ended.extend(more_ended);
     }
-    must!(t.counts().await?.enqueued > 1, "the key never changed hands");
+    // Certainly alive from the answer to its enqueue until somebody began to settle it.
+    let alive = begun.iter().filter_map(|(job, from)| Some((*from, *ended.get(job)?)));
+    let mut alive: Vec<_> = alive.filter(|(from, until)| from < until).collect();
+    alive.sort();
+    must!(alive.len() > 1, "the key never changed hands");
+    must!(alive.windows(2).all(|pair| pair[0].1 <= pair[1].0), "two live jobs held one key");
     Ok(())
 }
