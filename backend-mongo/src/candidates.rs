@@ -187,7 +187,7 @@ pub(crate) async fn look(
     room: usize,
     skip: usize,
 ) -> Done<Look> {
-    let (now, marks) = (db.stamp().await?, db.heads.marks(&selection.name));
+    let (now, marks) = (db.stamp().await?.no_later, db.heads.marks(&selection.name));
     let begun = Instant::now();
     let found =
         db.plain().read_now(Kept::Claims, query(db, request, selection, marks.as_ref(), room, skip)).await?;

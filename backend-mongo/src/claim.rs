@@ -206,15 +206,12 @@ async fn repeated(db: &Db, request: &Claim, jobs: Vec<Bson>) -> Done<Claimed> {
     let held = doc! {"_id": {"$in": jobs.clone()}, "state": RUNNING, "claim": claim.clone()};
     // What it has had and given back or settled is not its own any more.
     let noted = doc! {
-        "_id": {"$in": jobs}, "state": WAITING, "settlements.claim": {"$ne": claim.clone()},
+        "_id": {"$in": jobs}, "state": WAITING, "settlements.claim": {"$ne": claim},
         "$expr": {"$lte": ["$due", db.now()]},
     };
-    // A new primary may for a moment show less than a majority has. Once a majority has this, it shows all before it.
-    let seen = Change::one(doc! {"_id": claim.clone()}, doc! {"$currentDate": {"at": true}});
-    db.plain().update(Kept::Claims, vec![seen]).await?.whole()?;
     let (mut claimed, mut bad) = (Claimed::default(), Vec::new());
     let found = db.plain().read(Kept::Jobs, vec![doc! {"$match": {"$or": [held.clone(), noted]}}]).await?;
-    let now = db.stamp().await?;
+    let now = db.stamp().await?.no_later;
     let mut candidates = Vec::new();
     let mut leases = Vec::new();
     for document in found {

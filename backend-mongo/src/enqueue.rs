@@ -12,7 +12,7 @@ use mongodb::error::{ErrorKind as DriverKind, UNKNOWN_TRANSACTION_COMMIT_RESULT}
 use crate::control::register;
 use crate::error::{DUPLICATE, Done, by_code};
 use crate::record::{self, OFF_TURN, document};
-use crate::session::{Change, Db, Kept, wrote};
+use crate::session::{Change, Db, Kept};
 
 /// How often a job is tried again whose key was freed and taken while it came in.
 const TRIES: usize = 20;
@@ -108,12 +108,14 @@ fn keys(jobs: &[NewJob]) -> Vec<&str> {
 async fn insert(db: &Db, jobs: &[NewJob], which: &[usize]) -> Done<Vec<usize>> {
     let now = db.stamp().await?;
     let documents = which.iter().map(|&i| document(&jobs[i], now)).collect::<Done<Vec<_>>>()?;
-    let Err(error) = db.of(Kept::Jobs).insert_many(documents).ordered(false).await else {
-        wrote();
+    let mut session = db.causal().await?;
+    let inserted = db.of(Kept::Jobs).insert_many(documents).ordered(false).session(&mut session).await;
+    let Err(error) = inserted else {
+        db.wrote_at(session.operation_time());
         return Ok(Vec::new());
     };
     let DriverKind::InsertMany(failure) = error.kind.as_ref() else { return Err(error.into()) };
-    wrote();
+    db.wrote_at(session.operation_time());
     if failure.write_concern_error.is_some() {
         return Err(error.into());
     }

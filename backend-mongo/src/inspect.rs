@@ -65,10 +65,13 @@ pub(crate) async fn matching(
         }
     }
     pipeline.push(with_now(db));
-    let mut cursor = db.of(Kept::Jobs).aggregate(pipeline).with_type::<RawDocumentBuf>().await?;
+    let mut session = db.causal().await?;
+    let jobs = db.of(Kept::Jobs);
+    let reading = jobs.aggregate(pipeline).with_type::<RawDocumentBuf>();
+    let mut cursor = reading.session(&mut session).await?;
     let mut found = Vec::new();
     while found.len() <= limit
-        && let Some(document) = cursor.try_next().await?
+        && let Some(document) = cursor.next(&mut session).await.transpose()?
     {
         let document = readable(&document);
         if text.is_none_or(|text| has_text(&document, text)) {

@@ -74,7 +74,7 @@ async fn round(
     let most: usize = left.iter().map(|&i| request.appends[i].lines.len()).sum();
     let jobs: HashSet<JobId> = left.iter().map(|&i| request.appends[i].job).collect();
     let (heads, first, ()) = try_join3(heads(db, &jobs), take_numbers(db, most), look_after(db)).await?;
-    let now = db.stamp().await?;
+    let now = db.stamp().await?.no_later;
     let (mut next, mut again, mut moved, mut seen) = (first, Vec::new(), Vec::new(), HashSet::new());
     for i in left {
         let append = &request.appends[i];

@@ -5,15 +5,15 @@ use std::fmt::Display;
 
 use leasehold_core::backend::SetAside;
 use leasehold_core::{
-    Failure, JobId, JobOptions, JobRecord, Keep, Kind, NewJob, Payload, QueueName, Reason, State, Timestamp,
-    UniqueScope, WorkerId,
+    Due, Failure, JobId, JobOptions, JobRecord, Keep, Kind, NewJob, Payload, QueueName, Reason, State,
+    Timestamp, UniqueScope, WorkerId,
 };
 use mongodb::bson::spec::BinarySubtype;
 use mongodb::bson::{Binary, Bson, Document, doc};
 use uuid::Uuid;
 
 use crate::error::Done;
-use crate::session::{Db, Kept, date, millis};
+use crate::session::{Db, Kept, Stamp, date, millis};
 
 /// How a job's state is written while it waits; whether it is due, its due time tells.
 pub(crate) const WAITING: &str = "waiting";
@@ -54,8 +54,12 @@ pub(crate) fn whole(value: Option<&Bson>) -> Option<i64> {
 }
 
 /// The document of a job that is taken in at `now`.
-pub(crate) fn document(job: &NewJob, now: Timestamp) -> Done<Document> {
-    let (options, due) = (&job.options, job.due.by(now));
+pub(crate) fn document(job: &NewJob, stamp: Stamp) -> Done<Document> {
+    let (options, now) = (&job.options, stamp.no_later);
+    let due = match job.due {
+        Due::Now => now,
+        Due::In(_) | Due::At(_) => job.due.by(stamp.no_earlier),
+    };
     let mut document = doc! {
         "_id": uuid(job.id.as_uuid()),
         "queue": job.queue.as_str(),
@@ -95,7 +99,7 @@ pub(crate) fn document(job: &NewJob, now: Timestamp) -> Done<Document> {
         document.insert("unique_key", unique.key.as_str());
         document.insert("unique_scope", scope(unique.scope));
         if let UniqueScope::For(span) = unique.scope {
-            document.insert("unique_until", date(now.plus(span)));
+            document.insert("unique_until", date(stamp.no_earlier.plus(span)));
         }
     }
     Ok(document)

@@ -59,6 +59,7 @@ pub(crate) async fn connect(config: &Config) -> Result<Db> {
         hour,
         caps: config.log_caps,
         transactions: false,
+        written: Mutex::default(),
         turns: Turns::default(),
         crowd: Crowd::default(),
         heads: Heads::default(),

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures::TryStreamExt;
 use leasehold_core::{Clock, Error, ErrorKind, Timestamp};
+use mongodb::bson::Timestamp as LogTime;
 use mongodb::bson::{Bson, DateTime, Document, RawDocument, RawDocumentBuf, doc};
 use mongodb::options::{Acknowledgment, CollectionOptions, ReadConcern, WriteConcern};
 use mongodb::{Client, ClientSession, Collection, Database};
@@ -77,6 +78,9 @@ pub(crate) struct Db {
     /// Whether the server has transactions: it is of a replica set.
     pub(crate) transactions: bool,
     pub(crate) signals: Signals,
+    /// The time, in the servers' log, of the latest write of this process: it reads nothing older (see
+    /// [`causal`](Self::causal)).
+    pub(crate) written: Mutex<Option<LogTime>>,
     pub(crate) turns: Turns,
     pub(crate) crowd: Crowd,
     pub(crate) heads: Heads,
@@ -151,26 +155,39 @@ impl Db {
         Ok(session)
     }
 
+    /// A session whose reads see what this process has written. A new primary shows for a moment less than a majority
+    /// has, and would tell a holder that its own settlement is not there.
+    pub(crate) async fn causal(&self) -> Done<ClientSession> {
+        let mut session = self.client.start_session().await?;
+        if let Some(written) = *self.written.lock().unwrap_or_else(PoisonError::into_inner) {
+            session.advance_operation_time(written);
+        }
+        Ok(session)
+    }
+
+    /// Notes when the latest write of this process was made. A standalone server does not tell.
+    pub(crate) fn wrote_at(&self, at: Option<LogTime>) {
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        *written = (*written).max(at);
+        wrote();
+    }
+
     /// The present moment by the server's clock, for what has to be stamped beforehand.
-    ///
-    /// It is never later than the server's, so that what is due now can be claimed at once, and at most a second
-    /// and a round trip behind a clock that was set.
-    pub(crate) async fn stamp(&self) -> Done<Timestamp> {
+    pub(crate) async fn stamp(&self) -> Done<Stamp> {
         const FRESH: Duration = Duration::from_secs(1);
         let anchor = match &self.hour {
-            Hour::Clock(clock) => return Ok(clock.now()),
+            Hour::Clock(clock) => return Ok(Stamp::exactly(clock.now())),
             Hour::Server(anchor) => anchor,
         };
         let known = *anchor.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((at, read)) = known
-            && read.elapsed() < FRESH
-        {
-            let elapsed = i64::try_from(read.elapsed().as_millis()).unwrap_or(0);
-            return Ok(Timestamp::from_millis(at.as_millis() + elapsed));
+        if let Some(known) = known.filter(|known| known.heard.elapsed() < FRESH) {
+            return Ok(known.stamp());
         }
+        let asked = Instant::now();
         let at = self.ask_hour().await?;
-        *anchor.lock().unwrap_or_else(PoisonError::into_inner) = Some((at, Instant::now()));
-        Ok(at)
+        let known = Anchor { at, asked, heard: Instant::now() };
+        *anchor.lock().unwrap_or_else(PoisonError::into_inner) = Some(known);
+        Ok(known.stamp())
     }
 
     /// Asks for the present moment.
@@ -188,10 +205,42 @@ impl Db {
 
 /// Where the hour is read.
 pub(crate) enum Hour {
-    /// On the server; what it last said, and when.
-    Server(Mutex<Option<(Timestamp, Instant)>>),
+    /// On the server; what it last said.
+    Server(Mutex<Option<Anchor>>),
     /// Here, for tests.
     Clock(Arc<dyn Clock>),
+}
+
+/// The server's hour, which was so at some moment between the question and the answer.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Anchor {
+    at: Timestamp,
+    asked: Instant,
+    heard: Instant,
+}
+
+impl Anchor {
+    fn stamp(self) -> Stamp {
+        let no_earlier = self.at.plus(self.asked.elapsed());
+        let elapsed = i64::try_from(self.heard.elapsed().as_millis()).unwrap_or(0);
+        Stamp { no_later: Timestamp::from_millis(self.at.as_millis() + elapsed), no_earlier }
+    }
+}
+
+/// The server's hour as far as it is known without asking: between the two, unless its clock was set within the last
+/// second.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Stamp {
+    /// For what is due now and is to be found at once.
+    pub(crate) no_later: Timestamp,
+    /// For what must last some time (clause C8).
+    pub(crate) no_earlier: Timestamp,
+}
+
+impl Stamp {
+    fn exactly(at: Timestamp) -> Self {
+        Self { no_later: at, no_earlier: at }
+    }
 }
 
 pub(crate) fn date(at: Timestamp) -> Bson {
@@ -298,7 +347,7 @@ impl Session<'_> {
         let fault = match outcome {
             Ok(value) => match session.commit_transaction().await {
                 Ok(()) => {
-                    wrote();
+                    self.db.wrote_at(session.operation_time());
                     return Ok(Some(value));
                 }
                 Err(error) => Fault::from(error),
@@ -333,7 +382,7 @@ impl Session<'_> {
             None => {
                 command.insert("writeConcern", doc! {"w": "majority", "j": true});
                 let reply = self.db.database.run_command(command).await?;
-                wrote();
+                self.db.wrote_at(reply.get_timestamp("operationTime").ok());
                 reply
             }
         };
@@ -437,7 +486,11 @@ impl Session<'_> {
                 let mut cursor = reading.session(&mut *session).await?;
                 cursor.stream(session).try_collect().await?
             }
-            None => reading.read_concern(concern).await?.try_collect().await?,
+            None => {
+                let mut session = self.db.causal().await?;
+                let mut cursor = reading.read_concern(concern).session(&mut session).await?;
+                cursor.stream(&mut session).try_collect().await?
+            }
         };
         Ok(found.iter().map(|document| readable(document)).collect())
     }
