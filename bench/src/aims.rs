@@ -22,7 +22,9 @@ pub(crate) fn judge(report: &Report) -> Vec<[String; 4]> {
         }
     }
     lines.extend(rows.iter().filter_map(|many| crowded(&rows, many)));
-    for row in rows.iter().filter(|row| row.name == Name::Flat && row.case.starts_with("flat claim")) {
+    for row in rows.iter().filter(|row| {
+        row.name == Name::Flat && row.case.starts_with("flat claim") && row.case.ends_with("wait")
+    }) {
         if let Some(cost) =
             row.of_limit().filter(|_| !row.case.contains(" 1,000 wait")).map(|speed| 1.0 / speed)
         {
