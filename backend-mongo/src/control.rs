@@ -110,8 +110,10 @@ async fn round(
 }
 
 fn tell(db: &Db, action: &Action, written: Vec<JobId>) {
-    if !matches!(action, Action::Delete) {
-        db.signals.look_at(written);
+    match action {
+        Action::Delete => {}
+        Action::Cancel => db.signals.look_at(written, Vec::new()),
+        _ => db.signals.look_at(Vec::new(), written),
     }
 }
 

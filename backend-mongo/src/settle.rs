@@ -36,7 +36,9 @@ pub(crate) async fn settle(db: &Db, settlements: &[Settlement], by: By) -> Done<
         }
     }
     let applied = settlements.iter().zip(&answers).filter(|(_, answer)| **answer == Answer::Applied);
-    db.signals.look_at(applied.map(|(settlement, _)| settlement.job).collect());
+    let (ended, back): (Vec<_>, Vec<_>) = applied.map(|(it, _)| it).partition(|it| it.verdict.is_terminal());
+    let jobs = |of: Vec<&Settlement>| of.iter().map(|it| it.job).collect();
+    db.signals.look_at(jobs(ended), jobs(back));
     Ok(answers)
 }
 

@@ -26,8 +26,10 @@ use crate::{capped, changes, record, watch};
 const BEHIND: usize = 1_024;
 /// Signals or lines that are looked at together.
 const TOGETHER: usize = 512;
-/// How long a cursor waits on the server before it asks again, and how soon it is noticed that nobody listens.
+/// How soon it is noticed that nobody listens.
 const TURN: Duration = Duration::from_secs(1);
+/// How long a cursor waits on the server before it asks again.
+const AWAIT: Duration = Duration::from_secs(5);
 /// How soon, and how late at most, what died is opened again.
 const SOON: Duration = Duration::from_millis(100);
 const LATE: Duration = Duration::from_secs(5);
@@ -229,7 +231,7 @@ async fn at_end(
         if kept == Kept::Logs {
             tail = tail.projection(doc! {"job": 1, "queue": 1});
         }
-        match tail.max_await_time(TURN).await {
+        match tail.max_await_time(AWAIT).await {
             Err(error) if code(&error) == Some(NOT_CAPPED) && !mended => {
                 capped::mend(db, kept).await?;
                 mended = true;

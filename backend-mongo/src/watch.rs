@@ -35,8 +35,8 @@ const LOOK: u32 = 1_000;
 /// How long a signal may take, for which nobody waits.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a signal is followed by none, so that those of a busy process are few; the first is never held back.
-const BETWEEN: Duration = Duration::from_millis(10);
-/// How seldom it is said that something changed, when much does.
+const BETWEEN: Duration = Duration::from_millis(25);
+/// How seldom it is said that jobs changed, when many do.
 const SELDOM: Duration = Duration::from_millis(100);
 
 /// What this process has to tell, and who listens.
@@ -51,6 +51,8 @@ enum Note {
     Event(Document),
     /// Jobs that have changed: their states are looked up when they are told.
     Changed(Vec<JobId>),
+    /// The same of jobs that may wait again, of which more hangs on being told.
+    Back(Vec<JobId>),
 }
 
 impl Signals {
@@ -71,10 +73,13 @@ impl Signals {
         }
     }
 
-    /// Tells of jobs that have changed.
-    pub(crate) fn look_at(&self, jobs: Vec<JobId>) {
-        if !jobs.is_empty() {
-            self.send(Note::Changed(jobs));
+    /// Tells of jobs that have changed, and of such that may wait again.
+    pub(crate) fn look_at(&self, changed: Vec<JobId>, back: Vec<JobId>) {
+        if !changed.is_empty() {
+            self.send(Note::Changed(changed));
+        }
+        if !back.is_empty() {
+            self.send(Note::Back(back));
         }
     }
 
@@ -94,28 +99,32 @@ pub(crate) fn start(db: &Arc<Db>) {
 }
 
 async fn send_all(db: Weak<Db>, mut notes: mpsc::Receiver<Note>) {
-    let (mut last_gap, mut sent): (Option<Instant>, u32) = (None, 0);
+    let (mut last_said, mut sent): (Option<Instant>, u32) = (None, 0);
     while let Some(first) = notes.recv().await {
-        let (mut events, mut jobs) = (Vec::new(), Vec::new());
+        let (mut events, mut jobs, mut back) = (Vec::new(), Vec::new(), false);
         let mut next = Some(first);
         while let Some(note) = next {
             match note {
                 Note::Event(event) if !events.contains(&event) => events.push(event),
                 Note::Event(_) => {}
                 Note::Changed(changed) => jobs.extend(changed),
+                Note::Back(waiting) => {
+                    jobs.extend(waiting);
+                    back = true;
+                }
             }
             next = if events.len() < TOGETHER { notes.try_recv().ok() } else { None };
         }
         let Some(db) = db.upgrade() else { return };
-        let mut missing = db.signals.lost.swap(false, Ordering::Relaxed);
-        if jobs.len() > LOOKED_UP {
-            missing = true;
-        } else if let Ok(Ok(changed)) = timeout(PATIENCE, states(&db, &jobs)).await {
+        let (lost, many) = (db.signals.lost.swap(false, Ordering::Relaxed), jobs.len() > LOOKED_UP);
+        if !many && let Ok(Ok(changed)) = timeout(PATIENCE, states(&db, &jobs)).await {
             events.extend(changed);
         }
-        if missing && last_gap.is_none_or(|at| at.elapsed() > SELDOM) {
-            last_gap = Some(Instant::now());
+        if lost || many && back {
             events.push(doc! {"gap": true});
+        } else if many && last_said.is_none_or(|at| at.elapsed() > SELDOM) {
+            last_said = Some(Instant::now());
+            events.push(doc! {"changes": true});
         }
         if !events.is_empty() {
             let options = CollectionOptions::builder().write_concern(WriteConcern::nodes(1)).build();
@@ -186,6 +195,7 @@ pub(crate) fn event(signal: &Document) -> Option<Event> {
     let job = || record::as_uuid(about).map(JobId::from_uuid);
     Some(match told.as_str() {
         "waiting" => Event::Waiting { queue: queue(about.as_str()?)? },
+        "changes" => Event::Changes,
         "queue_set" => Event::QueueSet { queue: queue(about.as_str()?)? },
         "changed" => {
             let state: State = signal.get_str("state").ok()?.parse().ok()?;

@@ -38,6 +38,8 @@ pub enum Event {
         /// Its state.
         state: State,
     },
+    /// More jobs changed at once than are told one by one: whoever waits for one looks for itself.
+    Changes,
     /// Somebody asked to cancel a running job.
     CancelRequested {
         /// The job.
@@ -70,7 +72,7 @@ impl Event {
             | Self::CancelRequested { queue, .. }
             | Self::Logged { queue, .. }
             | Self::QueueSet { queue } => Some(queue),
-            Self::Gap => None,
+            Self::Changes | Self::Gap => None,
         }
     }
 }

@@ -29,7 +29,10 @@ impl Store {
             if record.state.is_terminal() || left.is_zero() {
                 return Ok(record);
             }
-            let ended = |event: &Event| matches!(event, Event::Changed { job: of, state, .. } if *of == job && state.is_terminal());
+            let ended = |event: &Event| match event {
+                Event::Changed { job: of, state, .. } => *of == job && state.is_terminal(),
+                event => *event == Event::Changes,
+            };
             wake.wait(jittered(POLL).min(left), ended).await;
         }
     }
