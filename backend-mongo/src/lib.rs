@@ -12,6 +12,7 @@ mod control;
 mod enqueue;
 mod error;
 mod heads;
+mod hour;
 mod inspect;
 mod limits;
 mod log_head;

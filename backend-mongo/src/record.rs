@@ -13,7 +13,8 @@ use mongodb::bson::{Binary, Bson, Document, doc};
 use uuid::Uuid;
 
 use crate::error::Done;
-use crate::session::{Db, Kept, Stamp, date, millis};
+use crate::hour::Stamp;
+use crate::session::{Db, Kept, date, millis};
 
 /// How a job's state is written while it waits; whether it is due, its due time tells.
 pub(crate) const WAITING: &str = "waiting";

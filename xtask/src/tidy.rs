@@ -30,6 +30,7 @@ const OWN_FILES: &[(&str, &str)] = &[
     ("backend-mongo", "session"),
     ("backend-mongo", "candidates"),
     ("backend-mongo", "heads"),
+    ("backend-mongo", "hour"),
     ("backend-mongo", "turns"),
     ("backend-mongo", "limits"),
     ("backend-mongo", "transition"),
