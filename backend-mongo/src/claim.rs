@@ -108,7 +108,11 @@ impl<'a> Taking<'a> {
             return Ok(0);
         }
         note(self.db, self.request, &candidates).await?;
-        let (taken, full) = take(self.db, self.request, candidates).await?;
+        let (taken, mut full) = take(self.db, self.request, candidates).await?;
+        if !full.is_empty() && self.selection.full.is_empty() {
+            // All at once, so that no number of full keys stands before a job that may be taken.
+            full.extend(limits::full(self.db).await?);
+        }
         self.selection.full.extend(full);
         let count = taken.len();
         self.taken.extend(taken);
