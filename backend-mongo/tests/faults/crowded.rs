@@ -1,10 +1,15 @@
 //! Queues in which much stands in the way: full limit keys, damaged records, many queues.
 
-use leasehold_core::Backend;
+use std::time::Duration;
+
+use leasehold_core::backend::{Action, Amend, Select};
+use leasehold_core::{Backend, Due, State};
 use leasehold_mongo::Config;
+use leasehold_mongo::mongodb::bson::spec::BinarySubtype;
+use leasehold_mongo::mongodb::bson::{Binary, Bson, Document, doc};
 use leasehold_test_servers::Mongo as Server;
 
-use crate::bench::{add, claim, fresh, job, jobs, set_up};
+use crate::bench::{SUCCEED, add, claim, find, fresh, job, jobs, set_up, settling, soon};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn full_limit_keys_do_not_block_what_stands_behind_them() {
@@ -17,4 +22,48 @@ async fn full_limit_keys_do_not_block_what_stands_behind_them() {
     let free = add(&store, jobs(1)).await[0];
     let claimed = claim(&store, 1).await.jobs;
     assert_eq!(claimed.iter().map(|lease| lease.job.id).collect::<Vec<_>>(), [free]);
+}
+
+fn binary(bytes: &[u8; 16]) -> Bson {
+    Binary { subtype: BinarySubtype::Uuid, bytes: bytes.to_vec() }.into()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_record_stops_no_settlement_and_no_amendment_of_others() {
+    let server = Server::own(1).expect("a server");
+    let config = Config::new(server.url()).database(fresh());
+    let store = set_up(config.clone()).await;
+    let all = store
+        .client()
+        .database(config.database.as_deref().unwrap_or_default())
+        .collection::<Document>("leasehold_jobs");
+    let mut faults = Vec::new();
+    for damage in [
+        doc! {"$set": {"keep": {"succeeded": "long", "cancelled": "long", "failed": "long"}}},
+        doc! {"$set": {"keep": 5}},
+        doc! {"$set": {"keep": {"succeeded": i64::MAX, "failed": i64::MAX, "cancelled": i64::MAX}}},
+        doc! {"$set": {"generation": "first"}},
+        doc! {"$set": {"attempt": "first"}},
+        doc! {"$set": {"crashes": "none"}},
+    ] {
+        let ids = add(&store, jobs(2)).await;
+        let leases = claim(&store, 2).await.jobs;
+        let bad = doc! {"_id": binary(ids[0].as_uuid().as_bytes())};
+        all.update_one(bad, damage.clone()).await.expect("damage");
+        if let Err(error) = store.settle(soon(), settling(&leases, &SUCCEED)).await {
+            faults.push(format!("settle {damage}: {error}"));
+        }
+        if find(&store, ids[1]).await.state != State::Succeeded {
+            faults.push(format!("settle {damage}: the other is not settled"));
+        }
+        let requeue = Action::Requeue { due: Due::In(Duration::from_secs(99)) };
+        for action in [requeue, Action::Cancel] {
+            let amend = Amend { select: Select::Ids(ids.clone()), action: action.clone(), preview: false };
+            if let Err(error) = store.amend(soon(), amend).await {
+                faults.push(format!("{action:?} {damage}: {error}"));
+            }
+        }
+        all.delete_many(doc! {}).await.expect("removed");
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
