@@ -51,6 +51,11 @@ impl Selection {
         doc! {"$or": places.map(of).collect::<Vec<_>>()}
     }
 
+    /// The condition for due jobs.
+    pub(crate) fn due(&self, db: &Db) -> Document {
+        self.from(db, None)
+    }
+
     /// The condition for jobs that were put before the marks.
     fn below(&self, marks: &Marks) -> Document {
         let latest = marks.values().max().copied().unwrap_or_default();

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use leasehold_core::backend::{Action, Amend, Select};
-use leasehold_core::{Backend, Due, State};
+use leasehold_core::backend::{Action, Amend, Pause, QueueSettings, Select, SetQueue};
+use leasehold_core::{Backend, Due, QueueName, State};
 use leasehold_mongo::Config;
 use leasehold_mongo::mongodb::bson::spec::BinarySubtype;
 use leasehold_mongo::mongodb::bson::{Binary, Bson, Document, doc};
 use leasehold_test_servers::Mongo as Server;
 
-use crate::bench::{SUCCEED, add, claim, find, fresh, job, jobs, set_up, settling, soon};
+use crate::bench::{SUCCEED, add, asking, claim, find, fresh, job, jobs, set_up, settling, soon};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn full_limit_keys_do_not_block_what_stands_behind_them() {
@@ -66,4 +66,34 @@ async fn a_damaged_record_stops_no_settlement_and_no_amendment_of_others() {
         all.delete_many(doc! {}).await.expect("removed");
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeated_claim_takes_nothing_new_from_where_it_may_not() {
+    let server = Server::own(1).expect("a server");
+    let config = Config::new(server.url()).database(fresh());
+    let store = set_up(config.clone()).await;
+    let claims = store
+        .client()
+        .database(config.database.as_deref().unwrap_or_default())
+        .collection::<Document>("leasehold_claims");
+    let ids = add(&store, jobs(3)).await;
+    let noted: Vec<_> = ids.iter().map(|id| binary(id.as_uuid().as_bytes())).collect();
+    // As if these claims had been cut off when they were about to take.
+    let (first, second) = (asking(1), asking(5));
+    for claim in [&first, &second] {
+        let note = doc! {"_id": binary(claim.id.as_uuid().as_bytes()), "jobs": noted.clone()};
+        claims.insert_one(note).await.expect("a note");
+    }
+    let select = Select::Ids(vec![ids[0]]);
+    let action = Action::Move { queue: "elsewhere".parse().expect("a name") };
+    store.amend(soon(), Amend { select, action, preview: false }).await.expect("moved");
+    let got = store.claim(soon(), first.clone()).await.expect("a claim").jobs;
+    assert_eq!(got.iter().map(|lease| lease.job.id).collect::<Vec<_>>(), [ids[1]]);
+    let settings = QueueSettings { pause: Some(Pause::default()) };
+    let queue = QueueName::default();
+    store.set_queue(soon(), SetQueue { queue, settings }).await.expect("paused");
+    assert!(store.claim(soon(), second).await.expect("a claim").jobs.is_empty());
+    let held = store.claim(soon(), first).await.expect("a claim").jobs;
+    assert_eq!(held.iter().map(|lease| lease.job.id).collect::<Vec<_>>(), [ids[1]]);
 }
