@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use leasehold_core::backend::{Action, Amend, Pause, QueueSettings, Select, SetQueue};
-use leasehold_core::{Backend, Due, QueueName, State};
+use leasehold_core::backend::{Action, Amend, Claim, Pause, QueueSettings, Select, SetQueue};
+use leasehold_core::{Backend, Due, QueueName, State, WorkerId};
 use leasehold_mongo::Config;
 use leasehold_mongo::mongodb::bson::spec::BinarySubtype;
 use leasehold_mongo::mongodb::bson::{Binary, Bson, Document, doc};
 use leasehold_test_servers::Mongo as Server;
 
-use crate::bench::{SUCCEED, add, asking, claim, find, fresh, job, jobs, set_up, settling, soon};
+use crate::bench::{LEASE, SUCCEED, add, asking, claim, find, fresh, job, jobs, set_up, settling, soon};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn full_limit_keys_do_not_block_what_stands_behind_them() {
@@ -96,4 +96,27 @@ async fn a_repeated_claim_takes_nothing_new_from_where_it_may_not() {
     assert!(store.claim(soon(), second).await.expect("a claim").jobs.is_empty());
     let held = store.claim(soon(), first).await.expect("a claim").jobs;
     assert_eq!(held.iter().map(|lease| lease.job.id).collect::<Vec<_>>(), [ids[1]]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_of_many_queues_reads_no_more_than_it_needs() {
+    let server = Server::own(1).expect("a server");
+    let config = Config::new(server.url()).database(fresh());
+    let store = set_up(config.clone()).await;
+    let database = store.client().database(config.database.as_deref().unwrap_or_default());
+    let names = (0..250).map(|n| format!("q{n}").parse().expect("a name"));
+    let queues: Vec<QueueName> = names.collect();
+    let all = queues.iter().flat_map(|queue| jobs(20).into_iter().map(|job| job.queue(queue.clone())));
+    let ids = add(&store, all.collect()).await;
+    database.run_command(doc! {"profile": 2}).await.expect("a profiler");
+    let claimed = store.claim(soon(), Claim::new(WorkerId::generate(), queues, 10, LEASE)).await;
+    database.run_command(doc! {"profile": 0}).await.expect("no profiler");
+    // Of one enqueue they are all due at the same time, so their ids tell their order.
+    let given: Vec<_> = claimed.expect("a claim").jobs.iter().map(|lease| lease.job.id).collect();
+    let mut first = ids;
+    first.sort_unstable();
+    assert_eq!(given, first[..10]);
+    let much = doc! {"docsExamined": {"$gt": 1_000}};
+    let profile = database.collection::<Document>("system.profile");
+    assert_eq!(profile.find_one(much).await.expect("a profile"), None);
 }
