@@ -13,6 +13,9 @@ use crate::heads::Marks;
 use crate::record::{self, Fields, OFF_TURN, WAITING};
 use crate::session::{Db, Kept, date};
 
+/// How many queues one scan merges in order. Of more than 200 the server reads and sorts all that wait.
+const QUEUES: usize = 100;
+
 /// Which jobs a claim is about.
 pub(crate) struct Selection {
     /// What tells selections apart that see different heads of queues.
@@ -31,7 +34,7 @@ impl Selection {
     }
 
     /// The condition for due jobs from the marks on.
-    fn from(&self, db: &Db, marks: Option<&Marks>) -> Document {
+    fn from(&self, db: &Db, queues: &[String], marks: Option<&Marks>) -> Document {
         let of = |place: Document| {
             let mut filter = self.wanted.clone();
             let least = filter.remove("priority");
@@ -46,17 +49,22 @@ impl Selection {
             }
             filter
         };
-        let Some(marks) = marks else { return of(doc! {"queue": any_of(&self.queues)}) };
-        let places = self.queues.iter().flat_map(|queue| places(queue, marks));
+        let Some(marks) = marks else { return of(doc! {"queue": any_of(queues)}) };
+        let places = queues.iter().flat_map(|queue| places(queue, marks));
         doc! {"$or": places.map(of).collect::<Vec<_>>()}
     }
 
+    /// The condition for due jobs.
+    pub(crate) fn due(&self, db: &Db) -> Document {
+        self.from(db, &self.queues, None)
+    }
+
     /// The condition for jobs that were put before the marks.
-    fn below(&self, marks: &Marks) -> Document {
+    fn below(&self, queues: &[String], marks: &Marks) -> Document {
         let latest = marks.values().max().copied().unwrap_or_default();
         let mut filter = self.wanted.clone();
         filter.extend(doc! {
-            "queue": any_of(&self.queues), "state": WAITING, OFF_TURN: true, "due": {"$lt": date(latest)},
+            "queue": any_of(queues), "state": WAITING, OFF_TURN: true, "due": {"$lt": date(latest)},
         });
         if !self.full.is_empty() {
             filter.insert("$nor", self.full.clone());
@@ -200,7 +208,7 @@ pub(crate) async fn look(
         } else if let Ok(queue) = document.get_str("paused") {
             look.paused.insert(queue.to_owned());
         } else if document.contains_key("next") {
-            look.next_due = until(&document);
+            look.next_due = look.next_due.into_iter().chain(until(&document)).min();
         } else if let Some(id) = document.get("_id").cloned() {
             match Candidate::read(&document, request, now) {
                 Ok(candidate) if !seen.insert(candidate.job.id) => {}
@@ -241,36 +249,37 @@ fn query(
     skip: usize,
 ) -> Vec<Document> {
     let (jobs, limit) = (db.name(Kept::Jobs), i64::try_from(room).unwrap_or(i64::MAX));
-    let queues = any_of(&selection.queues);
     let from_jobs = |pipeline: Vec<Document>| doc! {"$unionWith": {"coll": &jobs, "pipeline": pipeline}};
     let mut query = vec![
         doc! {"$match": {"_id": record::uuid(request.id.as_uuid())}},
         doc! {"$project": {"repeats": "$jobs"}},
         doc! {"$unionWith": {"coll": db.name(Kept::Queues), "pipeline": [
-            {"$match": {"_id": queues.clone(), "paused": true}}, {"$project": {"paused": "$_id"}},
+            {"$match": {"_id": any_of(&selection.queues), "paused": true}}, {"$project": {"paused": "$_id"}},
         ]}},
-        from_jobs(vec![
-            doc! {"$match": {"queue": queues, OFF_TURN: true, "$expr": {"$gt": ["$due", db.now()]}}},
+    ];
+    for queues in selection.queues.chunks(QUEUES) {
+        query.push(from_jobs(vec![
+            doc! {"$match": {"queue": any_of(queues), OFF_TURN: true, "$expr": {"$gt": ["$due", db.now()]}}},
             doc! {"$sort": {"due": 1}},
             doc! {"$limit": 1},
             doc! {"$project": {"next": "$due", "now": db.now()}},
-        ]),
-    ];
-    if room == 0 {
-        return query;
+        ]));
+        if room == 0 {
+            continue;
+        }
+        if let Some(marks) = marks {
+            let below = doc! {"$match": selection.below(queues, marks)};
+            query.push(from_jobs(vec![below, doc! {"$sort": {"due": 1}}, doc! {"$limit": limit}]));
+        }
+        let mut from = vec![
+            doc! {"$match": selection.from(db, queues, marks)},
+            doc! {"$sort": {"priority": -1, "due": 1, "_id": 1}},
+        ];
+        if skip > 0 {
+            from.push(doc! {"$skip": i64::try_from(skip).unwrap_or(0)});
+        }
+        from.push(doc! {"$limit": limit});
+        query.push(from_jobs(from));
     }
-    if let Some(marks) = marks {
-        let below = doc! {"$match": selection.below(marks)};
-        query.push(from_jobs(vec![below, doc! {"$sort": {"due": 1}}, doc! {"$limit": limit}]));
-    }
-    let mut from = vec![
-        doc! {"$match": selection.from(db, marks)},
-        doc! {"$sort": {"priority": -1, "due": 1, "_id": 1}},
-    ];
-    if skip > 0 {
-        from.push(doc! {"$skip": i64::try_from(skip).unwrap_or(0)});
-    }
-    from.push(doc! {"$limit": limit});
-    query.push(from_jobs(from));
     query
 }

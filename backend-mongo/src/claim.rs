@@ -6,7 +6,7 @@
 use std::cmp::Reverse;
 
 use leasehold_core::backend::{Claim, Claimed, SetAside};
-use leasehold_core::{JobId, LeasedJob};
+use leasehold_core::{JobId, LeasedJob, QueueName};
 use mongodb::bson::{Bson, Document, doc};
 
 use crate::candidates::{self, Candidate, Look, Selection};
@@ -24,13 +24,16 @@ pub(crate) async fn claim(db: &Db, request: &Claim) -> Done<Claimed> {
     let queues: Vec<_> = request.queues.iter().collect();
     let mut taking = Taking::new(db, request, Selection::new(request, &queues), turn);
     let mut look = taking.look(request.limit).await?;
-    if let Some(jobs) = look.repeats.take() {
-        return repeated(db, request, jobs).await;
-    }
-    if !look.paused.is_empty() {
+    let is_paused = !look.paused.is_empty();
+    if is_paused {
         let going: Vec<_> =
             queues.into_iter().filter(|queue| !look.paused.contains(queue.as_str())).collect();
         taking.selection = Selection::new(request, &going);
+    }
+    if let Some(jobs) = look.repeats.take() {
+        return repeated(db, request, &taking.selection, jobs).await;
+    }
+    if is_paused {
         look = taking.look(request.limit).await?;
     }
     let next_due = look.next_due;
@@ -108,7 +111,11 @@ impl<'a> Taking<'a> {
             return Ok(0);
         }
         note(self.db, self.request, &candidates).await?;
-        let (taken, full) = take(self.db, self.request, candidates).await?;
+        let (taken, mut full) = take(self.db, self.request, candidates).await?;
+        if !full.is_empty() && self.selection.full.is_empty() {
+            // All at once, so that no number of full keys stands before a job that may be taken.
+            full.extend(limits::full(self.db).await?);
+        }
         self.selection.full.extend(full);
         let count = taken.len();
         self.taken.extend(taken);
@@ -178,8 +185,10 @@ pub(crate) async fn lease(
 
 /// The statement that takes jobs which are alike. What it compares makes sure that they are as they were seen.
 fn taking(db: &Db, request: &Claim, like: &Candidate, ids: Vec<Bson>) -> Change {
+    // It may have been moved meanwhile.
+    let queues: Vec<_> = request.queues.iter().map(QueueName::as_str).collect();
     let filter = doc! {
-        "_id": {"$in": ids}, "state": WAITING,
+        "_id": {"$in": ids}, "state": WAITING, "queue": {"$in": queues},
         "attempt": like.job.attempt - 1, "generation": like.job.generation,
         "$expr": {"$lte": ["$due", db.now()]},
     };
@@ -200,15 +209,14 @@ fn taking(db: &Db, request: &Claim, like: &Candidate, ids: Vec<Bson>) -> Change 
     Change::many(filter, vec![doc! {"$set": fields}])
 }
 
-/// What a repeated claim gets: what it holds, and what it was about to take and nobody else did.
-async fn repeated(db: &Db, request: &Claim, jobs: Vec<Bson>) -> Done<Claimed> {
+/// What a repeated claim gets: what it holds, and what it was about to take and nobody else did, as far as it is still
+/// selected: it may have been moved, or its queue paused.
+async fn repeated(db: &Db, request: &Claim, selection: &Selection, jobs: Vec<Bson>) -> Done<Claimed> {
     let claim = record::uuid(request.id.as_uuid());
     let held = doc! {"_id": {"$in": jobs.clone()}, "state": RUNNING, "claim": claim.clone()};
     // What it has had and given back or settled is not its own any more.
-    let noted = doc! {
-        "_id": {"$in": jobs}, "state": WAITING, "settlements.claim": {"$ne": claim},
-        "$expr": {"$lte": ["$due", db.now()]},
-    };
+    let mut noted = doc! {"_id": {"$in": jobs}, "settlements.claim": {"$ne": claim}};
+    noted.extend(selection.due(db));
     let (mut claimed, mut bad) = (Claimed::default(), Vec::new());
     let found = db.plain().read(Kept::Jobs, vec![doc! {"$match": {"$or": [held.clone(), noted]}}]).await?;
     let now = db.stamp().await?.no_later;

@@ -15,7 +15,7 @@ use crate::enqueue::{free_keys, holders};
 use crate::error::{DUPLICATE, Done};
 use crate::record::{self, Fields, OFF_TURN, RUNNING, WAITING};
 use crate::session::{Change, Db, Kept, Session, date, millis};
-use crate::transition::{Next, stages};
+use crate::transition::{Next, count, stages};
 use crate::{inspect, logs};
 
 /// How often a job is looked at again that others changed between reading and writing.
@@ -285,7 +285,7 @@ fn update(db: &Db, job: &Document, action: &Action, call: &Uuid) -> Vec<Document
         Action::Requeue { due } => {
             let next = Next::Waits { reason: Reason::Requeued, due: by(db, *due) };
             let mut fields = doc! {
-                "amended": mark, "attempt": 0, "crashes": 0, "generation": {"$add": ["$generation", 1]},
+                "amended": mark, "attempt": 0, "crashes": 0, "generation": {"$add": [count("$generation"), 1]},
                 "progress": "$$REMOVE", "result": "$$REMOVE",
             };
             if let Some(key) = key_until_finished(job) {

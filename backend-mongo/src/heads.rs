@@ -19,6 +19,9 @@ const SETTLED: Duration = Duration::from_secs(1);
 /// How often to look from the start: at most so often, and so seldom that it takes a small part of the time.
 const EVERY: Duration = Duration::from_secs(1);
 const PART: u32 = 20;
+/// Of how many queues and priorities the heads are of use: each makes the server scan a part by itself, and the time that
+/// this takes grows by the square of their number.
+const PLACES: usize = 32;
 /// How many selections are remembered.
 const SELECTIONS: usize = 64;
 
@@ -47,7 +50,8 @@ impl Heads {
         let head = heads.get(selection)?;
         let (at, took) = head.looked?;
         let fresh = at.elapsed() < EVERY.max(took * PART);
-        (fresh && head.taken >= WORTH && !head.marks.is_empty()).then(|| head.marks.clone())
+        let few = (1..=PLACES).contains(&head.marks.len());
+        (fresh && head.taken >= WORTH && few).then(|| head.marks.clone())
     }
 
     /// Whether the last look found more than it was asked for.
@@ -65,6 +69,9 @@ impl Heads {
         }
         let new = Head { marks: Marks::new(), taken: 0, looked: None, deep: false };
         let head = heads.entry(selection.to_owned()).or_insert(new);
+        if head.marks.len() > PLACES {
+            head.marks.clear();
+        }
         let latest = Timestamp::from_millis(now.as_millis() - SETTLED.as_millis() as i64);
         head.marks.extend(first.into_iter().map(|(place, due)| (place, due.min(latest))));
         if let Some(took) = whole {
@@ -111,6 +118,17 @@ mod tests {
         assert!(heads.marks("a").is_some(), "a look takes 5 % of the time at most");
         tokio::time::advance(Duration::from_millis(200)).await;
         assert!(heads.marks("a").is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_many_places_none_is_remembered_until_they_are_few_again() {
+        let heads = Heads::default();
+        let many = (0..=PLACES as i32).map(|priority| (("q".to_owned(), priority), at(5))).collect();
+        heads.learn("a", many, at(9_000), Some(Duration::ZERO));
+        heads.taken("a", WORTH, true);
+        assert!(heads.marks("a").is_none());
+        heads.learn("a", first(6), at(9_000), Some(Duration::ZERO));
+        assert_eq!(heads.marks("a"), Some(first(6)));
     }
 
     #[tokio::test(start_paused = true)]

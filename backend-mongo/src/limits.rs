@@ -3,7 +3,7 @@
 //! Whoever claims jobs of a key writes to the key's document first, so that two never count at the same time; then it
 //! counts the running jobs of the key and takes what fits, all in one transaction.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use leasehold_core::LeasedJob;
 use leasehold_core::backend::Claim;
@@ -32,6 +32,25 @@ pub(crate) async fn take(db: &Db, request: &Claim, candidates: Vec<Candidate>) -
         make(db, &keys).await?;
         session.again().await?;
     }
+}
+
+/// How many keys are looked at to find those that are full.
+const KEYS: i64 = 20_000;
+
+/// Which keys have running jobs by now, each for jobs that allow no more than so many.
+pub(crate) async fn full(db: &Db) -> Done<Vec<Document>> {
+    let pipeline = vec![
+        doc! {"$match": {"state": RUNNING, "limit_key": {"$type": "string"}}},
+        doc! {"$group": {"_id": "$limit_key", "n": {"$sum": 1}}},
+        doc! {"$limit": KEYS},
+    ];
+    let mut full: BTreeMap<i64, Vec<String>> = BTreeMap::new();
+    for counted in db.plain().read_now(Kept::Jobs, pipeline).await? {
+        let n = record::whole(counted.get("n")).unwrap_or(0);
+        full.entry(n).or_default().extend(counted.get_str("_id").ok().map(str::to_owned));
+    }
+    let full = full.into_iter();
+    Ok(full.map(|(n, keys)| doc! {"limit_key": {"$in": keys}, "limit_max": {"$lte": n}}).collect())
 }
 
 /// Makes the documents of keys that have none yet.

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::error::Done;
 use crate::record::{self, RUNNING, WAITING};
 use crate::session::{Change, Db, Kept};
-use crate::transition::{Next, stages};
+use crate::transition::{Next, count, stages};
 
 /// Who settles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,10 +126,10 @@ fn change(db: &Db, settlement: &Settlement, jobs: &[JobId], by: By, call: &Uuid)
     let remembered = doc! {"claim": claim, "as": name(&settlement.verdict, by), "call": record::uuid(call)};
     let mut fields = doc! {"settlements": appended("settlements", remembered)};
     if by == By::Recoverer {
-        fields.insert("crashes", doc! {"$add": ["$crashes", 1]});
+        fields.insert("crashes", doc! {"$add": [count("$crashes"), 1]});
     }
     if matches!(settlement.verdict, Verdict::Release { .. }) {
-        let given_back = doc! {"$subtract": ["$attempt", 1]};
+        let given_back = doc! {"$subtract": [count("$attempt"), 1]};
         fields.insert("attempt", doc! {"$cond": ["$cancel_requested", "$attempt", given_back]});
     }
     let mut bytes = 0;

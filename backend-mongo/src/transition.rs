@@ -2,10 +2,11 @@
 //! F5, P4).
 
 use leasehold_core::Reason;
+use leasehold_core::limits::SPAN;
 use mongodb::bson::{Bson, Document, doc};
 
 use crate::record::{FOR_A_PERIOD, OFF_TURN, WAITING};
-use crate::session::Db;
+use crate::session::{Db, millis};
 
 /// What a job becomes.
 pub(crate) enum Next {
@@ -82,8 +83,17 @@ fn depending(db: &Db) -> Document {
     }
 }
 
-/// Until when an ended job is kept, given for how many milliseconds; negative is for ever.
+/// What a field counts; nothing if it is no number, as in a record that somebody damaged (clause B3).
+pub(crate) fn count(field: &str) -> Document {
+    doc! {"$cond": [{"$isNumber": field}, field, 0]}
+}
+
+/// Until when an ended job is kept, given for how many milliseconds; negative is for ever, and so is what a damaged
+/// record has there (clause B3).
 fn until(db: &Db, keep: Bson) -> Document {
-    let kept = doc! {"$cond": [{"$lt": ["$$keep", 0]}, REMOVE, {"$add": [db.now(), "$$keep"]}]};
+    let is_span = doc! {"$and": [
+        {"$isNumber": "$$keep"}, {"$gte": ["$$keep", 0]}, {"$lte": ["$$keep", millis(SPAN)]},
+    ]};
+    let kept = doc! {"$cond": [is_span, {"$add": [db.now(), "$$keep"]}, REMOVE]};
     doc! {"$let": {"vars": {"keep": keep}, "in": kept}}
 }

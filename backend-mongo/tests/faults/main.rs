@@ -6,6 +6,7 @@
 
 mod bench;
 mod conflicts;
+mod crowded;
 mod cutting;
 mod failover;
 mod input;
