@@ -244,11 +244,6 @@ fn changes(db: &Db, ids: &[JobId], jobs: &[(usize, &Document)], action: &Action,
     alike.into_values().map(change).collect()
 }
 
-/// Removes jobs. Their logs go after the commit, because capped collections take no writes in transactions.
-async fn remove(session: &mut Session<'_>, jobs: &HashSet<JobId>) -> Done<u64> {
-    session.delete(Kept::Jobs, doc! {"_id": {"$in": record::ids(jobs)}, "state": {"$ne": RUNNING}}).await
-}
-
 /// Counts jobs that leave their queues (clause S2).
 async fn count_out<'a>(session: &mut Session<'_>, jobs: impl Iterator<Item = &'a Document>) -> Done<()> {
     let mut left: BTreeMap<&str, i64> = BTreeMap::new();
@@ -398,7 +393,8 @@ pub(crate) async fn prune(db: &Db, request: Prune) -> Done<Pruned> {
     Ok(Pruned { jobs: jobs.len() as u64, workers, more })
 }
 
-/// Removes the first jobs that a pipeline finds, and tells which, and whether there are more.
+/// Removes the first jobs that a pipeline finds, and tells which, and whether there are more. Their logs go after the
+/// commit, because capped collections take no writes in transactions.
 async fn remove_found(
     session: &mut Session<'_>,
     pipeline: Vec<Document>,
@@ -408,9 +404,11 @@ async fn remove_found(
     let more = found.len() > limit;
     found.truncate(limit);
     let ids: HashSet<JobId> = found.iter().filter_map(record::id).collect();
-    if !ids.is_empty() {
+    if !found.is_empty() {
         count_out(session, found.iter()).await?;
-        remove(session, &ids).await?;
+        // Also those whose ids are not of ours, which were set aside.
+        let found: Vec<_> = found.iter().filter_map(|job| job.get("_id").cloned()).collect();
+        session.delete(Kept::Jobs, doc! {"_id": {"$in": found}, "state": {"$ne": RUNNING}}).await?;
     }
     Ok((ids, more))
 }

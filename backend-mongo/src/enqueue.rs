@@ -109,11 +109,17 @@ async fn insert(db: &Db, jobs: &[NewJob], which: &[usize]) -> Done<Vec<usize>> {
     let now = db.stamp().await?;
     let documents = which.iter().map(|&i| document(&jobs[i], now)).collect::<Done<Vec<_>>>()?;
     let mut session = db.causal().await?;
+    let before = session.operation_time();
     let inserted = db.of(Kept::Jobs).insert_many(documents).ordered(false).session(&mut session).await;
     let Err(error) = inserted else {
         db.wrote_at(session.operation_time());
         return Ok(Vec::new());
     };
+    let after = session.operation_time();
+    if after != before {
+        // The server took a part of what the driver sent in several.
+        db.wrote_at(after);
+    }
     let DriverKind::InsertMany(failure) = error.kind.as_ref() else { return Err(error.into()) };
     db.wrote_at(session.operation_time());
     if failure.write_concern_error.is_some() {

@@ -117,9 +117,9 @@ pub(crate) fn by_code(code: i32, what: &str) -> (ErrorKind, String) {
         388 => (TooLarge, "enqueue fewer jobs in one transaction"),
         112 | 251 | 246 => (Unavailable, "others wrote the same at once; repeat the call"),
         // Step-downs, shutdowns, time-outs and write concerns that were not met in time: a write may have landed.
-        6 | 7 | 50 | 64 | 89 | 91 | 189 | 262 | 9_001 | 10_107 | 11_600 | 11_602 | 13_435 | 13_436 => {
-            (Unknown, "repeat the call")
-        }
+        // So may a cursor, a plan or a lock that a step-down, a rollback or an index being dropped took away.
+        6 | 7 | 24 | 43 | 46 | 50 | 64 | 89 | 91 | 133 | 134 | 175 | 189 | 262 | 290 | 365 | 9_001
+        | 10_058 | 10_107 | 11_600 | 11_601 | 11_602 | 13_435 | 13_436 => (Unknown, "repeat the call"),
         _ => (Internal, "please report this"),
     };
     (kind, format!("{what} (MongoDB code {code}): {advice}"))

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use leasehold_core::backend::{Action, Amend, Claim, Pause, QueueSettings, Select, SetQueue};
+use leasehold_core::backend::{Action, Amend, Claim, Counts, Pause, Prune, QueueSettings, Select, SetQueue};
 use leasehold_core::{Backend, Due, QueueName, State, WorkerId};
 use leasehold_mongo::Config;
 use leasehold_mongo::mongodb::bson::spec::BinarySubtype;
-use leasehold_mongo::mongodb::bson::{Binary, Bson, Document, doc};
+use leasehold_mongo::mongodb::bson::{Binary, Bson, DateTime, Document, doc};
 use leasehold_test_servers::Mongo as Server;
 
 use crate::bench::{LEASE, SUCCEED, add, asking, claim, find, fresh, job, jobs, set_up, settling, soon};
@@ -119,4 +119,28 @@ async fn a_claim_of_many_queues_reads_no_more_than_it_needs() {
     let much = doc! {"docsExamined": {"$gt": 1_000}};
     let profile = database.collection::<Document>("system.profile");
     assert_eq!(profile.find_one(much).await.expect("a profile"), None);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_are_removed_when_they_are_over_and_counted_once() {
+    let server = Server::own(1).expect("a server");
+    let config = Config::new(server.url()).database(fresh());
+    let store = set_up(config.clone()).await;
+    let all = store
+        .client()
+        .database(config.database.as_deref().unwrap_or_default())
+        .collection::<Document>("leasehold_jobs");
+    let long_ago = DateTime::from_millis(1);
+    for n in 0..5 {
+        let over = doc! {"_id": n, "queue": "default", "state": "failed", "finished_at": long_ago, "expires_at": long_ago};
+        all.insert_one(over).await.expect("a stranger");
+    }
+    let prune = || Prune { limit: 3, workers_after: Duration::from_secs(3_600) };
+    let mut rounds = 0;
+    while store.prune(soon(), prune()).await.expect("pruned").more {
+        rounds += 1;
+        assert!(rounds < 10, "pruning never ends");
+    }
+    let counts = store.counts(soon(), Counts::default()).await.expect("counts");
+    assert_eq!((counts[0].total(), counts[0].deleted), (0, 5), "{counts:?}");
 }
