@@ -195,10 +195,14 @@ pub(crate) async fn look(
     room: usize,
     skip: usize,
 ) -> Done<Look> {
-    let (now, marks) = (db.stamp().await?.no_later, db.heads.marks(&selection.name));
-    let begun = Instant::now();
-    let found =
-        db.plain().read_now(Kept::Claims, query(db, request, selection, marks.as_ref(), room, skip)).await?;
+    let (now, mut marks) = (db.stamp().await?.no_later, db.heads.marks(&selection.name));
+    let mut begun = Instant::now();
+    let mut found = read(db, request, selection, marks.as_ref(), room, skip).await?;
+    if room > 0 && marks.as_ref().is_some_and(|marks| below(&found, marks) >= room) {
+        // There may be more of them, and of higher priority.
+        (marks, begun) = (None, Instant::now());
+        found = read(db, request, selection, None, room, skip).await?;
+    }
     let took = begun.elapsed();
     let (mut look, mut first) = (Look::default(), Marks::new());
     let mut seen = std::collections::HashSet::new();
@@ -233,6 +237,26 @@ pub(crate) async fn look(
         db.heads.learn(&selection.name, first, now, marks.is_none().then_some(took));
     }
     Ok(look)
+}
+
+async fn read(
+    db: &Db,
+    request: &Claim,
+    selection: &Selection,
+    marks: Option<&Marks>,
+    room: usize,
+    skip: usize,
+) -> Done<Vec<Document>> {
+    db.plain().read_now(Kept::Claims, query(db, request, selection, marks, room, skip)).await
+}
+
+/// How many of these were put before the marks.
+fn below(found: &[Document], marks: &Marks) -> usize {
+    let latest = marks.values().max().map_or(i64::MIN, |mark| mark.as_millis());
+    let is_below = |job: &&Document| {
+        job.contains_key(OFF_TURN) && job.get_datetime("due").is_ok_and(|due| due.timestamp_millis() < latest)
+    };
+    found.iter().filter(is_below).count()
 }
 
 fn until(next: &Document) -> Option<Duration> {

@@ -189,7 +189,7 @@ fn job_indexes() -> Vec<IndexModel> {
             waiting,
             false,
         ),
-        partial("off_turn", doc! {"queue": 1, "due": 1}, Some(doc! {OFF_TURN: true}), false),
+        partial("off_turn", doc! {"queue": 1, "due": 1, "kind": 1}, Some(doc! {OFF_TURN: true}), false),
         partial("running", doc! {"lease_until": 1, "_id": 1, "queue": 1, "state": 1}, running, false),
         partial("limited", doc! {"limit_key": 1}, limited, false),
         partial("unique", doc! {"unique_key": 1}, key("unique_key"), true),

@@ -2,14 +2,18 @@
 
 use std::time::Duration;
 
-use leasehold_core::backend::{Action, Amend, Claim, Counts, Pause, Prune, QueueSettings, Select, SetQueue};
-use leasehold_core::{Backend, Due, QueueName, State, WorkerId};
+use leasehold_core::backend::{
+    Action, Amend, Claim, Counts, Pause, Prune, QueueSettings, Select, SetQueue, Verdict,
+};
+use leasehold_core::{Backend, Due, ManualClock, QueueName, Reason, State, WorkerId};
 use leasehold_mongo::Config;
 use leasehold_mongo::mongodb::bson::spec::BinarySubtype;
 use leasehold_mongo::mongodb::bson::{Binary, Bson, DateTime, Document, doc};
 use leasehold_test_servers::Mongo as Server;
 
-use crate::bench::{LEASE, SUCCEED, add, asking, claim, find, fresh, job, jobs, set_up, settling, soon};
+use crate::bench::{
+    LEASE, SUCCEED, add, asking, claim, find, fresh, job, jobs, set_up, settle, settling, soon,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn full_limit_keys_do_not_block_what_stands_behind_them() {
@@ -143,4 +147,30 @@ async fn strangers_are_removed_when_they_are_over_and_counted_once() {
     }
     let counts = store.counts(soon(), Counts::default()).await.expect("counts");
     assert_eq!((counts[0].total(), counts[0].deleted), (0, 5), "{counts:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_was_put_back_comes_before_any_number_of_lower_ones_that_are_long_due() {
+    let server = Server::own(1).expect("a server");
+    let clock = ManualClock::default();
+    let store = set_up(Config::new(server.url()).database(fresh()).clock(clock.clone())).await;
+    let low = || job().priority(-5).delay(Duration::from_millis(1));
+    add(&store, (0..50).map(|_| low()).collect()).await;
+    clock.advance(Duration::from_secs(1));
+    let first = add(&store, jobs(1)).await[0];
+    clock.advance(Duration::from_secs(1));
+    add(&store, jobs(4_000)).await;
+    let lease = claim(&store, 1).await.jobs.remove(0);
+    assert_eq!(lease.job.id, first);
+    for _ in 0..4 {
+        claim(&store, 500).await;
+    }
+    clock.advance(Duration::from_secs(2));
+    for _ in 0..5 {
+        claim(&store, 100).await;
+    }
+    let back = Verdict::Release { reason: Reason::Interrupted, delay: Duration::ZERO };
+    settle(&store, &lease, &back).await;
+    let next = claim(&store, 10).await.jobs;
+    assert_eq!(next[0].job.id, first);
 }
