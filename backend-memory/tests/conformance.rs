@@ -17,7 +17,7 @@ struct InMemory(Mutex<HashMap<String, Memory>>);
 impl Harness for InMemory {
     async fn open(&self, place: &Place) -> Result<Arc<dyn Backend>, CannotRun> {
         let mut stores = self.0.lock().map_err(|_| CannotRun::missing("the map of stores"))?;
-        let make = || Memory::on_clock(place.clock.clone());
+        let make = || place.clock.clone().map_or_else(Memory::new, Memory::on_clock);
         Ok(Arc::new(stores.entry(place.name.clone()).or_insert_with(make).clone()))
     }
 }

@@ -28,7 +28,11 @@ impl Harness for On {
     async fn open(&self, place: &Place) -> Result<Arc<dyn Backend>, CannotRun> {
         let server = self.server.get_or_init(|| (self.start)().map_err(|missing| missing.to_string()));
         let server = server.as_ref().map_err(CannotRun::missing)?;
-        let config = Config::new(server.url()).prefix(format!("{}_", place.name)).clock(place.clock.clone());
+        let config = Config::new(server.url()).prefix(format!("{}_", place.name));
+        let config = match &place.clock {
+            Some(clock) => config.clock(clock.clone()),
+            None => config,
+        };
         let store = Mongo::with(config).await?;
         store.setup(Deadline::after(Duration::from_secs(30))).await?;
         Ok(Arc::new(store))

@@ -16,7 +16,12 @@ struct InFiles(TempDir);
 impl Harness for InFiles {
     async fn open(&self, place: &Place) -> Result<Arc<dyn Backend>, CannotRun> {
         let file = self.0.path().join(&place.name);
-        let store = Sqlite::with(Config::new(file).clock(place.clock.clone())).await?;
+        let config = Config::new(file);
+        let config = match &place.clock {
+            Some(clock) => config.clock(clock.clone()),
+            None => config,
+        };
+        let store = Sqlite::with(config).await?;
         store.setup(Deadline::default()).await?;
         Ok(Arc::new(store))
     }

@@ -167,7 +167,7 @@ mod tests {
     #[async_trait]
     impl Harness for InMemory {
         async fn open(&self, place: &Place) -> Result<Arc<dyn Backend>, CannotRun> {
-            Ok(Arc::new(leasehold_memory::Memory::on_clock(place.clock.clone())))
+            Ok(Arc::new(leasehold_memory::Memory::on_clock(place.clock.clone().unwrap_or_default())))
         }
     }
 

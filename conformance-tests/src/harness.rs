@@ -14,7 +14,7 @@ pub trait Harness: Send + Sync + 'static {
     /// - A place is isolated: nothing done in one is seen in another.
     /// - The same place again gives another handle to the same store, as independent of the first as the
     ///   backend can make it: another connection, another pool.
-    /// - The store's hour is that of `place.clock`.
+    /// - The store's hour is that of `place.clock`, where there is one; else it is the store's own.
     /// - `setup` was called on what is returned.
     /// - Each case runs on a runtime of its own, so a harness hands no connection of one case to another.
     ///
@@ -31,8 +31,9 @@ pub struct Place {
     /// Unique for each run of each case: lower-case letters, digits and underscores, at most 48 of them, so
     /// that it can be a file's name, a schema, or a prefix of keys.
     pub name: String,
-    /// The store's hour; only the case moves it.
-    pub clock: ManualClock,
+    /// The store's hour, which only the case moves; none where the store is to go by its own clock, as it does in
+    /// production.
+    pub clock: Option<ManualClock>,
 }
 
 impl Place {
@@ -41,7 +42,7 @@ impl Place {
         let mut name: String =
             case.chars().filter(|c| c.is_ascii_lowercase() || *c == '_').take(24).collect();
         name.push_str(&format!("_{:x}_{:x}", std::process::id(), fastrand::u32(..)));
-        Self { name, clock: ManualClock::default() }
+        Self { name, clock: Some(ManualClock::default()) }
     }
 }
 

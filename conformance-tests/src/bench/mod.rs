@@ -12,7 +12,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use leasehold_core::backend::{Claim, Enqueue, Enqueued};
-use leasehold_core::{Backend, Clock, Deadline, JobId, LeasedJob, NewJob, QueueName, Timestamp, WorkerId};
+use leasehold_core::{
+    Backend, Clock, Deadline, JobId, LeasedJob, ManualClock, NewJob, QueueName, Timestamp, WorkerId,
+};
 
 pub(crate) use self::dropping::drop_after;
 pub(crate) use self::holding::{lines, settlement, token_of};
@@ -26,6 +28,7 @@ use crate::harness::{CannotRun, Harness, Place};
 pub(crate) struct Bench {
     harness: Arc<dyn Harness>,
     place: Place,
+    clock: ManualClock,
     backend: Arc<dyn Backend>,
     /// The worker in whose name it claims.
     pub(crate) worker: WorkerId,
@@ -33,7 +36,8 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) fn new(harness: Arc<dyn Harness>, place: Place, backend: Arc<dyn Backend>) -> Self {
-        Self { harness, place, backend, worker: WorkerId::generate() }
+        let clock = place.clock.clone().unwrap_or_default();
+        Self { harness, place, clock, backend, worker: WorkerId::generate() }
     }
 
     /// Another client of the same store, which claims as another worker.
@@ -86,17 +90,17 @@ impl Bench {
 
     /// What the manual clock shows.
     pub(crate) fn hour(&self) -> Timestamp {
-        self.place.clock.now()
+        self.clock.now()
     }
 
     /// Moves the store's clock forward.
     pub(crate) fn advance(&self, span: Duration) {
-        self.place.clock.advance(span);
+        self.clock.advance(span);
     }
 
     /// The clock that the store reads.
-    pub(crate) fn clock(&self) -> &leasehold_core::ManualClock {
-        &self.place.clock
+    pub(crate) fn clock(&self) -> &ManualClock {
+        &self.clock
     }
 
     /// Enqueues in one call.

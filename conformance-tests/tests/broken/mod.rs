@@ -46,7 +46,8 @@ impl Ours {
 impl Harness for Ours {
     async fn open(&self, place: &Place) -> Result<Arc<dyn Backend>, CannotRun> {
         let mut stores = self.stores.lock().unwrap_or_else(PoisonError::into_inner);
-        let make = || (Memory::on_clock(place.clock.clone()), Arc::default());
+        let memory = || place.clock.clone().map_or_else(Memory::new, Memory::on_clock);
+        let make = || (memory(), Arc::default());
         let (inner, shadow) = stores.entry(place.name.clone()).or_insert_with(make).clone();
         Ok(match self.defect {
             Some(defect) => Arc::new(Broken { inner, defect, shadow }),
