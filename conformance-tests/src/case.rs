@@ -10,12 +10,10 @@ use crate::bench::Bench;
 use crate::breach::Kept;
 use crate::clause::{Clause, Need};
 use crate::harness::{CannotRun, Harness, Place};
+use crate::options::{SEED, options};
 
 /// How long a case may take before it counts as hung.
 pub const CASE_BOUND: Duration = Duration::from_secs(60);
-
-/// The environment variable that sets the dice of cases which leave something to chance, to repeat a failure.
-pub const SEED: &str = "CONFORMANCE_SEED";
 
 /// One behaviour that the contract asks for.
 #[derive(Debug, Clone, Copy)]
@@ -29,6 +27,8 @@ pub struct Case {
     /// What a store must be able to do for it.
     pub needs: &'static [Need],
     pub(crate) module: &'static str,
+    /// How long it may take.
+    pub(crate) bound: fn() -> Duration,
     pub(crate) run: fn(Bench) -> BoxFuture<'static, Kept>,
 }
 
@@ -59,7 +59,7 @@ impl Case {
 
     /// Judges the backend of `harness`, on a thread and a runtime of its own, within [`CASE_BOUND`].
     pub fn judge(&self, harness: Arc<dyn Harness>) -> Report {
-        self.judge_within(CASE_BOUND, harness)
+        self.judge_within((self.bound)(), harness)
     }
 
     fn judge_within(&self, bound: Duration, harness: Arc<dyn Harness>) -> Report {
@@ -89,7 +89,7 @@ impl Case {
         let seed = seed();
         let place = Place::of(self.name);
         fastrand::seed(seed);
-        let report = match runtime.block_on(self.judge_at(harness, place)) {
+        let report = match runtime.block_on(self.judge_at(harness, place, seed)) {
             Report::Broken(how) => Report::Broken(format!("{how}\n  ({SEED}={seed} casts the same dice)")),
             report => report,
         };
@@ -98,7 +98,7 @@ impl Case {
         report
     }
 
-    async fn judge_at(&self, harness: Arc<dyn Harness>, place: Place) -> Report {
+    async fn judge_at(&self, harness: Arc<dyn Harness>, place: Place, seed: u64) -> Report {
         let backend = match harness.open(&place).await {
             Ok(backend) => backend,
             Err(CannotRun::Missing(what)) => return Report::CannotRun(what),
@@ -109,7 +109,7 @@ impl Case {
             Ok(Some(reason)) => return Report::NotSupported(reason),
             Err(error) => return Report::Broken(format!("it cannot be described: {error:?}")),
         }
-        match (self.run)(Bench::new(harness, place, backend)).await {
+        match (self.run)(Bench::new(harness, place, backend, seed)).await {
             Ok(()) => Report::Kept,
             Err(breach) => Report::Broken(format!("{}\n  {breach}", self.sentence)),
         }
@@ -127,8 +127,7 @@ impl Case {
 }
 
 fn seed() -> u64 {
-    let said = std::env::var(SEED).ok().and_then(|seed| seed.parse().ok());
-    said.unwrap_or_else(|| fastrand::u64(..))
+    options().seed.unwrap_or_else(|| fastrand::u64(..))
 }
 
 fn panic_of<T>(thread: thread::JoinHandle<T>) -> String {
@@ -143,19 +142,30 @@ fn panic_of<T>(thread: thread::JoinHandle<T>) -> String {
 /// The functions are private to their module, so one that is missing in the table is dead code, which this
 /// crate forbids: it does not compile.
 macro_rules! cases {
-    ($($(#[doc = $line:literal])+ [$($clause:ident),+] $name:ident $(needs [$($need:ident),+])?;)+) => {
+    ($($(#[doc = $line:literal])+ [$($clause:ident),+] $name:ident $(needs [$($need:ident),+])? $(within $bound:path)?;)+) => {
         pub(crate) const CASES: &[$crate::case::Case] = &[$($crate::case::Case {
             name: stringify!($name),
             sentence: concat!($($line),+).trim_ascii(),
             clauses: &[$($crate::clause::Clause::$clause),+],
             needs: &[$($($crate::clause::Need::$need),+)?],
             module: module_path!(),
+            bound: $crate::case::bound!($($bound)?),
             run: |bench| Box::pin($name(bench)),
         }),+];
     };
 }
 
-pub(crate) use cases;
+/// How long a case may take: as long as most, or as long as it says.
+macro_rules! bound {
+    () => {
+        || $crate::case::CASE_BOUND
+    };
+    ($bound:path) => {
+        $bound
+    };
+}
+
+pub(crate) use {bound, cases};
 
 #[cfg(test)]
 mod tests {
@@ -181,7 +191,15 @@ mod tests {
     }
 
     fn case(run: fn(Bench) -> BoxFuture<'static, Kept>) -> Case {
-        Case { name: "case", sentence: "", clauses: &[], needs: &[], module: "a::b", run }
+        Case {
+            name: "case",
+            sentence: "",
+            clauses: &[],
+            needs: &[],
+            module: "a::b",
+            bound: || CASE_BOUND,
+            run,
+        }
     }
 
     #[test]

@@ -48,6 +48,7 @@
 mod case;
 mod clause;
 mod harness;
+mod options;
 mod run;
 
 mod bench;
@@ -55,10 +56,12 @@ pub mod history;
 
 mod breach;
 mod cases;
+mod model;
 
-pub use case::{CASE_BOUND, Case, Report, SEED};
+pub use case::{CASE_BOUND, Case, Report};
 pub use clause::{Clause, ELSEWHERE, Need};
 pub use harness::{CannotRun, Harness, Place};
+pub use options::{CASES, SEED, SEQUENCES};
 pub use run::{STRICT, main, main_on};
 
 /// Every case, in the order of the contract.

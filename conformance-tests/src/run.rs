@@ -13,7 +13,9 @@ pub const STRICT: &str = "CONFORMANCE_STRICT";
 ///
 /// It takes the arguments of a Rust test binary, so `cargo test` and `cargo nextest` can list, filter and run
 /// the cases by name, area or `[clause]`. A case that the backend does not support is reported as ignored,
-/// with the reason; so is one that cannot run on this machine, unless [`STRICT`] is set.
+/// with the reason; so is one that cannot run on this machine, unless [`STRICT`] is set. `--cases N` says how many
+/// random sequences are played, [`SEQUENCES`](crate::SEQUENCES) if it is not there, and `--seed S` casts the dice
+/// as they were cast before.
 pub fn main(harness: impl Harness) -> ExitCode {
     judge(vec![(String::new(), Arc::new(harness))])
 }
@@ -26,7 +28,13 @@ pub fn main_on<H: Harness>(servers: impl IntoIterator<Item = (&'static str, H)>)
 }
 
 fn judge(harnesses: Vec<(String, Arc<dyn Harness>)>) -> ExitCode {
-    let mut arguments = Arguments::from_args();
+    let mut arguments = match crate::options::take_from(std::env::args()) {
+        Ok(rest) => Arguments::from_iter(rest),
+        Err(why) => {
+            eprintln!("{why}");
+            return ExitCode::FAILURE;
+        }
+    };
     if harnesses.len() > 1 {
         // On a server, cases wait more than they compute.
         let cores = std::thread::available_parallelism().map_or(1, usize::from);

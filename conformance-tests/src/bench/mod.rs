@@ -30,21 +30,31 @@ pub(crate) struct Bench {
     place: Place,
     clock: ManualClock,
     backend: Arc<dyn Backend>,
+    /// What the dice of the case were cast with.
+    pub(crate) seed: u64,
     /// The worker in whose name it claims.
     pub(crate) worker: WorkerId,
 }
 
 impl Bench {
-    pub(crate) fn new(harness: Arc<dyn Harness>, place: Place, backend: Arc<dyn Backend>) -> Self {
+    pub(crate) fn new(harness: Arc<dyn Harness>, place: Place, backend: Arc<dyn Backend>, seed: u64) -> Self {
         let clock = place.clock.clone().unwrap_or_default();
-        Self { harness, place, clock, backend, worker: WorkerId::generate() }
+        Self { harness, place, clock, backend, seed, worker: WorkerId::generate() }
     }
 
     /// Another client of the same store, which claims as another worker.
     pub(crate) async fn another(&self) -> Done<Self> {
         let opened = self.harness.open(&self.place).await;
         let backend = opened.map_err(|why| Trouble::Unmet(format!("no second handle: {why}")))?;
-        Ok(Self::new(Arc::clone(&self.harness), self.place.clone(), backend))
+        Ok(Self::new(Arc::clone(&self.harness), self.place.clone(), backend, self.seed))
+    }
+
+    /// A client of a store of its own, with a clock of its own.
+    pub(crate) async fn in_another_place(&self) -> Done<Self> {
+        let place = Place::of(&self.place.name);
+        let opened = self.harness.open(&place).await;
+        let backend = opened.map_err(|why| Trouble::Unmet(format!("no second store: {why}")))?;
+        Ok(Self::new(Arc::clone(&self.harness), place, backend, self.seed))
     }
 
     /// So many clients of the same store, this one among them.
@@ -61,10 +71,10 @@ impl Bench {
         let place = Place { name: format!("{}_n", self.place.name), ..self.place.clone() };
         let mut opening = Vec::new();
         for _ in 0..count {
-            let (harness, place) = (Arc::clone(&self.harness), place.clone());
+            let (harness, place, seed) = (Arc::clone(&self.harness), place.clone(), self.seed);
             opening.push(tokio::spawn(async move {
                 let backend = harness.open(&place).await?;
-                Ok::<_, CannotRun>(Self::new(harness, place, backend))
+                Ok::<_, CannotRun>(Self::new(harness, place, backend, seed))
             }));
         }
         let mut clients = Vec::new();

@@ -23,6 +23,7 @@ mod inspecting;
 mod calls;
 mod events;
 mod races;
+mod sequences;
 
 use crate::case::Case;
 
@@ -44,4 +45,5 @@ pub(crate) const TABLES: &[&[Case]] = &[
     events::CASES,
     calls::CASES,
     races::CASES,
+    sequences::CASES,
 ];

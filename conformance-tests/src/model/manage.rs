@@ -1,0 +1,125 @@
+//! The steps that concern queues, workers and schedules.
+
+use std::time::Duration;
+
+use leasehold_core::backend::{
+    CheckIn, DeleteSchedule, Pause, Prune, PutSchedule, QueueSettings, Schedule, Schedules, SetQueue,
+    StopWorkers, Workers,
+};
+use leasehold_core::{Deadline, ErrorKind, VersionId};
+
+use super::play::Play;
+use super::step::Step;
+use crate::breach::{Kept, must_eq};
+
+impl Play {
+    pub(super) async fn manage(&mut self, step: &Step) -> Kept {
+        match step {
+            Step::Pause { queue, paused } => self.pause(*queue, *paused).await,
+            Step::CheckIn { worker, leaving, lost_after } => {
+                self.check_in(*worker, *leaving, *lost_after).await
+            }
+            Step::StopWorkers { worker } => self.stop_workers(*worker).await,
+            Step::PutSchedule { name, next, stale, again } => {
+                self.put_schedule(*name, *next, *stale, *again).await
+            }
+            Step::DeleteSchedule { name } => self.delete_schedule(*name).await,
+            _ => Ok(()),
+        }
+    }
+
+    async fn pause(&mut self, queue: u8, paused: bool) -> Kept {
+        let pause = paused.then(|| Pause { by: "somebody".into(), reason: "to see".into() });
+        let request = SetQueue { queue: self.names.queue(queue), settings: QueueSettings { pause } };
+        self.t.backend().set_queue(Deadline::default(), request.clone()).await?;
+        self.reference.set_queue(&request);
+        let queues = self.t.backend().queues(Deadline::default()).await?;
+        for queue in self.names.queues() {
+            let told = queues.iter().find(|record| record.queue == queue);
+            let told = told.map(|record| record.settings.clone()).unwrap_or_default();
+            must_eq!(told, self.reference.settings(&queue), "the settings of {queue}");
+        }
+        Ok(())
+    }
+
+    async fn check_in(&mut self, worker: u8, leaving: bool, lost_after: Duration) -> Kept {
+        let info = self.names.worker(worker);
+        let request = CheckIn { worker: self.workers[usize::from(worker)], info, lost_after, leaving };
+        let told = self.t.backend().check_in(Deadline::default(), request.clone()).await?;
+        must_eq!(told, self.reference.check_in(&request));
+        self.compare_workers().await
+    }
+
+    async fn stop_workers(&mut self, worker: Option<u8>) -> Kept {
+        let one = worker.map(|worker| StopWorkers::One(self.workers[usize::from(worker)]));
+        let request = one.unwrap_or(StopWorkers::All);
+        let told = self.t.backend().stop_workers(Deadline::default(), request.clone()).await?;
+        must_eq!(told, self.reference.stop_workers(&request), "how many were asked to stop");
+        self.compare_workers().await
+    }
+
+    async fn compare_workers(&self) -> Kept {
+        let all = Workers { after: None, limit: 100 };
+        let told = self.t.backend().workers(Deadline::default(), all).await?;
+        must_eq!(told, self.reference.workers());
+        Ok(())
+    }
+
+    async fn put_schedule(&mut self, name: u8, next: Option<Duration>, stale: bool, again: bool) -> Kept {
+        let versions = self.versions.entry(name).or_default();
+        let (latest, earlier) = (versions.last().copied(), versions.first().copied());
+        let version = latest.filter(|_| again).unwrap_or_else(VersionId::generate);
+        let request = PutSchedule {
+            name: self.names.schedule(name),
+            body: format!("{version}").into(),
+            next: next.map(|span| self.reference.now.plus(span)),
+            version,
+            expected: if stale { earlier } else { latest },
+        };
+        let told = self.t.backend().put_schedule(Deadline::default(), request.clone()).await;
+        let told = match told {
+            Ok(()) => true,
+            Err(error) if error.kind() == ErrorKind::Conflict => false,
+            Err(error) => return Err(error.into()),
+        };
+        must_eq!(told, self.reference.put_schedule(&request), "whether {request:?} was written");
+        if told && !again {
+            self.versions.entry(name).or_default().push(version);
+        }
+        self.compare_schedules().await
+    }
+
+    async fn delete_schedule(&mut self, name: u8) -> Kept {
+        let request = DeleteSchedule { name: self.names.schedule(name) };
+        let told = self.t.backend().delete_schedule(Deadline::default(), request.clone()).await?;
+        must_eq!(told, self.reference.delete_schedule(&request.name), "whether a schedule was there");
+        self.versions.remove(&name);
+        self.compare_schedules().await
+    }
+
+    async fn compare_schedules(&self) -> Kept {
+        for due in [false, true] {
+            let request = Schedules { due, after: None, limit: 100 };
+            let told: Vec<Schedule> =
+                self.t.backend().schedules(Deadline::default(), request.clone()).await?;
+            must_eq!(told, self.reference.schedules(&request), "the schedules, due only: {due}");
+        }
+        Ok(())
+    }
+
+    /// Removes what is no job.
+    pub(super) async fn clear_rest(&mut self) -> Kept {
+        for name in 0..super::step::SCHEDULES {
+            self.delete_schedule(name).await?;
+        }
+        for queue in 0..super::step::QUEUES {
+            if self.reference.settings(&self.names.queue(queue)).pause.is_some() {
+                self.pause(queue, false).await?;
+            }
+        }
+        let request = Prune { limit: 1, workers_after: Duration::from_secs(60) };
+        self.t.backend().prune(Deadline::default(), request).await?;
+        self.reference.prune(&request);
+        self.compare_workers().await
+    }
+}

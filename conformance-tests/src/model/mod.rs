@@ -1,0 +1,109 @@
+//! Random sequences of calls, made side by side on the backend and on a reference that is written to be read: after
+//! each step both must have answered the same, and show the same. What differs is made as short as it gets.
+
+mod manage;
+mod names;
+mod play;
+mod reference;
+mod step;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use proptest::strategy::{Strategy, ValueTree};
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+use tokio::runtime::Handle;
+use tokio::time::Instant;
+
+use self::play::play;
+use self::step::{Step, sequences};
+use crate::bench::Bench;
+use crate::breach::{Breach, Kept, Trouble};
+
+/// How many sequences are played at once, each on a store of its own.
+const LANES: usize = 4;
+
+/// How long a sequence that shows a difference is tried in shorter forms.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Plays so many sequences. The first one is cast with this seed, each other one with the next.
+pub(crate) async fn agree(t: &Bench, seed: u64, cases: u64) -> Kept {
+    let shared = Arc::new(Shared { seed, cases, begun: AtomicU64::new(0), over: AtomicBool::new(false) });
+    let mut lanes = Vec::new();
+    for _ in 0..LANES {
+        let (t, shared) = (t.in_another_place().await?, Arc::clone(&shared));
+        let here = Handle::current();
+        // What shrinks a sequence cannot be handed from thread to thread.
+        lanes.push(tokio::task::spawn_blocking(move || here.block_on(shared.lane(&t))));
+    }
+    for lane in lanes {
+        lane.await??;
+    }
+    Ok(())
+}
+
+/// What the lanes have in common.
+struct Shared {
+    seed: u64,
+    cases: u64,
+    begun: AtomicU64,
+    over: AtomicBool,
+}
+
+impl Shared {
+    async fn lane(&self, t: &Bench) -> Kept {
+        while !self.over.load(Ordering::Relaxed) {
+            let number = self.begun.fetch_add(1, Ordering::Relaxed);
+            if number >= self.cases {
+                break;
+            }
+            let played = one(t, self.seed.wrapping_add(number)).await;
+            if played.is_err() {
+                self.over.store(true, Ordering::Relaxed);
+            }
+            played?;
+        }
+        Ok(())
+    }
+}
+
+/// Plays one sequence; one that shows a difference is told in the shortest form that was found.
+async fn one(t: &Bench, seed: u64) -> Kept {
+    let mut tree = cast(seed)?;
+    let Err(breach) = play(t, &tree.current()).await else { return Ok(()) };
+    let (begun, mut shortest) = (Instant::now(), (tree.current(), breach));
+    // After a difference a store is not what the next sequence expects.
+    let mut t = t.in_another_place().await?;
+    let mut shorter = tree.simplify();
+    while shorter && begun.elapsed() < PATIENCE {
+        shorter = match play(&t, &tree.current()).await {
+            Ok(()) => tree.complicate(),
+            Err(breach) => {
+                shortest = (tree.current(), breach);
+                t = t.in_another_place().await?;
+                tree.simplify()
+            }
+        };
+    }
+    Err(told(seed, &shortest))
+}
+
+fn cast(seed: u64) -> Result<impl ValueTree<Value = Vec<Step>>, Trouble> {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    let dice = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
+    let mut runner = TestRunner::new_with_rng(Config::default(), dice);
+    sequences().new_tree(&mut runner).map_err(|why| Trouble::Unmet(format!("no sequence was cast: {why}")))
+}
+
+fn told(seed: u64, (steps, breach): &(Vec<Step>, Breach)) -> Breach {
+    let steps: Vec<String> =
+        steps.iter().enumerate().map(|(n, step)| format!("{:>4}. {step:?}", n + 1)).collect();
+    Breach::new(format!(
+        "the backend differs from the reference; `--seed {seed} --cases 1` plays this sequence alone, of which {} \
+         steps are left:\n{}\n{breach}",
+        steps.len(),
+        steps.join("\n")
+    ))
+}

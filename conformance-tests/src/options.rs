@@ -1,0 +1,78 @@
+//! What a run of the suite is told beside what every test binary is told.
+
+use std::sync::OnceLock;
+
+/// The environment variable that sets the dice of cases which leave something to chance, to repeat a failure. The
+/// argument `--seed` goes before it.
+pub const SEED: &str = "CONFORMANCE_SEED";
+
+/// The environment variable that says how many random sequences are played on the backend and on the reference.
+/// The argument `--cases` goes before it. Defaults to [`SEQUENCES`].
+pub const CASES: &str = "CONFORMANCE_CASES";
+
+/// How many random sequences an ordinary run plays on each backend.
+pub const SEQUENCES: u64 = 1_000;
+
+/// What this run was told.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Options {
+    /// What to cast the dice with; by chance if none.
+    pub(crate) seed: Option<u64>,
+    /// How many random sequences.
+    pub(crate) cases: u64,
+}
+
+static TOLD: OnceLock<Options> = OnceLock::new();
+
+/// What this run was told, by the environment if by nothing else.
+pub(crate) fn options() -> Options {
+    *TOLD.get_or_init(Options::of_the_environment)
+}
+
+/// Takes `--seed S` and `--cases N` out of the arguments of this process, and hands on the rest.
+///
+/// # Errors
+/// That one of them has no number.
+pub(crate) fn take_from(arguments: impl IntoIterator<Item = String>) -> Result<Vec<String>, String> {
+    let mut told = Options::of_the_environment();
+    let mut rest = Vec::new();
+    let mut arguments = arguments.into_iter();
+    while let Some(argument) = arguments.next() {
+        let (name, value) = match argument.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_owned())),
+            None => (argument.as_str(), None),
+        };
+        let mut number = || {
+            let value = value.clone().or_else(|| arguments.next()).unwrap_or_default();
+            value.parse::<u64>().map_err(|_| format!("{name} wants a number, and not {value:?}"))
+        };
+        match name {
+            "--seed" => told.seed = Some(number()?),
+            "--cases" => told.cases = number()?,
+            _ => rest.push(argument),
+        }
+    }
+    // Whoever comes second finds what the first one said: both read the same arguments.
+    let _ = TOLD.set(told);
+    Ok(rest)
+}
+
+impl Options {
+    fn of_the_environment() -> Self {
+        let number = |name| std::env::var(name).ok().and_then(|value| value.parse().ok());
+        Self { seed: number(SEED), cases: number(CASES).unwrap_or(SEQUENCES) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_for_the_suite_is_handed_on() {
+        let arguments = ["suite", "--seed", "7", "races", "--cases=9", "--exact"].map(str::to_owned);
+        assert_eq!(take_from(arguments).unwrap(), ["suite", "races", "--exact"]);
+        let why = take_from(["--cases".to_owned()]).unwrap_err();
+        assert_eq!(why, "--cases wants a number, and not \"\"");
+    }
+}
