@@ -48,10 +48,10 @@ fn answer(tables: &mut Tables, now: Timestamp, slot: usize, action: &Action) -> 
         (Action::Cancel, state) if state.is_terminal() => return AmendAnswer::Refused(state),
         (Action::Requeue { .. }, state) if !state.is_terminal() => return AmendAnswer::Refused(state),
         (Action::Postpone { .. }, state) if !state.is_waiting() => return AmendAnswer::Refused(state),
+        (Action::Move { queue }, _) if *queue == job.queue => true,
         (Action::Delete | Action::Move { .. }, State::Running) => {
             return AmendAnswer::Refused(State::Running);
         }
-        (Action::Move { queue }, _) => *queue == job.queue,
         (Action::Reprioritise { priority }, _) => *priority == job.options.priority,
         (Action::Postpone { due }, _) => due.by(now) == job.due,
         (Action::Requeue { .. }, _) => {
@@ -62,7 +62,7 @@ fn answer(tables: &mut Tables, now: Timestamp, slot: usize, action: &Action) -> 
                 None => AmendAnswer::Applied,
             };
         }
-        (Action::Cancel | Action::Delete, _) => false,
+        (Action::Cancel | Action::Delete | Action::Move { .. }, _) => false,
     };
     if so_already { AmendAnswer::AlreadyApplied } else { AmendAnswer::Applied }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use leasehold_core::backend::{Action, Amend, AmendAnswer, Amended, Filter, Prune, Pruned, Select};
-use leasehold_core::{Deadline, Due, JobId, Keep, Reason, State};
+use leasehold_core::{Deadline, Due, JobId, Keep, QueueName, Reason, State};
 
 use crate::bench::{Bench, FAIL, RETRY, SUCCEED, failure, job, jobs, millis, queue, secs, text, token_of};
 use crate::breach::{Done, Kept, must, must_eq};
@@ -18,6 +18,8 @@ cases! {
     [S1, C2] refuses_the_settlements_of_an_earlier_life;
     /// A moved job runs from its new queue, and one that runs is not moved.
     [S1] moves_jobs_between_queues;
+    /// A job that is in the queue already is told to be so in any state, as a repeated call must be told.
+    [S1, E2] answers_a_move_to_where_a_job_is_as_done;
     /// A new priority counts at once in the order of claims.
     [C6] reorders_a_waiting_job;
     /// A postponed job is due at its new time, sooner or later than before.
@@ -130,6 +132,18 @@ async fn moves_jobs_between_queues(t: Bench) -> Kept {
     must_eq!(t.claim(5).await?.len(), 0);
     must_eq!(t.claim_from(&to, 5).await?.iter().map(|lease| lease.job.id).collect::<Vec<_>>(), [ids[1]]);
     t.finish(&running, SUCCEED).await?;
+    Ok(())
+}
+
+async fn answers_a_move_to_where_a_job_is_as_done(t: Bench) -> Kept {
+    let here = Action::Move { queue: QueueName::default() };
+    let id = t.add(job()).await?;
+    must_eq!(t.amend(id, here.clone()).await?, AmendAnswer::AlreadyApplied, "of a waiting job");
+    let lease = t.take().await?;
+    must_eq!(t.amend(id, here.clone()).await?, AmendAnswer::AlreadyApplied, "of a running job");
+    t.finish(&lease, SUCCEED).await?;
+    must_eq!(t.amend(id, here).await?, AmendAnswer::AlreadyApplied, "of an ended job");
+    must_eq!(t.counts().await?.enqueued, 1, "a move to where it is was counted");
     Ok(())
 }
 

@@ -64,7 +64,13 @@ impl Names {
         ids.into_iter().collect()
     }
 
-    pub(super) fn job(&self, spec: &step::Job, now: Timestamp) -> NewJob {
+    /// The jobs of a batch, in which those of one number are one job, told twice.
+    pub(super) fn jobs(&self, specs: &[step::Job], now: Timestamp) -> Vec<NewJob> {
+        let first = |spec: &step::Job| specs.iter().find(|other| other.number == spec.number).cloned();
+        specs.iter().filter_map(first).map(|spec| self.job(&spec, now)).collect()
+    }
+
+    fn job(&self, spec: &step::Job, now: Timestamp) -> NewJob {
         let mut job = NewJob::new(one_kind(spec.kind), text(&format!("{{\"number\": {}.0}}", spec.number)));
         job.id = self.id(spec.number);
         job.queue = self.queue(spec.queue);

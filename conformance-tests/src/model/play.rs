@@ -1,14 +1,16 @@
 //! One sequence, taken step by step on the backend and on the reference, which must answer the same and show the same
 //! afterwards.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use leasehold_core::backend::{
     Amend, Answer, Claim, Enqueue, EnqueueAnswer, Enqueued, ExpiredLease, List, Order, Prune, Renewed,
     Select, Settle, Settlement,
 };
-use leasehold_core::{Deadline, JobId, JobRecord, LeasedJob, ManualClock, Timestamp, VersionId, WorkerId};
+use leasehold_core::{
+    Deadline, JobId, JobRecord, LeaseToken, LeasedJob, ManualClock, Timestamp, VersionId, WorkerId,
+};
 
 use super::names::Names;
 use super::reference::{Entry, Reference};
@@ -66,7 +68,7 @@ impl Play {
     async fn take(&mut self, step: &Step) -> Kept {
         match step {
             Step::Enqueue(jobs) => {
-                let jobs = jobs.iter().map(|job| self.names.job(job, self.reference.now)).collect();
+                let jobs = self.names.jobs(jobs, self.reference.now);
                 self.enqueue(Enqueue { jobs }).await?;
             }
             Step::EnqueueAgain(nth) => {
@@ -116,9 +118,19 @@ impl Play {
 
     async fn claim(&mut self, claim: Claim) -> Kept {
         let given = self.t.claim_as(claim.clone()).await?;
-        must_eq!(given, self.reference.claim(&claim), "what {claim:?} was given");
-        if !given.is_empty() {
-            self.claims.push(claim);
+        let mut wanted = self.reference.claim(&claim);
+        let mut same = given.clone();
+        if self.claims.iter().any(|earlier| earlier.id == claim.id) {
+            // In which order a repeated claim names what it holds is not said.
+            same.sort_by_key(|lease| lease.token);
+            wanted.sort_by_key(|lease| lease.token);
+        } else if !given.is_empty() {
+            self.claims.push(claim.clone());
+        }
+        let leases = |leases: &[LeasedJob]| leases.iter().map(token_and_lease).collect::<Vec<_>>();
+        must_eq!(leases(&same), leases(&wanted), "what {claim:?} was given");
+        for (found, wanted) in same.iter().zip(&wanted) {
+            same_job(Some(&found.job), Some(&wanted.job))?;
         }
         self.leases.extend(given);
         Ok(())
@@ -129,7 +141,10 @@ impl Play {
             let lease = latest(&self.leases, renewal.lease)?;
             Some(self.names.renewal(renewal, lease))
         });
-        let renewals: Vec<_> = named.collect();
+        // The layers see to it that no lease comes twice.
+        let mut renewals: Vec<_> = named.collect();
+        renewals.sort_by_key(|renewal| renewal.token);
+        renewals.dedup_by_key(|renewal| renewal.token);
         let told = self.t.renew_all(renewals.clone()).await?;
         let wanted: Vec<Renewed> = renewals.iter().map(|renewal| self.reference.renew(renewal)).collect();
         must_eq!(told, wanted, "the answers to {renewals:?}");
@@ -192,7 +207,9 @@ impl Play {
     }
 
     async fn amend(&mut self, jobs: &[Nth], action: &step::Action, preview: bool) -> Kept {
-        let ids: Vec<JobId> = jobs.iter().filter_map(|nth| latest(&self.jobs, *nth)).copied().collect();
+        // The layers see to it that no id comes twice.
+        let ids: BTreeSet<JobId> = jobs.iter().filter_map(|nth| latest(&self.jobs, *nth)).copied().collect();
+        let ids: Vec<JobId> = ids.into_iter().collect();
         let action = self.names.action(action);
         let request = Amend { select: Select::Ids(ids.clone()), action: action.clone(), preview };
         let told = self.t.backend().amend(Deadline::default(), request.clone()).await?;
@@ -308,6 +325,10 @@ impl Play {
 /// The one that is so many before the latest; counts round.
 fn latest<T>(all: &[T], nth: Nth) -> Option<&T> {
     all.get(all.len().checked_sub(1 + usize::from(nth) % all.len().max(1))?)
+}
+
+fn token_and_lease(lease: &LeasedJob) -> (JobId, LeaseToken, Duration) {
+    (lease.job.id, lease.token, lease.lease)
 }
 
 fn entry(told: &Enqueued) -> Result<(JobId, Entry), Trouble> {

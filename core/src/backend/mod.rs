@@ -110,7 +110,7 @@ pub trait Backend: std::fmt::Debug + Send + Sync + 'static {
 
     /// Extends leases, and records progress with them.
     ///
-    /// - Answers one item per renewal, in order (C11).
+    /// - Answers one item per renewal, in order (C11). No lease comes twice: the layers see to it.
     /// - [`Renewed::Lost`] unless the job runs under this very token (C2); then nothing changes.
     /// - The new end is now plus the renewal's `lease`; a renewal never shortens a lease.
     /// - A lease that ran out and was not yet recovered is renewed: nobody else holds the job (C2).
@@ -207,7 +207,9 @@ pub trait Backend: std::fmt::Debug + Send + Sync + 'static {
     /// - A waiting job is cancelled at once; of a running one it is asked (S5).
     /// - Only an ended job is requeued: attempts, crashes, result and progress start anew, `generation`
     ///   grows, history stays (S1).
-    /// - A running job is not deleted, moved or postponed: [`AmendAnswer::Refused`] (C2).
+    /// - A running job is not deleted, moved or postponed: [`AmendAnswer::Refused`] (C2). One that is in the queue
+    ///   already is [`AmendAnswer::AlreadyApplied`] in any state, as a repeated call must be told (E2).
+    /// - No id comes twice: the layers see to it.
     ///
     /// # Errors
     /// Transient ones.

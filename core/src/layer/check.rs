@@ -1,4 +1,6 @@
+use std::collections::HashSet;
 use std::future::Future;
+use std::hash::Hash;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +12,7 @@ use crate::backend::{
     SetQueue, Settle, Settlement, StopWorkers, TagRule, Verdict, Watch, Workers,
 };
 use crate::error::{Error, Result};
+use crate::id::JobId;
 use crate::job::{Due, JobOptions, Keep, NewJob, Payload, Progress, UniqueScope};
 use crate::limits::{self, Limits, cut};
 use crate::name::{self, QueueName};
@@ -81,6 +84,17 @@ fn at_most(what: &str, size: usize, limit: usize, unit: &str) -> Result<()> {
 
 fn batch(size: usize, limits: &Limits) -> Result<()> {
     at_most("the batch", size, limits.batch, "items")
+}
+
+/// What would be changed twice by one call, with which answer, nobody could say.
+fn once<T: Copy + Eq + Hash>(mut items: impl Iterator<Item = (JobId, T)>) -> Result<()> {
+    let mut known = HashSet::new();
+    match items.find(|item| !known.insert(*item)) {
+        Some((job, _)) => {
+            Err(Error::invalid(format!("the job {job} is named twice in one call; name it once")))
+        }
+        None => Ok(()),
+    }
 }
 
 fn page(size: usize, limits: &Limits) -> Result<()> {
@@ -227,6 +241,7 @@ impl Checked for Claim {
 impl Checked for Renew {
     fn check(&mut self, limits: &Limits) -> Result<()> {
         batch(self.renewals.len(), limits)?;
+        once(self.renewals.iter().map(|renewal| (renewal.job, renewal.token)))?;
         for renewal in &self.renewals {
             span("a lease", renewal.lease, limits::LEASE)?;
             if let Some(Progress { message, .. }) = &renewal.progress {
@@ -365,7 +380,10 @@ impl Checked for StopWorkers {
 impl Checked for Amend {
     fn check(&mut self, limits: &Limits) -> Result<()> {
         match &self.select {
-            Select::Ids(ids) => batch(ids.len(), limits)?,
+            Select::Ids(ids) => {
+                batch(ids.len(), limits)?;
+                once(ids.iter().map(|id| (*id, ())))?;
+            }
             Select::Matching { filter: wanted, after, limit, .. } => {
                 page(*limit, limits)?;
                 cursor(after.as_ref())?;

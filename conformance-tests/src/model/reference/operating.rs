@@ -37,9 +37,9 @@ impl Reference {
                     record.options.unique.filter(|unique| unique.scope == UniqueScope::UntilFinished);
                 unique.and_then(|unique| self.holder(&unique.key)).map_or(Applied, Held)
             }
+            Action::Move { queue } if record.queue == *queue => AlreadyApplied,
             Action::Delete | Action::Move { .. } if state == State::Running => Refused(state),
-            Action::Delete => Applied,
-            Action::Move { queue } => unless_already(record.queue == *queue),
+            Action::Delete | Action::Move { .. } => Applied,
             Action::Reprioritise { priority } => unless_already(record.options.priority == *priority),
             Action::Postpone { .. } if !state.is_waiting() => Refused(state),
             Action::Postpone { due } => unless_already(record.due == due.by(self.now)),
