@@ -10,7 +10,7 @@ pub const SEED: &str = "CONFORMANCE_SEED";
 /// The argument `--cases` goes before it. Defaults to [`SEQUENCES`].
 pub const CASES: &str = "CONFORMANCE_CASES";
 
-/// How many random sequences an ordinary run plays on each backend.
+/// How many random sequences an ordinary run plays on each backend; several kinds of servers share them.
 pub const SEQUENCES: u64 = 1_000;
 
 /// What this run was told.
@@ -26,15 +26,19 @@ static TOLD: OnceLock<Options> = OnceLock::new();
 
 /// What this run was told, by the environment if by nothing else.
 pub(crate) fn options() -> Options {
-    *TOLD.get_or_init(Options::of_the_environment)
+    *TOLD.get_or_init(|| Options::of_the_environment(1))
 }
 
-/// Takes `--seed S` and `--cases N` out of the arguments of this process, and hands on the rest.
+/// Takes `--seed S` and `--cases N` out of the arguments of this process, and hands on the rest. So many kinds of
+/// servers share the sequences of an ordinary run.
 ///
 /// # Errors
 /// That one of them has no number.
-pub(crate) fn take_from(arguments: impl IntoIterator<Item = String>) -> Result<Vec<String>, String> {
-    let mut told = Options::of_the_environment();
+pub(crate) fn take_from(
+    arguments: impl IntoIterator<Item = String>,
+    kinds: u64,
+) -> Result<Vec<String>, String> {
+    let mut told = Options::of_the_environment(kinds);
     let mut rest = Vec::new();
     let mut arguments = arguments.into_iter();
     while let Some(argument) = arguments.next() {
@@ -58,9 +62,9 @@ pub(crate) fn take_from(arguments: impl IntoIterator<Item = String>) -> Result<V
 }
 
 impl Options {
-    fn of_the_environment() -> Self {
+    fn of_the_environment(kinds: u64) -> Self {
         let number = |name| std::env::var(name).ok().and_then(|value| value.parse().ok());
-        Self { seed: number(SEED), cases: number(CASES).unwrap_or(SEQUENCES) }
+        Self { seed: number(SEED), cases: number(CASES).unwrap_or(SEQUENCES.div_ceil(kinds.max(1))) }
     }
 }
 
@@ -71,8 +75,8 @@ mod tests {
     #[test]
     fn what_is_not_for_the_suite_is_handed_on() {
         let arguments = ["suite", "--seed", "7", "races", "--cases=9", "--exact"].map(str::to_owned);
-        assert_eq!(take_from(arguments).unwrap(), ["suite", "races", "--exact"]);
-        let why = take_from(["--cases".to_owned()]).unwrap_err();
+        assert_eq!(take_from(arguments, 1).unwrap(), ["suite", "races", "--exact"]);
+        let why = take_from(["--cases".to_owned()], 1).unwrap_err();
         assert_eq!(why, "--cases wants a number, and not \"\"");
     }
 }

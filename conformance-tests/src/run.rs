@@ -28,7 +28,7 @@ pub fn main_on<H: Harness>(servers: impl IntoIterator<Item = (&'static str, H)>)
 }
 
 fn judge(harnesses: Vec<(String, Arc<dyn Harness>)>) -> ExitCode {
-    let mut arguments = match crate::options::take_from(std::env::args()) {
+    let mut arguments = match crate::options::take_from(std::env::args(), harnesses.len() as u64) {
         Ok(rest) => Arguments::from_iter(rest),
         Err(why) => {
             eprintln!("{why}");

@@ -59,10 +59,18 @@ impl Bench {
 
     /// The counts of this queue, or of none if it is not known.
     pub(crate) async fn counts_of(&self, queue: &QueueName) -> Done<QueueCounts> {
-        let request = Counts { queues: Some(vec![queue.clone()]) };
+        Ok(self.counts_of_all(std::slice::from_ref(queue)).await?.remove(0))
+    }
+
+    /// The counts of these queues, in order; of none where one is not known.
+    pub(crate) async fn counts_of_all(&self, queues: &[QueueName]) -> Done<Vec<QueueCounts>> {
+        let request = Counts { queues: Some(queues.to_vec()) };
         let counts = self.backend().counts(Deadline::default(), request).await?;
-        let own = counts.into_iter().find(|counts| counts.queue == *queue);
-        Ok(own.unwrap_or_else(|| QueueCounts::empty(queue.clone())))
+        let of = |queue: &QueueName| counts.iter().find(|counts| counts.queue == *queue).cloned();
+        Ok(queues
+            .iter()
+            .map(|queue| of(queue).unwrap_or_else(|| QueueCounts::empty(queue.clone())))
+            .collect())
     }
 
     /// The counts of the queue `default`.
