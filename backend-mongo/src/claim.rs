@@ -176,9 +176,8 @@ pub(crate) async fn lease(
         return Ok(candidates.into_iter().map(leased).collect());
     }
     let ids: Vec<_> = candidates.iter().map(|candidate| candidate.id.clone()).collect();
-    let held = doc! {"_id": {"$in": ids}, "state": RUNNING, "claim": record::uuid(request.id.as_uuid())};
-    let held =
-        session.read_now(Kept::Jobs, vec![doc! {"$match": held}, doc! {"$project": {"_id": 1}}]).await?;
+    let held = vec![doc! {"$match": record::held(ids, request.id.as_uuid())}, doc! {"$project": {"_id": 1}}];
+    let held = session.read_now(Kept::Jobs, held).await?;
     let held: std::collections::HashSet<JobId> = held.iter().filter_map(record::id).collect();
     Ok(candidates.into_iter().filter(|candidate| held.contains(&candidate.job.id)).map(leased).collect())
 }
@@ -212,10 +211,10 @@ fn taking(db: &Db, request: &Claim, like: &Candidate, ids: Vec<Bson>) -> Change 
 /// What a repeated claim gets: what it holds, and what it was about to take and nobody else did, as far as it is still
 /// selected: it may have been moved, or its queue paused.
 async fn repeated(db: &Db, request: &Claim, selection: &Selection, jobs: Vec<Bson>) -> Done<Claimed> {
-    let claim = record::uuid(request.id.as_uuid());
-    let held = doc! {"_id": {"$in": jobs.clone()}, "state": RUNNING, "claim": claim.clone()};
+    let claim = request.id.as_uuid();
+    let held = record::held(jobs.clone(), claim);
     // What it has had and given back or settled is not its own any more.
-    let mut noted = doc! {"_id": {"$in": jobs}, "settlements.claim": {"$ne": claim}};
+    let mut noted = doc! {"_id": {"$in": jobs}, "settlements.claim": {"$ne": record::uuid(claim)}};
     noted.extend(selection.due(db));
     let (mut claimed, mut bad) = (Claimed::default(), Vec::new());
     let found = db.plain().read(Kept::Jobs, vec![doc! {"$match": {"$or": [held.clone(), noted]}}]).await?;
@@ -252,9 +251,7 @@ async fn give_back(db: &Db, request: &Claim, jobs: &mut Vec<LeasedJob>) -> Done<
         return Ok(());
     }
     let surplus: Vec<_> = jobs.drain(request.limit..).map(|leased| leased.job.id).collect();
-    let filter = doc! {
-        "_id": {"$in": record::ids(&surplus)}, "state": RUNNING, "claim": record::uuid(request.id.as_uuid()),
-    };
+    let filter = record::held(record::ids(&surplus), request.id.as_uuid());
     let back = vec![
         doc! {"$set": {"state": WAITING, OFF_TURN: true, "attempt": {"$subtract": ["$attempt", 1]}}},
         doc! {"$unset": ["claim", "lease_until"]},
