@@ -1,8 +1,8 @@
 //! Takes back jobs whose leases ran out: see `Backend::expired` and `Backend::recover`.
 
 use leasehold_core::backend::{Answer, Expired, ExpiredLease, Recover, SetAside};
-use leasehold_core::{ClaimId, JobRecord};
-use mongodb::bson::{Bson, doc};
+use leasehold_core::{ClaimId, JobRecord, Payload};
+use mongodb::bson::doc;
 
 use crate::error::Done;
 use crate::record::{self, RUNNING, with_now};
@@ -18,9 +18,7 @@ pub(crate) async fn expired(db: &Db, request: Expired) -> Done<Vec<ExpiredLease>
         doc! {"$sort": {"lease_until": 1, "_id": 1}},
         doc! {"$limit": i64::try_from(request.limit).unwrap_or(i64::MAX)},
         doc! {"$unset": ["payload", "result"]},
-        doc! {"$set": {"payload": Bson::Binary(mongodb::bson::Binary {
-            subtype: mongodb::bson::spec::BinarySubtype::Generic, bytes: Vec::new(),
-        })}},
+        doc! {"$set": {"payload": record::bytes(&Payload::default())}},
         with_now(db),
     ];
     let (mut leases, mut bad) = (Vec::new(), Vec::new());

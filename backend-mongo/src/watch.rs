@@ -14,7 +14,6 @@ use futures::stream::{BoxStream, select};
 use leasehold_core::backend::{Event, Watch};
 use leasehold_core::{JobId, LeasedJob, QueueName, State};
 use mongodb::bson::{Document, doc};
-use mongodb::options::{CollectionOptions, WriteConcern};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -127,8 +126,7 @@ async fn send_all(db: Weak<Db>, mut notes: mpsc::Receiver<Note>) {
             events.push(doc! {"changes": true});
         }
         if !events.is_empty() {
-            let options = CollectionOptions::builder().write_concern(WriteConcern::nodes(1)).build();
-            let signals = db.database.collection_with_options::<Document>(&db.name(Kept::Signals), options);
+            let signals = db.quickly(Kept::Signals);
             // One that is lost delays nobody beyond a poll (F3).
             let _ = timeout(PATIENCE, signals.insert_one(doc! {"events": events})).await;
             sent = sent.wrapping_add(1);
