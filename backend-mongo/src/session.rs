@@ -411,18 +411,18 @@ impl Session<'_> {
         concern: ReadConcern,
     ) -> Done<Vec<Document>> {
         let collection = self.db.of(kept);
-        let reading = collection.aggregate(pipeline).batch_size(1_000).with_type::<RawDocumentBuf>();
-        let found: Vec<RawDocumentBuf> = match &mut self.inner {
-            Some(session) => {
-                let mut cursor = reading.session(&mut *session).await?;
-                cursor.stream(session).try_collect().await?
-            }
+        let mut reading = collection.aggregate(pipeline).batch_size(1_000).with_type::<RawDocumentBuf>();
+        let mut causal;
+        let session = match &mut self.inner {
+            Some(session) => session,
             None => {
-                let mut session = self.db.causal().await?;
-                let mut cursor = reading.read_concern(concern).session(&mut session).await?;
-                cursor.stream(&mut session).try_collect().await?
+                reading = reading.read_concern(concern);
+                causal = self.db.causal().await?;
+                &mut causal
             }
         };
+        let mut cursor = reading.session(&mut *session).await?;
+        let found: Vec<RawDocumentBuf> = cursor.stream(session).try_collect().await?;
         Ok(found.iter().map(|document| readable(document)).collect())
     }
 }
