@@ -3,12 +3,11 @@
 //! What is counted only grows, and every line carries what was counted with it. So what a cap takes is known by
 //! comparing, whatever the server has taken before; nothing has to be read or counted back.
 
-use leasehold_core::backend::{LogAppend, NewLine};
+use leasehold_core::backend::{LogAppend, LogCaps, NewLine};
 use leasehold_core::{JobId, Timestamp};
 use mongodb::bson::{Document, doc};
 use uuid::Uuid;
 
-use crate::config::LogCaps;
 use crate::record;
 use crate::session::{Change, date};
 

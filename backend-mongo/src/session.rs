@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::TryStreamExt;
+use leasehold_core::backend::LogCaps;
 use leasehold_core::{Error, ErrorKind, Timestamp};
 use mongodb::bson::Timestamp as LogTime;
 use mongodb::bson::{Bson, DateTime, Document, RawDocument, RawDocumentBuf, doc};
@@ -15,7 +16,7 @@ use mongodb::options::{Acknowledgment, CollectionOptions, ReadConcern, WriteConc
 use mongodb::{Client, ClientSession, Collection, Database};
 use tokio::time::Instant;
 
-use crate::config::{Events, LogCaps};
+use crate::config::Events;
 use crate::error::{Done, Fault, by_code};
 use crate::heads::Heads;
 use crate::hour::Hour;
