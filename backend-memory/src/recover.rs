@@ -8,18 +8,7 @@ pub(crate) fn expired(tables: &Tables, now: Timestamp, request: Expired) -> Vec<
     let over = tables.leases.iter().take_while(|(until, _)| *until < now).take(request.limit);
     let lease = |&(_, slot): &(Timestamp, usize)| {
         let row = &tables.rows[slot];
-        Some(ExpiredLease {
-            job: row.job.id,
-            token: row.token?,
-            queue: row.job.queue.clone(),
-            kind: row.job.kind.clone(),
-            worker: row.job.worker,
-            attempt: row.job.attempt,
-            max_attempts: row.job.options.max_attempts,
-            crashes: row.job.crashes,
-            crash_budget: row.job.options.crash_budget,
-            retry: row.job.options.retry.clone(),
-        })
+        Some(ExpiredLease::new(&row.job, row.token?))
     };
     over.filter_map(lease).collect()
 }

@@ -33,20 +33,22 @@ impl Selection {
         Self { name: format!("{queues:?} {wanted}"), full: Vec::new(), queues, wanted }
     }
 
+    /// The condition for jobs that wait in a place and may be taken when they are due.
+    fn waiting(&self, place: Document) -> Document {
+        let mut filter = self.wanted.clone();
+        filter.extend(place);
+        filter.insert("state", WAITING);
+        if !self.full.is_empty() {
+            filter.insert("$nor", self.full.clone());
+        }
+        filter
+    }
+
     /// The condition for due jobs from the marks on.
     fn from(&self, db: &Db, queues: &[String], marks: Option<&Marks>) -> Document {
         let of = |place: Document| {
-            let mut filter = self.wanted.clone();
-            let least = filter.remove("priority");
-            filter.extend(place);
-            if let Some(least) = least {
-                filter.insert("$and", vec![doc! {"priority": least}]);
-            }
-            filter.insert("state", WAITING);
+            let mut filter = self.waiting(place);
             filter.insert("$expr", doc! {"$lte": ["$due", db.now()]});
-            if !self.full.is_empty() {
-                filter.insert("$nor", self.full.clone());
-            }
             filter
         };
         let Some(marks) = marks else { return of(doc! {"queue": any_of(queues)}) };
@@ -62,14 +64,7 @@ impl Selection {
     /// The condition for jobs that were put before the marks.
     fn below(&self, queues: &[String], marks: &Marks) -> Document {
         let latest = marks.values().max().copied().unwrap_or_default();
-        let mut filter = self.wanted.clone();
-        filter.extend(doc! {
-            "queue": any_of(queues), "state": WAITING, OFF_TURN: true, "due": {"$lt": date(latest)},
-        });
-        if !self.full.is_empty() {
-            filter.insert("$nor", self.full.clone());
-        }
-        filter
+        self.waiting(doc! {"queue": any_of(queues), OFF_TURN: true, "due": {"$lt": date(latest)}})
     }
 }
 
@@ -126,7 +121,8 @@ fn wanted(request: &Claim) -> Document {
         }
     }
     if let Some(least) = request.min_priority {
-        wanted.insert("priority", doc! {"$gte": i32::from(least)});
+        // Beside the bounds of a place.
+        wanted.insert("$and", vec![doc! {"priority": {"$gte": i32::from(least)}}]);
     }
     wanted
 }

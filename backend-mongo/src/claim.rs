@@ -4,9 +4,10 @@
 //! that carries the claim's id (see `docs/decisions/0004-mongodb-shape.md`).
 
 use std::cmp::Reverse;
+use std::time::Duration;
 
 use leasehold_core::backend::{Claim, Claimed, SetAside};
-use leasehold_core::{JobId, LeasedJob, QueueName};
+use leasehold_core::{JobId, JobRecord, LeasedJob, QueueName};
 use mongodb::bson::{Bson, Document, doc};
 
 use crate::candidates::{self, Candidate, Look, Selection};
@@ -21,20 +22,10 @@ const ROUNDS: usize = 16;
 
 pub(crate) async fn claim(db: &Db, request: &Claim) -> Done<Claimed> {
     let turn = db.turns.enter().await;
-    let queues: Vec<_> = request.queues.iter().collect();
-    let mut taking = Taking::new(db, request, Selection::new(request, &queues), turn);
-    let mut look = taking.look(request.limit).await?;
-    let is_paused = !look.paused.is_empty();
-    if is_paused {
-        let going: Vec<_> =
-            queues.into_iter().filter(|queue| !look.paused.contains(queue.as_str())).collect();
-        taking.selection = Selection::new(request, &going);
-    }
+    let mut taking = Taking::new(db, request, turn);
+    let mut look = taking.begin().await?;
     if let Some(jobs) = look.repeats.take() {
         return repeated(db, request, &taking.selection, jobs).await;
-    }
-    if is_paused {
-        look = taking.look(request.limit).await?;
     }
     let next_due = look.next_due;
     let outcome = taking.all(look).await;
@@ -65,12 +56,31 @@ struct Taking<'a> {
 }
 
 impl<'a> Taking<'a> {
-    fn new(db: &'a Db, request: &'a Claim, selection: Selection, turn: Turn<'a>) -> Self {
-        Self { db, request, selection, turn, taken: Vec::new() }
+    fn new(db: &'a Db, request: &'a Claim, turn: Turn<'a>) -> Self {
+        let queues: Vec<_> = request.queues.iter().collect();
+        Self { db, request, selection: Selection::new(request, &queues), turn, taken: Vec::new() }
+    }
+
+    /// How many more jobs were asked for.
+    fn room(&self) -> usize {
+        self.request.limit - self.taken.len()
+    }
+
+    /// Looks for the first time, and leaves queues out that turn out to be paused.
+    async fn begin(&mut self) -> Done<Look> {
+        let look = self.look().await?;
+        if look.paused.is_empty() {
+            return Ok(look);
+        }
+        let goes_on = |queue: &&QueueName| !look.paused.contains(queue.as_str());
+        let going: Vec<_> = self.request.queues.iter().filter(goes_on).collect();
+        self.selection = Selection::new(self.request, &going);
+        if look.repeats.is_some() { Ok(look) } else { self.look().await }
     }
 
     /// Looks further down than others if there is much to take.
-    async fn look(&self, room: usize) -> Done<Look> {
+    async fn look(&self) -> Done<Look> {
+        let room = self.room();
         let deep = self.db.heads.is_deep(&self.selection.name);
         let skip = if deep { room * (self.turn.place + fastrand::usize(..=self.db.crowd.get())) } else { 0 };
         let look = candidates::look(self.db, self.request, &self.selection, room, skip).await?;
@@ -84,7 +94,7 @@ impl<'a> Taking<'a> {
     async fn all(&mut self, mut look: Look) -> Done<Vec<SetAside>> {
         let mut set_aside = Vec::new();
         for _ in 0..ROUNDS {
-            let room = self.request.limit - self.taken.len();
+            let room = self.room();
             let (bad, found) = (look.bad.len(), look.candidates.len());
             record::set_aside(self.db, &look.bad).await?;
             set_aside.extend(look.bad.drain(..).map(|(_, why)| why));
@@ -97,11 +107,10 @@ impl<'a> Taking<'a> {
                 self.db.crowd.learn(found, taken);
             }
             self.db.heads.taken(&self.selection.name, taken, found + bad >= room);
-            let left = self.request.limit - self.taken.len();
-            if left == 0 || found + bad < room && taken == found {
+            if self.room() == 0 || found + bad < room && taken == found {
                 break;
             }
-            look = self.look(left).await?;
+            look = self.look().await?;
         }
         Ok(set_aside)
     }
@@ -168,19 +177,20 @@ pub(crate) async fn lease(
     }
     let changes = alike.into_iter().map(|(like, ids)| taking(session.db, request, like, ids)).collect();
     let matched = session.update(Kept::Jobs, changes).await?.whole()?;
-    let leased = |candidate: Candidate| {
-        let (job, lease) = (candidate.job, candidate.lease);
-        LeasedJob::new(job.clone(), request.id.token(job.id), lease)
-    };
+    let leased = |candidate: Candidate| leased(request, candidate.job, candidate.lease);
     if matched == candidates.len() as u64 {
         return Ok(candidates.into_iter().map(leased).collect());
     }
     let ids: Vec<_> = candidates.iter().map(|candidate| candidate.id.clone()).collect();
-    let held = doc! {"_id": {"$in": ids}, "state": RUNNING, "claim": record::uuid(request.id.as_uuid())};
-    let held =
-        session.read_now(Kept::Jobs, vec![doc! {"$match": held}, doc! {"$project": {"_id": 1}}]).await?;
+    let held = vec![doc! {"$match": record::held(ids, request.id.as_uuid())}, doc! {"$project": {"_id": 1}}];
+    let held = session.read_now(Kept::Jobs, held).await?;
     let held: std::collections::HashSet<JobId> = held.iter().filter_map(record::id).collect();
     Ok(candidates.into_iter().filter(|candidate| held.contains(&candidate.job.id)).map(leased).collect())
+}
+
+fn leased(request: &Claim, job: JobRecord, lease: Duration) -> LeasedJob {
+    let token = request.id.token(job.id);
+    LeasedJob::new(job, token, lease)
 }
 
 /// The statement that takes jobs which are alike. What it compares makes sure that they are as they were seen.
@@ -212,13 +222,13 @@ fn taking(db: &Db, request: &Claim, like: &Candidate, ids: Vec<Bson>) -> Change 
 /// What a repeated claim gets: what it holds, and what it was about to take and nobody else did, as far as it is still
 /// selected: it may have been moved, or its queue paused.
 async fn repeated(db: &Db, request: &Claim, selection: &Selection, jobs: Vec<Bson>) -> Done<Claimed> {
-    let claim = record::uuid(request.id.as_uuid());
-    let held = doc! {"_id": {"$in": jobs.clone()}, "state": RUNNING, "claim": claim.clone()};
+    let claim = request.id.as_uuid();
+    let held = record::held(jobs.clone(), claim);
     // What it has had and given back or settled is not its own any more.
-    let mut noted = doc! {"_id": {"$in": jobs}, "settlements.claim": {"$ne": claim}};
+    let mut noted = doc! {"_id": {"$in": jobs}, "settlements.claim": {"$ne": record::uuid(claim)}};
     noted.extend(selection.due(db));
     let (mut claimed, mut bad) = (Claimed::default(), Vec::new());
-    let found = db.plain().read(Kept::Jobs, vec![doc! {"$match": {"$or": [held.clone(), noted]}}]).await?;
+    let found = db.plain().read(Kept::Jobs, vec![doc! {"$match": {"$or": [held, noted]}}]).await?;
     let now = db.stamp().await?.no_later;
     let mut candidates = Vec::new();
     let mut leases = Vec::new();
@@ -227,7 +237,7 @@ async fn repeated(db: &Db, request: &Claim, selection: &Selection, jobs: Vec<Bso
         let read = if running {
             record::read_at(&document, now).map(|job| {
                 let lease = job.options.lease.unwrap_or(request.lease);
-                leases.push(LeasedJob::new(job.clone(), request.id.token(job.id), lease));
+                leases.push(leased(request, job, lease));
             })
         } else {
             Candidate::read(&document, request, now).map(|candidate| candidates.push(candidate))
@@ -252,9 +262,7 @@ async fn give_back(db: &Db, request: &Claim, jobs: &mut Vec<LeasedJob>) -> Done<
         return Ok(());
     }
     let surplus: Vec<_> = jobs.drain(request.limit..).map(|leased| leased.job.id).collect();
-    let filter = doc! {
-        "_id": {"$in": record::ids(&surplus)}, "state": RUNNING, "claim": record::uuid(request.id.as_uuid()),
-    };
+    let filter = record::held(record::ids(&surplus), request.id.as_uuid());
     let back = vec![
         doc! {"$set": {"state": WAITING, OFF_TURN: true, "attempt": {"$subtract": ["$attempt", 1]}}},
         doc! {"$unset": ["claim", "lease_until"]},

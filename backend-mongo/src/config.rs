@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use leasehold_core::backend::LogCaps;
 use leasehold_core::{Clock, Error, ErrorKind, Result};
 
 use crate::error::BACKEND;
@@ -23,7 +24,9 @@ pub struct Config {
     pub prefix: String,
     /// Where the hour is read. Defaults to none: the server's own clock.
     pub clock: Option<Arc<dyn Clock>>,
-    /// How much is kept of logs.
+    /// How much is kept of logs. Of a job's an eighth goes at a time. The bytes of all jobs are counted as the server
+    /// counts them: they are the size of the capped collection, which
+    /// [`setup`](leasehold_core::Backend::setup) gives it; at least 64 KiB.
     pub log_caps: LogCaps,
     /// What watchers are told of. Defaults to [`Events::Signals`].
     pub events: Events,
@@ -41,25 +44,6 @@ pub enum Events {
     /// process that watches reads the server's whole oplog: many of them cost more than half of its throughput. Needs
     /// a replica set.
     ChangeStream,
-}
-
-/// How much is kept of logs; at a cap the oldest lines go, of a job's an eighth at a time (clause L1). Of a job's
-/// bytes, each line counts as its message and 64 more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LogCaps {
-    /// Lines of one job. Defaults to 1,000.
-    pub job_lines: u64,
-    /// Bytes of one job. Defaults to 1 MiB.
-    pub job_bytes: u64,
-    /// Bytes of all jobs, as the server counts them: the size of the capped collection, which
-    /// [`setup`](leasehold_core::Backend::setup) gives it. At least 64 KiB. Defaults to 256 MiB.
-    pub store_bytes: u64,
-}
-
-impl Default for LogCaps {
-    fn default() -> Self {
-        Self { job_lines: 1_000, job_bytes: 1 << 20, store_bytes: 256 << 20 }
-    }
 }
 
 impl Config {

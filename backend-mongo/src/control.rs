@@ -328,8 +328,8 @@ pub(crate) async fn set_queue(db: &Db, request: SetQueue) -> Done<()> {
         );
     }
     written.whole()?;
-    db.signals.tell(doc! {"queue_set": request.queue.as_str()});
-    db.signals.tell(doc! {"waiting": request.queue.as_str()});
+    db.signals.tell("queue_set", request.queue.as_str());
+    db.signals.tell("waiting", request.queue.as_str());
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use leasehold_core::backend::{Enqueue, EnqueueAnswer, Enqueued};
 use leasehold_core::{Error, ErrorKind, JobId, NewJob, UniqueKey};
 use mongodb::ClientSession;
-use mongodb::bson::{Bson, Document, doc};
+use mongodb::bson::{Document, doc};
 use mongodb::error::{ErrorKind as DriverKind, UNKNOWN_TRANSACTION_COMMIT_RESULT};
 
 use crate::control::register;
@@ -213,6 +213,6 @@ fn tell(db: &Db, jobs: &[NewJob], answers: &[Option<Enqueued>]) {
     let queues: BTreeSet<_> =
         jobs.iter().zip(answers).filter(|(_, a)| created(a)).map(|(job, _)| job.queue.as_str()).collect();
     for queue in queues {
-        db.signals.tell(doc! {"waiting": Bson::from(queue)});
+        db.signals.tell("waiting", queue);
     }
 }

@@ -31,6 +31,7 @@ mod turns;
 mod watch;
 mod workers;
 
-pub use config::{Config, Events, LogCaps};
+pub use config::{Config, Events};
+pub use leasehold_core::backend::LogCaps;
 pub use mongodb;
 pub use store::Mongo;

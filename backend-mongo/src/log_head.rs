@@ -3,13 +3,12 @@
 //! What is counted only grows, and every line carries what was counted with it. So what a cap takes is known by
 //! comparing, whatever the server has taken before; nothing has to be read or counted back.
 
-use leasehold_core::backend::{LogAppend, NewLine};
+use leasehold_core::backend::{LogAppend, LogCaps, NewLine};
 use leasehold_core::{JobId, Timestamp};
 use mongodb::bson::{Document, doc};
 use uuid::Uuid;
 
-use crate::config::LogCaps;
-use crate::record::{self, RUNNING};
+use crate::record;
 use crate::session::{Change, date};
 
 /// Every line counts as its message and so many bytes more, so that empty lines are bounded too.
@@ -163,21 +162,19 @@ impl Head {
 
     /// Writes the head, if the job still runs under the claim and nobody else has moved it.
     pub(crate) fn moved(&self, job: JobId, from: i64) -> Change {
-        let claim = record::uuid(&self.claim);
         // A job that never logged has no head.
         let known = if from == 0 {
             doc! {"$in": [null, 0]}
         } else {
             doc! {"$eq": from}
         };
-        let filter = doc! {
-            "_id": record::uuid(job.as_uuid()), "state": RUNNING, "claim": claim.clone(), "log.last": known,
-        };
+        let mut filter = record::held(record::ids([&job]), &self.claim);
+        filter.insert("log.last", known);
         let mut latest = self.latest.all.document();
         let Latest { position, first, before, .. } = self.latest;
         latest.extend(doc! {"position": position, "first": first, "before": before});
         let head = doc! {
-            "log.claim": claim, "log.position": self.position, "log.last": self.last,
+            "log.claim": record::uuid(&self.claim), "log.position": self.position, "log.last": self.last,
             "log.lines": self.all.lines, "log.bytes": self.all.bytes,
             "log.gone": self.gone.document(), "log.latest": latest,
         };

@@ -39,6 +39,11 @@ pub(crate) fn ids<'a>(ids: impl IntoIterator<Item = &'a JobId>) -> Vec<Bson> {
     ids.into_iter().map(|id| uuid(id.as_uuid())).collect()
 }
 
+/// The condition for those of the jobs that run under a claim: what every write under a lease compares (clause C2).
+pub(crate) fn held(jobs: Vec<Bson>, claim: &Uuid) -> Document {
+    doc! {"_id": {"$in": jobs}, "state": RUNNING, "claim": uuid(claim)}
+}
+
 /// Bytes as the server keeps them.
 pub(crate) fn bytes(payload: &Payload) -> Bson {
     Binary { subtype: BinarySubtype::Generic, bytes: payload.as_bytes().to_vec() }.into()

@@ -1,8 +1,8 @@
 //! Takes back jobs whose leases ran out: see `Backend::expired` and `Backend::recover`.
 
 use leasehold_core::backend::{Answer, Expired, ExpiredLease, Recover, SetAside};
-use leasehold_core::{ClaimId, JobRecord};
-use mongodb::bson::{Bson, doc};
+use leasehold_core::{ClaimId, Payload};
+use mongodb::bson::doc;
 
 use crate::error::Done;
 use crate::record::{self, RUNNING, with_now};
@@ -18,9 +18,7 @@ pub(crate) async fn expired(db: &Db, request: Expired) -> Done<Vec<ExpiredLease>
         doc! {"$sort": {"lease_until": 1, "_id": 1}},
         doc! {"$limit": i64::try_from(request.limit).unwrap_or(i64::MAX)},
         doc! {"$unset": ["payload", "result"]},
-        doc! {"$set": {"payload": Bson::Binary(mongodb::bson::Binary {
-            subtype: mongodb::bson::spec::BinarySubtype::Generic, bytes: Vec::new(),
-        })}},
+        doc! {"$set": {"payload": record::bytes(&Payload::default())}},
         with_now(db),
     ];
     let (mut leases, mut bad) = (Vec::new(), Vec::new());
@@ -28,28 +26,13 @@ pub(crate) async fn expired(db: &Db, request: Expired) -> Done<Vec<ExpiredLease>
         let claim = document.get("claim").and_then(record::as_uuid);
         let why = |why: &str| SetAside { job: record::id(&document), why: why.into() };
         let claim = claim.map(ClaimId::from_uuid).ok_or_else(|| why("it runs under no claim"));
-        match record::read(&document).and_then(|job| Ok(lease(job, claim?))) {
+        match record::read(&document).and_then(|job| Ok(ExpiredLease::new(&job, claim?.token(job.id)))) {
             Ok(lease) => leases.push(lease),
             Err(why) => bad.extend(document.get("_id").map(|id| (id.clone(), why))),
         }
     }
     record::set_aside(db, &bad).await?;
     Ok(leases)
-}
-
-fn lease(job: JobRecord, claim: ClaimId) -> ExpiredLease {
-    ExpiredLease {
-        job: job.id,
-        token: claim.token(job.id),
-        queue: job.queue,
-        kind: job.kind,
-        worker: job.worker,
-        attempt: job.attempt,
-        max_attempts: job.options.max_attempts,
-        crashes: job.crashes,
-        crash_budget: job.options.crash_budget,
-        retry: job.options.retry,
-    }
 }
 
 pub(crate) async fn recover(db: &Db, request: &Recover) -> Done<Vec<Answer>> {

@@ -49,8 +49,7 @@ fn change(
     jobs: &[JobId],
     progress: Option<&Progress>,
 ) -> Done<Change> {
-    let filter =
-        doc! {"_id": {"$in": record::ids(jobs)}, "state": RUNNING, "claim": record::uuid(claim.as_uuid())};
+    let filter = record::held(record::ids(jobs), claim.as_uuid());
     let until = doc! {"$add": [db.now(), millis(lease)]};
     let mut fields = doc! {"lease_until": {"$max": ["$lease_until", until]}};
     let mut bytes = 0;

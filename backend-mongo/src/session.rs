@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::TryStreamExt;
+use leasehold_core::backend::LogCaps;
 use leasehold_core::{Error, ErrorKind, Timestamp};
 use mongodb::bson::Timestamp as LogTime;
 use mongodb::bson::{Bson, DateTime, Document, RawDocument, RawDocumentBuf, doc};
@@ -15,7 +16,7 @@ use mongodb::options::{Acknowledgment, CollectionOptions, ReadConcern, WriteConc
 use mongodb::{Client, ClientSession, Collection, Database};
 use tokio::time::Instant;
 
-use crate::config::{Events, LogCaps};
+use crate::config::Events;
 use crate::error::{Done, Fault, by_code};
 use crate::heads::Heads;
 use crate::hour::Hour;
@@ -411,18 +412,18 @@ impl Session<'_> {
         concern: ReadConcern,
     ) -> Done<Vec<Document>> {
         let collection = self.db.of(kept);
-        let reading = collection.aggregate(pipeline).batch_size(1_000).with_type::<RawDocumentBuf>();
-        let found: Vec<RawDocumentBuf> = match &mut self.inner {
-            Some(session) => {
-                let mut cursor = reading.session(&mut *session).await?;
-                cursor.stream(session).try_collect().await?
-            }
+        let mut reading = collection.aggregate(pipeline).batch_size(1_000).with_type::<RawDocumentBuf>();
+        let mut causal;
+        let session = match &mut self.inner {
+            Some(session) => session,
             None => {
-                let mut session = self.db.causal().await?;
-                let mut cursor = reading.read_concern(concern).session(&mut session).await?;
-                cursor.stream(&mut session).try_collect().await?
+                reading = reading.read_concern(concern);
+                causal = self.db.causal().await?;
+                &mut causal
             }
         };
+        let mut cursor = reading.session(&mut *session).await?;
+        let found: Vec<RawDocumentBuf> = cursor.stream(session).try_collect().await?;
         Ok(found.iter().map(|document| readable(document)).collect())
     }
 }

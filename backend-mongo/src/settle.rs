@@ -10,7 +10,7 @@ use mongodb::bson::{Bson, Document, doc};
 use uuid::Uuid;
 
 use crate::error::Done;
-use crate::record::{self, RUNNING, WAITING};
+use crate::record::{self, WAITING};
 use crate::session::{Change, Db, Kept};
 use crate::transition::{Next, count, stages};
 
@@ -118,12 +118,14 @@ fn changes(db: &Db, settlements: &[&Settlement], by: By, call: &Uuid) -> Vec<Cha
 }
 
 fn change(db: &Db, settlement: &Settlement, jobs: &[JobId], by: By, call: &Uuid) -> Change {
-    let claim = record::uuid(settlement.token.claim(settlement.job).as_uuid());
-    let mut filter = doc! {"_id": {"$in": record::ids(jobs)}, "state": RUNNING, "claim": claim.clone()};
+    let claim = settlement.token.claim(settlement.job);
+    let mut filter = record::held(record::ids(jobs), claim.as_uuid());
     if by == By::Recoverer {
         filter.insert("$expr", doc! {"$lt": ["$lease_until", db.now()]});
     }
-    let remembered = doc! {"claim": claim, "as": name(&settlement.verdict, by), "call": record::uuid(call)};
+    let remembered = doc! {
+        "claim": record::uuid(claim.as_uuid()), "as": name(&settlement.verdict, by), "call": record::uuid(call),
+    };
     let mut fields = doc! {"settlements": appended("settlements", remembered)};
     if by == By::Recoverer {
         fields.insert("crashes", doc! {"$add": [count("$crashes"), 1]});

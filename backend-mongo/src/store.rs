@@ -111,7 +111,7 @@ impl Mongo {
 
     /// Tells those that watch that jobs of this queue wait: a hint that makes their waiting short.
     pub fn wake(&self, queue: &QueueName) {
-        self.0.db.signals.tell(mongodb::bson::doc! {"waiting": queue.as_str()});
+        self.0.db.signals.tell("waiting", queue.as_str());
     }
 
     /// Ends the streams of events and closes the connections, also for all clones.

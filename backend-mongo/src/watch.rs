@@ -5,6 +5,7 @@
 //! acknowledged, many at a time, and may be lost. New log lines are not signalled: who asks for them waits at the end of
 //! the lines themselves.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
@@ -14,7 +15,6 @@ use futures::stream::{BoxStream, select};
 use leasehold_core::backend::{Event, Watch};
 use leasehold_core::{JobId, LeasedJob, QueueName, State};
 use mongodb::bson::{Document, doc};
-use mongodb::options::{CollectionOptions, WriteConcern};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -48,7 +48,10 @@ pub(crate) struct Signals {
 
 /// Something to be told.
 enum Note {
-    Event(Document),
+    /// What is to be said of a queue.
+    Queue(&'static str, String),
+    /// Jobs that were taken, each as an event.
+    Taken(Vec<Document>),
     /// Jobs that have changed: their states are looked up when they are told.
     Changed(Vec<JobId>),
     /// The same of jobs that may wait again, of which more hangs on being told.
@@ -56,9 +59,9 @@ enum Note {
 }
 
 impl Signals {
-    /// Tells an event.
-    pub(crate) fn tell(&self, event: Document) {
-        self.send(Note::Event(event));
+    /// Tells something of a queue.
+    pub(crate) fn tell(&self, what: &'static str, queue: &str) {
+        self.send(Note::Queue(what, queue.to_owned()));
     }
 
     /// Tells of jobs that were taken. They may have ended by the time that this is told.
@@ -67,9 +70,12 @@ impl Signals {
             self.send(Note::Changed(jobs.iter().map(|leased| leased.job.id).collect()));
             return;
         }
-        for LeasedJob { job, .. } in jobs {
+        let taken = |LeasedJob { job, .. }: &LeasedJob| {
             let (id, queue) = (record::uuid(job.id.as_uuid()), job.queue.as_str());
-            self.tell(doc! {"changed": id, "queue": queue, "state": RUNNING});
+            doc! {"changed": id, "queue": queue, "state": RUNNING}
+        };
+        if !jobs.is_empty() {
+            self.send(Note::Taken(jobs.iter().map(taken).collect()));
         }
     }
 
@@ -101,20 +107,22 @@ pub(crate) fn start(db: &Arc<Db>) {
 async fn send_all(db: Weak<Db>, mut notes: mpsc::Receiver<Note>) {
     let (mut last_said, mut sent): (Option<Instant>, u32) = (None, 0);
     while let Some(first) = notes.recv().await {
-        let (mut events, mut jobs, mut back) = (Vec::new(), Vec::new(), false);
+        let (mut queues, mut events, mut jobs, mut back) = (BTreeSet::new(), Vec::new(), Vec::new(), false);
         let mut next = Some(first);
         while let Some(note) = next {
             match note {
-                Note::Event(event) if !events.contains(&event) => events.push(event),
-                Note::Event(_) => {}
+                Note::Queue(what, queue) => drop(queues.insert((what, queue))),
+                Note::Taken(taken) => events.extend(taken),
                 Note::Changed(changed) => jobs.extend(changed),
                 Note::Back(waiting) => {
                     jobs.extend(waiting);
                     back = true;
                 }
             }
-            next = if events.len() < TOGETHER { notes.try_recv().ok() } else { None };
+            let full = queues.len() + events.len() >= TOGETHER;
+            next = if full { None } else { notes.try_recv().ok() };
         }
+        events.extend(queues.into_iter().map(|(what, queue)| doc! {what: queue}));
         let Some(db) = db.upgrade() else { return };
         let (lost, many) = (db.signals.lost.swap(false, Ordering::Relaxed), jobs.len() > LOOKED_UP);
         if !many && let Ok(Ok(changed)) = timeout(PATIENCE, states(&db, &jobs)).await {
@@ -127,8 +135,7 @@ async fn send_all(db: Weak<Db>, mut notes: mpsc::Receiver<Note>) {
             events.push(doc! {"changes": true});
         }
         if !events.is_empty() {
-            let options = CollectionOptions::builder().write_concern(WriteConcern::nodes(1)).build();
-            let signals = db.database.collection_with_options::<Document>(&db.name(Kept::Signals), options);
+            let signals = db.quickly(Kept::Signals);
             // One that is lost delays nobody beyond a poll (F3).
             let _ = timeout(PATIENCE, signals.insert_one(doc! {"events": events})).await;
             sent = sent.wrapping_add(1);

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use leasehold_core::backend::LogCaps;
 use leasehold_core::{Clock, Error, ErrorKind, Result, SystemClock};
 
 use crate::error::BACKEND;
@@ -37,24 +38,6 @@ pub enum Synchronous {
     Full,
     /// The loss of power may take the commits since the last checkpoint: durability class D1.
     Normal,
-}
-
-/// How much is kept of logs; at a cap the oldest lines go (clause L1). Of bytes, each line counts as its message
-/// and 64 more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LogCaps {
-    /// Lines of one job. Defaults to 1,000.
-    pub job_lines: u64,
-    /// Bytes of one job. Defaults to 1 MiB.
-    pub job_bytes: u64,
-    /// Bytes of all jobs. Defaults to 256 MiB.
-    pub store_bytes: u64,
-}
-
-impl Default for LogCaps {
-    fn default() -> Self {
-        Self { job_lines: 1_000, job_bytes: 1 << 20, store_bytes: 256 << 20 }
-    }
 }
 
 impl Config {

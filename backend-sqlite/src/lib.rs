@@ -55,6 +55,7 @@ mod workers;
 
 mod error;
 
-pub use config::{Config, LogCaps, Synchronous};
+pub use config::{Config, Synchronous};
+pub use leasehold_core::backend::LogCaps;
 pub use sqlx;
 pub use store::Sqlite;

@@ -21,7 +21,7 @@ pub(crate) async fn expired(session: &mut Session, request: Expired) -> Done<Vec
         .await?;
     let mut leases = Vec::with_capacity(rows.len());
     for row in &rows {
-        match record::read(row, session.now).and_then(|job| expired_lease(row, job)) {
+        match record::read(row, session.now).and_then(|job| lease(row, &job)) {
             Ok(lease) => leases.push(lease),
             Err(bad) => set_aside(session, row.try_get(0)?, &bad).await?,
         }
@@ -34,25 +34,10 @@ fn expired_sql() -> String {
 }
 
 /// The lease in a row; a job that runs under no readable claim can be settled and recovered by nobody.
-fn expired_lease(row: &SqliteRow, job: JobRecord) -> Result<ExpiredLease, SetAside> {
+fn lease(row: &SqliteRow, job: &JobRecord) -> Result<ExpiredLease, SetAside> {
     match row.try_get::<Uuid, _>("claim") {
-        Ok(claim) => Ok(lease(job, ClaimId::from_uuid(claim))),
+        Ok(claim) => Ok(ExpiredLease::new(job, ClaimId::from_uuid(claim).token(job.id))),
         Err(error) => Err(SetAside { job: Some(job.id), why: format!("the record cannot be read: {error}") }),
-    }
-}
-
-fn lease(job: JobRecord, claim: ClaimId) -> ExpiredLease {
-    ExpiredLease {
-        job: job.id,
-        token: claim.token(job.id),
-        queue: job.queue,
-        kind: job.kind,
-        worker: job.worker,
-        attempt: job.attempt,
-        max_attempts: job.options.max_attempts,
-        crashes: job.crashes,
-        crash_budget: job.options.crash_budget,
-        retry: job.options.retry,
     }
 }
 

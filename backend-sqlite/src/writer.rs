@@ -10,14 +10,14 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use leasehold_core::backend::Event;
+use leasehold_core::backend::{Event, LogCaps};
 use leasehold_core::{Deadline, Error, ErrorKind, JobId, QueueName, Result, State, Timestamp};
 use sqlx::{Connection, SqliteConnection};
 use tokio::sync::{Mutex, broadcast, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout_at};
 
-use crate::config::{Config, LogCaps};
+use crate::config::Config;
 use crate::error::{BUSY, Done, FULL, Fault, primary_code};
 use crate::schema;
 

@@ -9,6 +9,7 @@ use leasehold_core::{
     Backend, Deadline, ErrorKind, JobId, JobRecord, Kind, LeasedJob, NewJob, Payload, QueueName, Result,
     WorkerId,
 };
+use leasehold_mongo::mongodb::{Client, Database};
 use leasehold_mongo::{Config, Mongo};
 use tokio::time::{Instant, sleep};
 
@@ -31,6 +32,11 @@ pub(crate) async fn set_up(config: Config) -> Mongo {
     let store = Mongo::with(config).await.expect("a store");
     store.setup(Deadline::after(PATIENCE)).await.expect("a store that is set up");
     store
+}
+
+/// The database of a store as a client sees it that is not ours.
+pub(crate) fn database(client: &Client, config: &Config) -> Database {
+    client.database(config.database.as_deref().expect("a database of its own"))
 }
 
 pub(crate) fn job() -> NewJob {

@@ -12,7 +12,7 @@ use leasehold_mongo::mongodb::bson::{Binary, Bson, DateTime, Document, doc};
 use leasehold_test_servers::Mongo as Server;
 
 use crate::bench::{
-    LEASE, SUCCEED, add, asking, claim, find, fresh, job, jobs, set_up, settle, settling, soon,
+    LEASE, SUCCEED, add, asking, claim, database, find, fresh, job, jobs, set_up, settle, settling, soon,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -37,10 +37,7 @@ async fn a_damaged_record_stops_no_settlement_and_no_amendment_of_others() {
     let server = Server::own(1).expect("a server");
     let config = Config::new(server.url()).database(fresh());
     let store = set_up(config.clone()).await;
-    let all = store
-        .client()
-        .database(config.database.as_deref().unwrap_or_default())
-        .collection::<Document>("leasehold_jobs");
+    let all = database(store.client(), &config).collection::<Document>("leasehold_jobs");
     let mut faults = Vec::new();
     for damage in [
         doc! {"$set": {"keep": {"succeeded": "long", "cancelled": "long", "failed": "long"}}},
@@ -77,10 +74,7 @@ async fn a_repeated_claim_takes_nothing_new_from_where_it_may_not() {
     let server = Server::own(1).expect("a server");
     let config = Config::new(server.url()).database(fresh());
     let store = set_up(config.clone()).await;
-    let claims = store
-        .client()
-        .database(config.database.as_deref().unwrap_or_default())
-        .collection::<Document>("leasehold_claims");
+    let claims = database(store.client(), &config).collection::<Document>("leasehold_claims");
     let ids = add(&store, jobs(3)).await;
     let noted: Vec<_> = ids.iter().map(|id| binary(id.as_uuid().as_bytes())).collect();
     // As if these claims had been cut off when they were about to take.
@@ -107,7 +101,7 @@ async fn a_claim_of_many_queues_reads_no_more_than_it_needs() {
     let server = Server::own(1).expect("a server");
     let config = Config::new(server.url()).database(fresh());
     let store = set_up(config.clone()).await;
-    let database = store.client().database(config.database.as_deref().unwrap_or_default());
+    let database = database(store.client(), &config);
     let names = (0..250).map(|n| format!("q{n}").parse().expect("a name"));
     let queues: Vec<QueueName> = names.collect();
     let all = queues.iter().flat_map(|queue| jobs(20).into_iter().map(|job| job.queue(queue.clone())));
@@ -130,10 +124,7 @@ async fn strangers_are_removed_when_they_are_over_and_counted_once() {
     let server = Server::own(1).expect("a server");
     let config = Config::new(server.url()).database(fresh());
     let store = set_up(config.clone()).await;
-    let all = store
-        .client()
-        .database(config.database.as_deref().unwrap_or_default())
-        .collection::<Document>("leasehold_jobs");
+    let all = database(store.client(), &config).collection::<Document>("leasehold_jobs");
     let long_ago = DateTime::from_millis(1);
     for n in 0..5 {
         let over = doc! {"_id": n, "queue": "default", "state": "failed", "finished_at": long_ago, "expires_at": long_ago};

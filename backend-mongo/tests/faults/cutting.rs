@@ -12,7 +12,7 @@ use leasehold_test_servers::{Mongo as Server, Proxy};
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
-use crate::bench::{add, find, fresh, job, set_up, soon, until};
+use crate::bench::{add, database, find, fresh, job, set_up, soon, until};
 
 const LEASE: Duration = Duration::from_secs(3);
 
@@ -21,7 +21,6 @@ struct Far {
     near: Mongo,
     proxy: Proxy,
     config: Config,
-    database: String,
     _server: Server,
 }
 
@@ -48,12 +47,12 @@ impl Far {
         let database = fresh();
         let near = set_up(Config::new(server.url()).database(&database)).await;
         let through = format!("mongodb://127.0.0.1:{}/?directConnection=true", proxy.port());
-        Self { near, proxy, config: Config::new(through).database(&database), database, _server: server }
+        Self { near, proxy, config: Config::new(through).database(database), _server: server }
     }
 
     /// The token under which a job runs now.
     async fn token(&self, job: JobId) -> LeaseToken {
-        let jobs = self.near.client().database(&self.database).collection::<Document>("leasehold_jobs");
+        let jobs = database(self.near.client(), &self.config).collection::<Document>("leasehold_jobs");
         let found =
             jobs.find_one(doc! {"state": "running"}).await.expect("an answer").expect("a job that runs");
         let Some(Bson::Binary(claim)) = found.get("claim") else { panic!("no claim: {found}") };

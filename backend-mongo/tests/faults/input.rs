@@ -7,7 +7,7 @@ use leasehold_mongo::mongodb::bson::spec::BinarySubtype;
 use leasehold_mongo::mongodb::bson::{Binary, Bson, DateTime, Document, doc};
 use leasehold_test_servers::Mongo as Server;
 
-use crate::bench::{SUCCEED, add, asking, claim, find, fresh, job, jobs, set_up, settle, soon};
+use crate::bench::{SUCCEED, add, asking, claim, database, find, fresh, job, jobs, set_up, settle, soon};
 
 const MIB: usize = 1 << 20;
 
@@ -78,10 +78,7 @@ async fn documents_damaged_by_hand_stop_no_call_about_the_others() {
     let server = Server::own(1).expect("a server");
     let config = Config::new(server.url()).database(fresh());
     let store = set_up(config.clone()).await;
-    let all = store
-        .client()
-        .database(config.database.as_deref().unwrap_or_default())
-        .collection::<Document>("leasehold_jobs");
+    let all = database(store.client(), &config).collection::<Document>("leasehold_jobs");
     let long_ago = DateTime::from_millis(1);
     let damage = [
         doc! {"$set": {"state": 7}},

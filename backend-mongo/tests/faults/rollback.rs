@@ -10,8 +10,8 @@ use leasehold_mongo::mongodb::options::WriteConcern;
 use leasehold_test_servers::{Mongo as Server, Node};
 
 use crate::bench::{
-    SUCCEED, add, again, asking, claim, counts, find, fresh, jobs, must_be_in_doubt, set_up, settle,
-    settling, until,
+    SUCCEED, add, again, asking, claim, counts, database, find, fresh, jobs, must_be_in_doubt, set_up,
+    settle, settling, until,
 };
 
 const POINT: &str = "stopReplProducer";
@@ -35,10 +35,7 @@ async fn a_rollback_takes_back_nothing_that_was_acknowledged_and_all_that_a_plai
         let met = doc! {"waitForFailPoint": POINT, "timesEntered": 1, "maxTimeMS": 8_000};
         node.run(met).await.expect("it fetches nothing any more");
     }
-    let plain = store
-        .client()
-        .database(config.database.as_deref().unwrap_or_default())
-        .collection::<Document>("plain");
+    let plain = database(store.client(), &config).collection::<Document>("plain");
     for n in 0..PLAIN {
         let one = WriteConcern::builder()
             .w(leasehold_mongo::mongodb::options::Acknowledgment::Nodes(1))
@@ -92,8 +89,7 @@ async fn a_rollback_takes_back_nothing_that_was_acknowledged_and_all_that_a_plai
 /// How many jobs a node has, and how many of them have ended, by what it alone knows.
 async fn counts_at(node: &Node, config: &Config) -> (u64, u64) {
     let client = leasehold_mongo::mongodb::Client::with_uri_str(node.url()).await.expect("a client");
-    let database = client.database(config.database.as_deref().unwrap_or_default());
-    let jobs = database.collection::<Document>("leasehold_jobs");
+    let jobs = database(&client, config).collection::<Document>("leasehold_jobs");
     let all = jobs.count_documents(doc! {}).await.expect("a count");
     (all, jobs.count_documents(doc! {"state": "succeeded"}).await.expect("a count"))
 }

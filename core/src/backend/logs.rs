@@ -116,6 +116,24 @@ impl LogLine {
     }
 }
 
+/// How much a store keeps of logs; at a cap the oldest lines go (L1). Of bytes, each line counts as its message and
+/// 64 more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogCaps {
+    /// Lines of one job. Defaults to 1,000.
+    pub job_lines: u64,
+    /// Bytes of one job. Defaults to 1 MiB.
+    pub job_bytes: u64,
+    /// Bytes of all jobs. Defaults to 256 MiB.
+    pub store_bytes: u64,
+}
+
+impl Default for LogCaps {
+    fn default() -> Self {
+        Self { job_lines: 1_000, job_bytes: 1 << 20, store_bytes: 256 << 20 }
+    }
+}
+
 /// Some lines of a log.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LogPage {

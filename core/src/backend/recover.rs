@@ -1,4 +1,5 @@
 use crate::id::{JobId, LeaseToken, WorkerId};
+use crate::job::JobRecord;
 use crate::name::{Kind, QueueName};
 use crate::policy::RetryPolicy;
 
@@ -34,6 +35,24 @@ pub struct ExpiredLease {
     pub crash_budget: u32,
     /// Its own retry policy.
     pub retry: Option<RetryPolicy>,
+}
+
+impl ExpiredLease {
+    /// What a job's record tells of the lease with this token.
+    pub fn new(job: &JobRecord, token: LeaseToken) -> Self {
+        Self {
+            job: job.id,
+            token,
+            queue: job.queue.clone(),
+            kind: job.kind.clone(),
+            worker: job.worker,
+            attempt: job.attempt,
+            max_attempts: job.options.max_attempts,
+            crashes: job.crashes,
+            crash_budget: job.options.crash_budget,
+            retry: job.options.retry.clone(),
+        }
+    }
 }
 
 /// Asks for jobs to be taken back from leases that ran out.
