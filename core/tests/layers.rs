@@ -2,8 +2,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use leasehold_core::backend::{
-    Action, AppendLogs, Backend, Claim, Counts, Cursor, Enqueue, Filter, LogAppend, NewLine, Prune, Renew,
-    Settle, Settlement, StopWorkers, Verdict, Watch,
+    Action, Amend, AppendLogs, Backend, Claim, Counts, Cursor, Enqueue, Filter, LogAppend, NewLine, Prune,
+    Renew, Renewal, Select, Settle, Settlement, StopWorkers, Verdict, Watch,
 };
 use leasehold_core::layer::{Bound, Chaos, Check, Faults, Retry};
 use leasehold_core::policy::{Backoff, RetryPolicy};
@@ -46,6 +46,25 @@ async fn names_the_limit_that_is_broken() {
     }
     assert_eq!(enqueue(&backend, (0..10_000).map(|_| job()).collect()).await.unwrap(), 10_000);
     assert_eq!(enqueue(&backend, Vec::new()).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn refuses_to_change_one_thing_twice_in_one_call() {
+    let backend = checked();
+    let (job, other, token) =
+        (JobId::generate(), JobId::generate(), ClaimId::generate().token(JobId::generate()));
+    let amend = |ids: Vec<JobId>| Amend { select: Select::Ids(ids), action: Action::Cancel, preview: false };
+    let twice = backend.amend(Deadline::default(), amend(vec![job, other, job])).await.unwrap_err();
+    assert_eq!(twice.kind(), ErrorKind::InvalidInput);
+    assert!(twice.to_string().contains(&format!("the job {job} is named twice")), "{twice}");
+    backend.amend(Deadline::default(), amend(vec![job, other])).await.unwrap();
+
+    let renewal = |job| Renewal { job, token, lease: Duration::from_secs(1), progress: None };
+    let renew = |jobs: Vec<JobId>| Renew { renewals: jobs.into_iter().map(renewal).collect() };
+    let twice = backend.renew(Deadline::default(), renew(vec![job, job])).await.unwrap_err();
+    assert_eq!(twice.kind(), ErrorKind::InvalidInput);
+    assert!(!twice.to_string().contains(&token.to_string()), "{twice}");
+    backend.renew(Deadline::default(), renew(vec![job, other])).await.unwrap();
 }
 
 #[tokio::test]
