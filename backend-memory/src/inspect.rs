@@ -1,7 +1,8 @@
+use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
 use leasehold_core::backend::{Counts, Cursor, Filter, Find, List, Order, Page, QueueCounts};
-use leasehold_core::{Error, JobId, JobRecord, Result, Timestamp};
+use leasehold_core::{Error, JobId, JobRecord, QueueName, Result, Timestamp};
 use uuid::Uuid;
 
 use crate::schema::Tables;
@@ -23,12 +24,13 @@ pub(crate) fn list(tables: &mut Tables, now: Timestamp, request: &List) -> Resul
 }
 
 pub(crate) fn counts(tables: &mut Tables, now: Timestamp, request: &Counts) -> Vec<QueueCounts> {
-    let wanted = |queue: &&mut crate::schema::Queue| {
-        request.queues.as_ref().is_none_or(|queues| queues.contains(&queue.name))
+    let Tables { queues, queue_names, .. } = tables;
+    let wanted: BTreeSet<&QueueName> = match &request.queues {
+        Some(names) => names.iter().collect(),
+        None => queue_names.keys().collect(),
     };
-    let mut counts: Vec<_> = tables.queues.iter_mut().filter(wanted).map(|queue| queue.counts(now)).collect();
-    counts.sort_by(|a, b| a.queue.cmp(&b.queue));
-    counts
+    let known = wanted.into_iter().filter_map(|name| queue_names.get(name));
+    known.map(|&queue| queues[queue].counts(now)).collect()
 }
 
 /// A job's place in every list: when it was taken in, and its id. It never changes.

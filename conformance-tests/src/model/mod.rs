@@ -24,6 +24,9 @@ use crate::breach::{Breach, Kept, Trouble};
 /// How many sequences are played at once, each on a store of its own.
 const LANES: usize = 4;
 
+/// How many sequences follow each other in one store, which remembers the queues of all of them.
+const IN_ONE_PLACE: u64 = 100;
+
 /// How long a sequence that shows a difference is tried in shorter forms.
 const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -32,7 +35,7 @@ pub(crate) async fn agree(t: &Bench, seed: u64, cases: u64) -> Kept {
     let shared = Arc::new(Shared { seed, cases, begun: AtomicU64::new(0), over: AtomicBool::new(false) });
     let mut lanes = Vec::new();
     for _ in 0..LANES {
-        let (t, shared) = (t.in_another_place().await?, Arc::clone(&shared));
+        let (t, shared) = (t.clone(), Arc::clone(&shared));
         let here = Handle::current();
         // What shrinks a sequence cannot be handed from thread to thread.
         lanes.push(tokio::task::spawn_blocking(move || here.block_on(shared.lane(&t))));
@@ -53,16 +56,21 @@ struct Shared {
 
 impl Shared {
     async fn lane(&self, t: &Bench) -> Kept {
+        let (mut t, mut played) = (t.clone(), 0);
         while !self.over.load(Ordering::Relaxed) {
             let number = self.begun.fetch_add(1, Ordering::Relaxed);
             if number >= self.cases {
                 break;
             }
-            let played = one(t, self.seed.wrapping_add(number)).await;
-            if played.is_err() {
+            if played % IN_ONE_PLACE == 0 {
+                t = t.in_another_place().await?;
+            }
+            played += 1;
+            let outcome = one(&t, self.seed.wrapping_add(number)).await;
+            if outcome.is_err() {
                 self.over.store(true, Ordering::Relaxed);
             }
-            played?;
+            outcome?;
         }
         Ok(())
     }
