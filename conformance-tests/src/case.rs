@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use leasehold_core::{Backend, Deadline};
+use serde::{Deserialize, Serialize};
 
 use crate::bench::Bench;
 use crate::breach::Kept;
@@ -33,7 +34,8 @@ pub struct Case {
 }
 
 /// How one case went.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Report {
     /// The backend keeps the promise.
     Kept,
