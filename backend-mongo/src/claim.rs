@@ -4,6 +4,7 @@
 //! that carries the claim's id (see `docs/decisions/0004-mongodb-shape.md`).
 
 use std::cmp::Reverse;
+use std::collections::HashSet;
 use std::time::Duration;
 
 use leasehold_core::backend::{Claim, Claimed, SetAside};
@@ -119,8 +120,10 @@ impl<'a> Taking<'a> {
         if candidates.is_empty() {
             return Ok(0);
         }
+        let noted: Vec<JobId> = candidates.iter().map(|candidate| candidate.job.id).collect();
         note(self.db, self.request, &candidates).await?;
         let (taken, mut full) = take(self.db, self.request, candidates).await?;
+        unnote(self.db, self.request, noted, &taken).await?;
         if !full.is_empty() && self.selection.full.is_empty() {
             // All at once, so that no number of full keys stands before a job that may be taken.
             full.extend(limits::full(self.db).await?);
@@ -159,6 +162,20 @@ async fn note(db: &Db, request: &Claim, candidates: &[Candidate]) -> Done<()> {
     Ok(())
 }
 
+/// Takes out of the note what others took first or a limit key kept back: were it given back one day, the claim would
+/// take it when it is repeated.
+async fn unnote(db: &Db, request: &Claim, noted: Vec<JobId>, taken: &[LeasedJob]) -> Done<()> {
+    if taken.len() == noted.len() {
+        return Ok(());
+    }
+    let taken: HashSet<JobId> = taken.iter().map(|leased| leased.job.id).collect();
+    let missed: Vec<JobId> = noted.into_iter().filter(|job| !taken.contains(job)).collect();
+    let claim = doc! {"_id": record::uuid(request.id.as_uuid())};
+    let claims = db.quickly(Kept::Claims);
+    claims.update_one(claim, doc! {"$pullAll": {"jobs": record::ids(&missed)}}).await?;
+    Ok(())
+}
+
 /// Leases those that still wait, as they were seen, to the claim.
 pub(crate) async fn lease(
     session: &mut Session<'_>,
@@ -184,7 +201,7 @@ pub(crate) async fn lease(
     let ids: Vec<_> = candidates.iter().map(|candidate| candidate.id.clone()).collect();
     let held = vec![doc! {"$match": record::held(ids, request.id.as_uuid())}, doc! {"$project": {"_id": 1}}];
     let held = session.read_now(Kept::Jobs, held).await?;
-    let held: std::collections::HashSet<JobId> = held.iter().filter_map(record::id).collect();
+    let held: HashSet<JobId> = held.iter().filter_map(record::id).collect();
     Ok(candidates.into_iter().filter(|candidate| held.contains(&candidate.job.id)).map(leased).collect())
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use leasehold_core::{Backend, Deadline};
+use serde::{Deserialize, Serialize};
 
 use crate::bench::Bench;
 use crate::breach::Kept;
@@ -13,7 +14,7 @@ use crate::harness::{CannotRun, Harness, Place};
 use crate::options::{SEED, options};
 
 /// How long a case may take before it counts as hung.
-pub const CASE_BOUND: Duration = Duration::from_secs(60);
+pub const CASE_BOUND: Duration = Duration::from_mins(2);
 
 /// One behaviour that the contract asks for.
 #[derive(Debug, Clone, Copy)]
@@ -33,7 +34,8 @@ pub struct Case {
 }
 
 /// How one case went.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Report {
     /// The backend keeps the promise.
     Kept,

@@ -1,6 +1,7 @@
 //! The clauses of the contract, and what a store may lack.
 
 use leasehold_core::backend::Capabilities;
+use serde::{Deserialize, Serialize};
 
 /// A clause of the contract, by the number it has in `docs/contract.md`.
 #[derive(
@@ -12,8 +13,11 @@ use leasehold_core::backend::Capabilities;
     PartialOrd,
     Ord,
     Hash,
+    Serialize,
+    Deserialize,
     strum::Display,
     strum::EnumIter,
+    strum::EnumMessage,
     strum::VariantArray,
 )]
 pub enum Clause {
@@ -47,7 +51,7 @@ pub enum Clause {
     C7,
     /// Time.
     C8,
-    /// Mutex.
+    /// Limited.
     C9,
     /// Paused.
     C10,
@@ -69,9 +73,9 @@ pub enum Clause {
     L1,
     /// Ordered.
     L2,
-    /// Follow.
+    /// Followed.
     L3,
-    /// A log's failure is never the job's.
+    /// Harmless.
     L4,
     /// Registry.
     F1,

@@ -40,7 +40,8 @@
 //!
 //! No case names a store, reads the host's clock or sleeps: time passes when a case moves the clock. A case that
 //! needs more than the store's [`Capabilities`](leasehold_core::backend::Capabilities) is reported as ignored,
-//! with the reason; what this machine lacks is reported in the same way, and fails in a [`STRICT`] run.
+//! with the reason; what this machine lacks is reported in the same way, and fails in a [`STRICT`] run. Who wants to
+//! know case by case how a run went sets [`REPORT`].
 //!
 //! In reading order: `cases` holds the tables and the cases, area by area; `bench` the verbs that they are
 //! written in.
@@ -49,6 +50,7 @@ mod case;
 mod clause;
 mod harness;
 mod options;
+mod report;
 mod run;
 
 mod bench;
@@ -62,6 +64,7 @@ pub use case::{CASE_BOUND, Case, Report};
 pub use clause::{Clause, ELSEWHERE, Need};
 pub use harness::{CannotRun, Harness, Place};
 pub use options::{CASES, SEED, SEQUENCES};
+pub use report::{Line, REPORT, read_reports};
 pub use run::{STRICT, main, main_on};
 
 /// Every case, in the order of the contract.

@@ -5,6 +5,7 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
 use crate::case::{Case, Report};
 use crate::harness::Harness;
+use crate::report::Reporter;
 
 /// The environment variable that, set to `1`, makes it a failure if this machine lacks what a case needs.
 pub const STRICT: &str = "CONFORMANCE_STRICT";
@@ -43,18 +44,34 @@ fn judge(harnesses: Vec<(String, Arc<dyn Harness>)>) -> ExitCode {
     let strict = std::env::var(STRICT).is_ok_and(|value| value == "1");
     let mut trials = Vec::new();
     for (kind, harness) in harnesses {
-        // Only a list has to know beforehand what will not run: a run says it case by case.
+        let reporter = Arc::new(Reporter::new(&kind, &harness));
+        // Only a list has to know beforehand what will not run: a run says it case by case. Who asks for a list may
+        // not run these at all, so they are written down here.
         let unfit = if arguments.list { unfit(&harness, strict) } else { Vec::new() };
+        if let Err(error) = unfit.iter().try_for_each(|(case, report)| reporter.note(case, report)) {
+            eprintln!("what is not supported cannot be written down: {error}");
+            return ExitCode::FAILURE;
+        }
         trials.extend(crate::cases().map(|case| {
-            let ignored = unfit.contains(&case.name);
-            trial(&kind, case, Arc::clone(&harness), strict).with_ignored_flag(ignored)
+            let ignored = unfit.iter().any(|(other, _)| other.name == case.name);
+            trial(&kind, case, Arc::clone(&harness), strict, Arc::clone(&reporter)).with_ignored_flag(ignored)
         }));
     }
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
-fn trial(kind: &str, case: &'static Case, harness: Arc<dyn Harness>, strict: bool) -> Trial {
-    Trial::ignorable_test(format!("{kind}{}", case.full_name()), move || outcome(case.judge(harness), strict))
+fn trial(
+    kind: &str,
+    case: &'static Case,
+    harness: Arc<dyn Harness>,
+    strict: bool,
+    reporter: Arc<Reporter>,
+) -> Trial {
+    Trial::ignorable_test(format!("{kind}{}", case.full_name()), move || {
+        let report = case.judge(harness);
+        reporter.note(case, &report)?;
+        outcome(report, strict)
+    })
 }
 
 fn outcome(report: Report, strict: bool) -> Result<Completion, Failed> {
@@ -69,16 +86,16 @@ fn outcome(report: Report, strict: bool) -> Result<Completion, Failed> {
 
 /// The cases that will not run, because the backend does not support them or this machine lacks something; a
 /// strict run tries the latter, and fails.
-fn unfit(harness: &Arc<dyn Harness>, strict: bool) -> Vec<&'static str> {
+fn unfit(harness: &Arc<dyn Harness>, strict: bool) -> Vec<(&'static Case, Report)> {
     let probe =
         |case: &Case| Case { run: |_| Box::pin(async { Ok(()) }), ..*case }.judge(Arc::clone(harness));
     let (needy, able): (Vec<&'static Case>, Vec<_>) = crate::cases().partition(|case| !case.needs.is_empty());
-    if able.first().is_some_and(|case| matches!(probe(case), Report::CannotRun(_))) {
-        let all = crate::cases().map(|case| case.name);
+    if let Some(missing @ Report::CannotRun(_)) = able.first().map(|case| probe(case)) {
+        let all = crate::cases().map(|case| (case, missing.clone()));
         return if strict { Vec::new() } else { all.collect() };
     }
-    let unsupported = |case: &&Case| matches!(probe(case), Report::NotSupported(_));
-    needy.into_iter().filter(unsupported).map(|case| case.name).collect()
+    let probed = needy.into_iter().map(|case| (case, probe(case)));
+    probed.filter(|(_, report)| matches!(report, Report::NotSupported(_))).collect()
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@ mod check;
 mod history;
 #[cfg(feature = "kill")]
 mod kill;
+#[cfg(feature = "matrix")]
+mod matrix;
 mod run;
 mod servers;
 #[cfg(feature = "soak")]
@@ -29,6 +31,8 @@ enum Chore {
     Fix,
     /// Checks the rules of this house that no compiler knows
     Tidy,
+    /// Judges every backend, prints which clauses it keeps, and writes the tables of the documentation
+    Matrix(MatrixOptions),
     /// Kills processes that index files, again and again, and proves that nothing was lost or done twice
     Kill(KillOptions),
     /// Kills workers and MongoDB primaries under load, and proves that nothing was lost or done twice
@@ -36,6 +40,18 @@ enum Chore {
     /// Is a worker of `soak`
     #[command(hide = true)]
     SoakWorker(SoakWorker),
+}
+
+/// What to make tables of, and what to do with them.
+#[derive(Parser)]
+#[cfg_attr(not(feature = "matrix"), allow(dead_code, reason = "read by the chore itself"))]
+struct MatrixOptions {
+    /// Writes nothing; fails if the documentation says otherwise
+    #[arg(long)]
+    check: bool,
+    /// Takes what the latest run of `test` or of this chore found, and judges nothing
+    #[arg(long)]
+    last: bool,
 }
 
 /// How much to kill.
@@ -100,16 +116,20 @@ fn main() -> ExitCode {
         Chore::Check => check::check(),
         Chore::Fix => check::fix(),
         Chore::Tidy => tidy::tidy(),
+        #[cfg(feature = "matrix")]
+        Chore::Matrix(options) => matrix::matrix(&options),
+        #[cfg(not(feature = "matrix"))]
+        Chore::Matrix(_) => run::again_with(&["--features", "matrix"]),
         #[cfg(feature = "kill")]
         Chore::Kill(options) => kill::kill(&options),
         #[cfg(not(feature = "kill"))]
-        Chore::Kill(_) => run::again_with("kill"),
+        Chore::Kill(_) => run::again_with(&["--release", "--features", "kill"]),
         #[cfg(feature = "soak")]
         Chore::Soak(options) => soak::soak(&options),
         #[cfg(feature = "soak")]
         Chore::SoakWorker(told) => soak::work(&told.url, &told.history),
         #[cfg(not(feature = "soak"))]
-        Chore::Soak(_) | Chore::SoakWorker(_) => run::again_with("soak"),
+        Chore::Soak(_) | Chore::SoakWorker(_) => run::again_with(&["--release", "--features", "soak"]),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

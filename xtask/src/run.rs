@@ -30,11 +30,11 @@ pub(crate) fn cargo_with(arguments: &[&str], variables: &[(&str, &str)]) -> Resu
 }
 
 /// Runs this very chore again, built with a feature that most chores do without.
-#[cfg(not(feature = "soak"))]
-pub(crate) fn again_with(feature: &str) -> Result<(), Trouble> {
+#[cfg(not(all(feature = "matrix", feature = "soak")))]
+pub(crate) fn again_with(built: &[&str]) -> Result<(), Trouble> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let cargo_run = ["run", "--quiet", "--release", "--package", "xtask", "--features", feature, "--"];
-    cargo(&[&cargo_run[..], &arguments.iter().map(String::as_str).collect::<Vec<_>>()].concat())
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    cargo(&[&["run", "--quiet", "--package", "xtask"], built, &["--"], &arguments].concat())
 }
 
 /// What a command prints, if it runs and succeeds.

@@ -1,33 +1,47 @@
-use crate::run::{Trouble, cargo, cargo_with, output};
+use std::path::PathBuf;
 
-/// A store that cannot be tested is a failure, not a skip.
-const STRICT: &[(&str, &str)] = &[("CONFORMANCE_STRICT", "1")];
+use crate::run::{Trouble, cargo, cargo_with, output, root};
 
-/// Runs every test there is.
+/// Where conformance runs write down how their cases went.
+pub(crate) fn reports() -> PathBuf {
+    root().join("target/conformance")
+}
+
+/// Makes conformance runs, of which nothing earlier is left. A store that cannot be tested is a failure, not a skip.
+pub(crate) fn judge(runs: &[Vec<&str>]) -> Result<(), Trouble> {
+    let folder = reports();
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder)?;
+    }
+    let folder = folder.display().to_string();
+    let judging = [("CONFORMANCE_STRICT", "1"), ("CONFORMANCE_REPORT", folder.as_str())];
+    runs.iter().try_for_each(|run| cargo_with(run, &judging))
+}
+
+/// Runs every test there is, and sees that the documentation says what they found.
 pub(crate) fn test() -> Result<(), Trouble> {
     crate::servers::servers()?;
     if output(env!("CARGO"), &["nextest", "--version"]).is_some() {
         // A process for each test would start a server for each test.
         let with_server = "leasehold-mongo";
-        let nextest = ["nextest", "run", "--workspace", "--all-features", "--no-fail-fast"];
-        cargo_with(&[&nextest[..], &["--exclude", with_server]].concat(), STRICT)?;
-        cargo_with(
-            &["test", "--package", with_server, "--all-features", "--tests", "--no-fail-fast"],
-            STRICT,
-        )?;
+        let most =
+            ["nextest", "run", "--workspace", "--all-features", "--no-fail-fast", "--exclude", with_server];
+        let rest = ["test", "--package", with_server, "--all-features", "--tests", "--no-fail-fast"];
+        judge(&[most.to_vec(), rest.to_vec()])?;
     } else {
         eprintln!("cargo-nextest is not installed; `cargo test` does as well, only slower");
-        cargo_with(&["test", "--workspace", "--all-features", "--tests", "--no-fail-fast"], STRICT)?;
+        judge(&[vec!["test", "--workspace", "--all-features", "--tests", "--no-fail-fast"]])?;
     }
     cargo(&["test", "--quiet", "--package", "leasehold", "--no-default-features", "--test", "facade"])?;
     cargo(&["test", "--workspace", "--all-features", "--doc"])?;
-    examples()
+    examples()?;
+    cargo(&["xtask", "matrix", "--last", "--check"])
 }
 
 /// Runs the examples, twice where a second run must find everything done.
 fn examples() -> Result<(), Trouble> {
     cargo(&["run", "--quiet", "--example", "hello"])?;
-    let file = crate::run::root().join("target/xtask-index.db");
+    let file = root().join("target/xtask-index.db");
     for suffix in ["", "-wal", "-shm"] {
         let _ = std::fs::remove_file(format!("{}{suffix}", file.display()));
     }

@@ -38,6 +38,8 @@ cases! {
     [E2] finds_what_is_left_of_a_lost_claim;
     /// A claim whose jobs it holds no longer is given no others, and not the same again.
     [E2, C2] gives_nothing_to_a_claim_that_is_over;
+    /// A claim is not given later what it was not given at first because its limit key was full.
+    [E2, C9] gives_a_repeated_claim_no_more_than_at_first;
     /// A repeated claim neither spends an attempt nor moves the lease's end.
     [E2, C4] spends_nothing_on_a_repeated_claim;
     /// A job is given at the very moment it is due, and not a millisecond sooner.
@@ -233,6 +235,18 @@ async fn gives_nothing_to_a_claim_that_is_over(t: Bench) -> Kept {
             t.finish(lease, SUCCEED).await?;
         }
     }
+    Ok(())
+}
+
+async fn gives_a_repeated_claim_no_more_than_at_first(t: Bench) -> Kept {
+    let limited = || job().limit(limit_key("one at a time"), 1);
+    t.add_all([limited(), limited()]).await?;
+    let claim = t.asking(2);
+    let given = t.claim_as(claim.clone()).await?;
+    must_eq!(given.len(), 1, "jobs of a key that allows one");
+    t.finish(&given[0], SUCCEED).await?;
+    must_eq!(t.claim_as(claim).await?.len(), 0, "jobs that the claim was not given the first time");
+    must_eq!(t.claim(2).await?.len(), 1, "jobs that another claim is given");
     Ok(())
 }
 
