@@ -6,7 +6,8 @@ use leasehold_core::backend::{Claim, Renewed};
 use leasehold_core::{ClaimId, Deadline, JobId, State, WorkerId, limits};
 
 use crate::bench::{
-    Bench, LEASE, LOST_ATTEMPT, RELEASE, RETRY, SUCCEED, job, jobs, millis, release_for, secs, token_of,
+    Bench, LEASE, LOST_ATTEMPT, RELEASE, RETRY, SUCCEED, job, jobs, limit_key, millis, release_for, secs,
+    token_of,
 };
 use crate::breach::{Kept, must, must_be, must_eq};
 use crate::case::cases;
