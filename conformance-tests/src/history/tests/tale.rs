@@ -199,3 +199,12 @@ impl Tale {
         assert!(verdict.broken().contains_key(&invariant), "{invariant} was not found: {verdict}");
     }
 }
+
+/// Tells a tale twice: with its flaw it breaks the invariant, and without it none.
+pub(super) fn flawed(invariant: Invariant, tell: impl Fn(&mut Tale, bool)) {
+    let (mut bad, mut good) = (Tale::new(), Tale::new());
+    tell(&mut bad, true);
+    tell(&mut good, false);
+    bad.breaks(invariant);
+    good.passes();
+}
