@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use leasehold::{Backend, JobRecord, State, Store};
+use leasehold::{Backend, Deadline, JobRecord, State, Store};
 use leasehold_conformance::history::{FileSink, Journal, Rules, Tally};
 use sha2::{Digest, Sha256};
 

@@ -32,6 +32,9 @@ impl Judge<'_, '_> {
             let back = self.applied_after(asked).filter(puts_back);
             ends.extend(back.map(|write| end(write.op, write.i, write.c)));
         }
+        // It may have been asked for several times before it ended once.
+        ends.sort_by_key(|end| end.op);
+        ends.dedup_by_key(|end| end.op);
         ends
     }
 

@@ -374,17 +374,28 @@ impl Model<'_> {
     pub(crate) fn take_repetitions_for_first_calls(&mut self) {
         for story in self.stories.values_mut() {
             for at in 0..story.writes.len() {
-                if story.writes[at].answer == Some(Answer::AlreadyApplied)
-                    && !story.is_made(&story.writes[at])
-                {
-                    story.writes[at].answer = Some(Answer::Applied);
-                }
+                let write = &story.writes[at];
+                let answer = match write.answer {
+                    Some(Answer::AlreadyApplied) if !story.is_made(write) => Some(Answer::Applied),
+                    // The first of two may have ended the lease, and the second came when that was forgotten.
+                    Some(Answer::Lost) if story.is_granted_during(write) => None,
+                    _ => continue,
+                };
+                story.writes[at].answer = answer;
             }
         }
     }
 }
 
 impl Story<'_> {
+    /// Whether the job was given to somebody else while a settlement was under way.
+    fn is_granted_during(&self, write: &Fenced<'_>) -> bool {
+        let settles = matches!(write.kind, Kind::Settle | Kind::Recover);
+        let other = |grant: &Grant<'_>| grant.given.token != write.write.token;
+        let during = |grant: &Grant<'_>| write.i < grant.c && grant.i < write.c;
+        settles && self.grants.iter().any(|grant| other(grant) && during(grant))
+    }
+
     /// Whether some call made, or may have made, the settlement that this one is told was there.
     pub(crate) fn is_made(&self, repeated: &Fenced<'_>) -> bool {
         self.writes.iter().any(|other| {

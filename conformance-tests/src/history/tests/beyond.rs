@@ -267,6 +267,7 @@ fn i12_a_cancelled_job_that_was_tried_again() {
     flawed(&[I12], |tale, flaw| {
         let lease = tale.held();
         tale.amend_as(lease.job, ChangeKind::Cancel, Fate::Requested);
+        tale.amend_as(lease.job, ChangeKind::Cancel, Fate::Requested);
         tale.settle(lease, "retry", Applied);
         if flaw {
             tale.claim(lease.job, 2);

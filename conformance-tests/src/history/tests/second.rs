@@ -5,7 +5,7 @@ use leasehold_core::{ClaimId, State};
 
 use super::tale::{LEASE, Lease, Tale};
 use crate::history::Invariant::Linear;
-use crate::history::event::{ChangeKind, Fate, Seen};
+use crate::history::event::{Call, ChangeKind, Fate, Reply, Seen, What, Write};
 
 fn finds(tale: Tale) {
     let verdict = tale.verdict();
@@ -97,6 +97,23 @@ fn the_latest_settlement_is_remembered_and_an_older_one_may_be() {
         tale.settle(second, "succeed", AlreadyApplied);
         tale.last(second.job, State::Succeeded);
         tale.passes();
+    }
+}
+
+/// Where a driver may send a call twice, the first may end a lease, and the second be told that it is lost.
+#[test]
+fn a_call_that_was_made_twice_unseen() {
+    for repeats in [true, false] {
+        let mut tale = Tale::new();
+        tale.rules.repeats_inside = repeats;
+        let first = tale.held();
+        let write = Write { job: first.job, token: first.token, verdict: "retry".into(), span: 0 };
+        tale.event("w", 99, What::Invoke { call: Call::Settle(vec![write]) });
+        let second = tale.claim_by("v", first.job, 2);
+        tale.ends_well(second);
+        tale.event("w", 99, What::Ok { reply: Reply::Settle(vec![Lost]) });
+        let verdict = tale.verdict();
+        assert_eq!(verdict.is_valid(), repeats, "{verdict}");
     }
 }
 
