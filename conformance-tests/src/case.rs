@@ -92,7 +92,10 @@ impl Case {
         let place = Place::of(self.name);
         fastrand::seed(seed);
         let report = match runtime.block_on(self.judge_at(harness, place, seed)) {
-            Report::Broken(how) => Report::Broken(format!("{how}\n  ({SEED}={seed} casts the same dice)")),
+            Report::Broken(how) => {
+                let name = self.name;
+                Report::Broken(format!("{how}\n  (the same dice: {SEED}={seed} cargo test {name})"))
+            }
             report => report,
         };
         // A blocking call that never comes back must not keep the case from being reported.

@@ -1,6 +1,13 @@
-use leasehold_core::backend::Answer;
-use leasehold_core::{ClaimId, JobId, Kind, LeaseToken, QueueName, State, Timestamp, WorkerId};
+use std::collections::BTreeSet;
+
+use leasehold_core::backend::{Answer, KindRule, QueueCounts, TagRule};
+use leasehold_core::{
+    ClaimId, JobId, Kind, LeaseToken, Limit, QueueName, Retention, ScheduleName, State, Tag, Timestamp,
+    Unique, VersionId, WorkerId,
+};
 use serde::{Deserialize, Serialize};
+
+use super::hint::{Hint, Watching};
 
 /// One line of a history.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -62,8 +69,20 @@ pub enum What {
         /// What it says.
         text: String,
     },
+    /// Something that a watcher was told; the event bears the number of its call of `watch`.
+    Told(Hint),
+    /// A worker was stopped, and its stop has come to an end.
+    Stopped {
+        /// The worker.
+        worker: WorkerId,
+    },
     /// A job as a fresh client saw it when all was over.
     Last(Seen),
+    /// The counts of all queues as the same client saw them.
+    LastCounts {
+        /// The counts.
+        counts: Vec<QueueCounts>,
+    },
     /// The end of that reading.
     LastOfAll {
         /// How many jobs there were.
@@ -93,6 +112,18 @@ pub enum Call {
     Prune,
     /// Jobs are looked at, by id or in a list.
     Look,
+    /// Jobs are counted.
+    Count,
+    /// A queue is paused, or goes on.
+    SetQueue(Setting),
+    /// A worker checks in.
+    CheckIn(Presence),
+    /// A schedule is written.
+    PutSchedule(Plan),
+    /// A schedule is removed.
+    DeleteSchedule(ScheduleName),
+    /// Somebody asks to be told of events.
+    Watch(Watching),
     /// Another method, which changes no job.
     Other(String),
 }
@@ -105,20 +136,27 @@ pub enum Reply {
     Enqueue(Vec<(JobId, Entry)>),
     /// To a claim.
     Claim(Vec<Granted>),
-    /// To a renewal; [`Answer::Applied`] stands for held.
-    Renew(Vec<Answer>),
+    /// To a renewal.
+    Renew(Vec<Extended>),
     /// To a settlement.
     Settle(Vec<Answer>),
     /// To a recovery.
     Recover(Vec<Answer>),
     /// To an append.
     Log(Vec<Answer>),
-    /// To an amendment: those jobs that it changed.
-    Amend(Vec<JobId>),
+    /// To an amendment: what became of each job.
+    Amend(Vec<(JobId, Fate)>),
     /// To a pruning.
     Prune(u64),
     /// To a look: what was seen.
     Look(Vec<Seen>),
+    /// To a count.
+    Count(Vec<QueueCounts>),
+    /// To a check-in.
+    CheckIn {
+        /// Whether somebody asked the worker to stop.
+        stop: bool,
+    },
     /// To another method.
     Other,
 }
@@ -140,6 +178,21 @@ pub struct Put {
     pub max_attempts: u32,
     /// A hash of its payload.
     pub payload: u64,
+    /// How many crashes it may have.
+    #[serde(default)]
+    pub crash_budget: u32,
+    /// Its tags.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub tags: BTreeSet<Tag>,
+    /// Its unique key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unique: Option<Unique>,
+    /// Its limit key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<Limit>,
+    /// How long it is kept when it has ended.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub retention: Retention,
 }
 
 /// When a job was said to be due.
@@ -167,7 +220,7 @@ pub enum Entry {
 }
 
 /// A claim.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Asked {
     /// Its id, from which the tokens derive.
     pub claim: ClaimId,
@@ -175,6 +228,18 @@ pub struct Asked {
     pub worker: WorkerId,
     /// For how many.
     pub limit: usize,
+    /// From which queues.
+    #[serde(default)]
+    pub queues: Vec<QueueName>,
+    /// Of which kinds.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub kinds: KindRule,
+    /// With which tags.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub tags: TagRule,
+    /// Of which priority at least.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_priority: Option<i16>,
 }
 
 /// A job that was given out.
@@ -212,6 +277,9 @@ pub struct Seen {
     pub due: Timestamp,
     /// A hash of its payload.
     pub payload: u64,
+    /// How many of its attempts ended with the worker gone.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub crashes: u32,
 }
 
 /// One write under a lease.
@@ -229,6 +297,32 @@ pub struct Write {
     pub span: u64,
 }
 
+/// What became of one renewal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Extended {
+    /// The job is still held.
+    Held {
+        /// The end of its lease, by the store's clock.
+        until: Timestamp,
+        /// Whether it was said that somebody wants the job cancelled.
+        #[serde(default, skip_serializing_if = "is_default")]
+        cancel: bool,
+    },
+    /// It is not.
+    Lost,
+}
+
+impl Extended {
+    /// The same as the answer to another write.
+    pub fn answer(self) -> Answer {
+        match self {
+            Self::Held { .. } => Answer::Applied,
+            Self::Lost => Answer::Lost,
+        }
+    }
+}
+
 /// An amendment.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Change {
@@ -236,6 +330,58 @@ pub struct Change {
     pub action: ChangeKind,
     /// Which jobs; none for a filter.
     pub jobs: Option<Vec<JobId>>,
+    /// Where to, for a move.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<QueueName>,
+}
+
+/// What became of one job of an amendment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, strum::Display)]
+#[serde(rename_all = "snake_case")]
+#[strum(serialize_all = "snake_case")]
+pub enum Fate {
+    /// It was changed.
+    Applied,
+    /// It was so already.
+    AlreadyApplied,
+    /// It runs, and its holder will be told.
+    Requested,
+    /// It was not changed, since its state or another holder of its key forbids it.
+    Refused,
+    /// There is no such job.
+    NotFound,
+}
+
+/// How a queue is set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Setting {
+    /// The queue.
+    pub queue: QueueName,
+    /// Whether it gives out nothing.
+    pub paused: bool,
+}
+
+/// A worker that says that it lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Presence {
+    /// The worker.
+    pub worker: WorkerId,
+    /// Whether it is going for good.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub leaving: bool,
+}
+
+/// A schedule as it is written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Its name.
+    pub name: ScheduleName,
+    /// When it next fires.
+    pub next: Option<Timestamp>,
+    /// Names this write.
+    pub version: VersionId,
+    /// Names the write that this one follows.
+    pub expected: Option<VersionId>,
 }
 
 /// What an amendment does.
@@ -293,7 +439,24 @@ impl Call {
             Self::Amend(_) => "amend",
             Self::Prune => "prune",
             Self::Look => "look",
+            Self::Count => "counts",
+            Self::SetQueue(_) => "set_queue",
+            Self::CheckIn(_) => "check_in",
+            Self::PutSchedule(_) => "put_schedule",
+            Self::DeleteSchedule(_) => "delete_schedule",
+            Self::Watch(_) => "watch",
             Self::Other(name) => name,
+        }
+    }
+}
+
+impl Reply {
+    /// The answer to one of the writes of a call.
+    pub(crate) fn answer(&self, at: usize) -> Option<Answer> {
+        match self {
+            Self::Renew(answers) => answers.get(at).map(|extended| extended.answer()),
+            Self::Settle(answers) | Self::Recover(answers) | Self::Log(answers) => answers.get(at).copied(),
+            _ => None,
         }
     }
 }
@@ -304,9 +467,13 @@ impl Event {
         match self.what {
             What::Invoke { .. } | What::Clock { done: false, .. } => 0,
             What::Start(_) | What::Effect(_) | What::End(_) => 1,
-            What::Last(_) => 3,
+            What::Last(_) | What::LastCounts { .. } => 3,
             What::LastOfAll { .. } => 4,
             _ => 2,
         }
     }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }

@@ -3,11 +3,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use leasehold_core::{Backend, Clock, Deadline, Error, ErrorKind, JobId, LeaseToken, ManualClock, Result};
+use leasehold_core::backend::{Counts, List};
+use leasehold_core::{
+    Backend, Clock, Deadline, Error, ErrorKind, JobId, LeaseToken, ManualClock, Result, WorkerId,
+};
 
 use super::clock::monotonic;
 use super::event::{Attempt, Event, Fault, Seen, What};
-use super::recorder::seen;
+use super::keeping::seen;
 use super::sink::Sink;
 
 /// One process's pen: what it writes is in the history at once. Clones are the same process.
@@ -73,6 +76,14 @@ impl Journal {
         self.write(0, What::Fault(Fault { what: format!("the clock steps by {step} ms"), kills: None, step }))
     }
 
+    /// A worker was stopped, and its stop has come to an end: it claims nothing more and holds nothing.
+    ///
+    /// # Errors
+    /// See [`start`](Self::start).
+    pub fn stopped(&self, worker: WorkerId) -> Result<()> {
+        self.write(0, What::Stopped { worker })
+    }
+
     /// A remark for whoever reads the history.
     ///
     /// # Errors
@@ -100,17 +111,15 @@ impl Journal {
         self.write(0, What::Clock { to, done: true })
     }
 
-    /// Writes down every job there is, when all is over and nobody else writes any more.
+    /// Writes down every job there is and the counts, when all is over and nobody else writes any more.
     ///
     /// # Errors
-    /// Those of listing the jobs, and see [`start`](Self::start).
+    /// Those of listing and counting the jobs, and see [`start`](Self::start).
     pub async fn last_look(&self, backend: &dyn Backend) -> Result<()> {
-        let mut list = leasehold_core::backend::List {
-            filter: Default::default(),
-            order: Default::default(),
-            after: None,
-            limit: 500,
-        };
+        let counts = backend.counts(Deadline::default(), Counts::default()).await?;
+        self.write(0, What::LastCounts { counts })?;
+        let (filter, order) = Default::default();
+        let mut list = List { filter, order, after: None, limit: 500 };
         let mut jobs = 0;
         loop {
             let page = backend.list(Deadline::default(), list.clone()).await?;

@@ -30,9 +30,12 @@
 mod checker;
 mod clock;
 mod event;
+mod hint;
 mod journal;
+mod keeping;
 mod recorder;
 mod sink;
+mod story;
 mod verdict;
 
 #[cfg(test)]
@@ -41,10 +44,11 @@ mod tests;
 pub use checker::{Rules, check};
 pub use clock::monotonic;
 pub use event::{
-    Asked, Attempt, Call, Change, ChangeKind, DueAs, Entry, Event, Fault, Granted, Put, Reply, Seen, What,
-    Write,
+    Asked, Attempt, Call, Change, ChangeKind, DueAs, Entry, Event, Extended, Fate, Fault, Granted, Plan,
+    Presence, Put, Reply, Seen, Setting, What, Write,
 };
+pub use hint::{Hint, Watching};
 pub use journal::Journal;
 pub use recorder::Recorder;
 pub use sink::{FileSink, MemorySink, Sink, read_files};
-pub use verdict::{Finding, Invariant, Tally, Verdict};
+pub use verdict::{About, Finding, Invariant, Tally, Verdict};

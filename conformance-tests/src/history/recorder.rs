@@ -1,20 +1,23 @@
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures::StreamExt;
 use futures::stream::BoxStream;
 use leasehold_core::backend::{
-    Action, Amend, AmendAnswer, Amended, Answer, AppendLogs, CheckIn, CheckedIn, Claim, Claimed, Counts,
-    DeleteSchedule, Description, Enqueue, EnqueueAnswer, Enqueued, Event, Expired, ExpiredLease, Find, List,
-    LogPage, Page, Prune, Pruned, PutSchedule, QueueCounts, QueueRecord, ReadLogs, Recover, Renew, Renewed,
-    Schedule, Schedules, Select, SetQueue, Settle, Settlement, StopWorkers, Verdict, Watch, WorkerRecord,
-    Workers,
+    Amend, Amended, Answer, AppendLogs, CheckIn, CheckedIn, Claim, Claimed, Counts, DeleteSchedule,
+    Description, Enqueue, Enqueued, Event, Expired, ExpiredLease, Find, List, LogPage, Page, Prune, Pruned,
+    PutSchedule, QueueCounts, QueueRecord, ReadLogs, Recover, Renew, Renewed, Schedule, Schedules, SetQueue,
+    Settle, StopWorkers, Watch, WorkerRecord, Workers,
 };
-use leasehold_core::{
-    Backend, Deadline, Due, Error, ErrorKind, JobRecord, LeasedJob, NewJob, Payload, Result, Timestamp,
-};
+use leasehold_core::{Backend, Deadline, Error, ErrorKind, JobRecord, Result, Timestamp};
 
-use super::event::{Asked, Call, Change, ChangeKind, DueAs, Entry, Granted, Put, Reply, Seen, What, Write};
+use super::event::{Call, Presence, Reply, Setting, What};
+use super::hint::{Hint, Watching};
 use super::journal::Journal;
+use super::keeping::{
+    append, asked, change, entry, extended, fate, granted, plan, put, renewal, seen, writes,
+};
 use super::sink::Sink;
 
 /// A backend that writes down each call before it is made and what came of it.
@@ -41,6 +44,16 @@ impl Recorder {
         work: impl Future<Output = Result<T>>,
         told: impl FnOnce(&T) -> Reply,
     ) -> Result<T> {
+        self.record_numbered(call, work, told).await.map(|(_, answer)| answer)
+    }
+
+    /// Records a call, and answers its number too.
+    async fn record_numbered<T>(
+        &self,
+        call: Call,
+        work: impl Future<Output = Result<T>>,
+        told: impl FnOnce(&T) -> Reply,
+    ) -> Result<(u64, T)> {
         let mut open = Open { journal: &self.journal, op: self.journal.next_call(), closed: false };
         self.journal.write(open.op, What::Invoke { call })?;
         // A caller can be cut off before the store has heard of the call, and before it hears of the answer: here
@@ -53,7 +66,7 @@ impl Recorder {
             Err(error) if had_no_effect(error.kind()) => What::Fail { why: format!("{error:?}") },
             Err(error) => What::Info { why: format!("{error:?}") },
         })?;
-        result
+        result.map(|answer| (open.op, answer))
     }
 
     /// Records a call that changes no job.
@@ -106,95 +119,26 @@ impl Drop for Open<'_> {
     }
 }
 
-/// What a history keeps of a job.
-pub(crate) fn seen(job: &JobRecord) -> Seen {
-    Seen {
-        job: job.id,
-        state: job.state,
-        attempt: job.attempt,
-        generation: job.generation,
-        queue: job.queue.clone(),
-        kind: job.kind.clone(),
-        priority: job.options.priority,
-        due: job.due,
-        payload: hash(&job.payload),
+/// What one watcher was told. The same again proves nothing new, so each thing is written down once.
+struct Told {
+    journal: Journal,
+    op: u64,
+    before: HashSet<Hint>,
+}
+
+impl Told {
+    /// How much is written down for one watcher; then it is said that no more is.
+    const MOST: usize = 10_000;
+
+    fn write(&mut self, event: &Event) {
+        let Some(hint) = Hint::of(event) else { return };
+        if self.before.len() > Self::MOST || !self.before.insert(hint.clone()) {
+            return;
+        }
+        let hint = if self.before.len() > Self::MOST { Hint::Unrecorded } else { hint };
+        // A stream has nobody to tell that a line could not be written; the next call has.
+        let _ = self.journal.write(self.op, What::Told(hint));
     }
-}
-
-/// FNV-1a: the same in every process and version, which the standard library's hashes are not.
-fn hash(payload: &Payload) -> u64 {
-    payload
-        .as_bytes()
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
-}
-
-fn millis(span: std::time::Duration) -> u64 {
-    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
-}
-
-fn put(job: &NewJob) -> Put {
-    Put {
-        job: job.id,
-        queue: job.queue.clone(),
-        kind: job.kind.clone(),
-        priority: job.options.priority,
-        due: match job.due {
-            Due::Now => DueAs::In(0),
-            Due::In(delay) => DueAs::In(millis(delay)),
-            Due::At(at) => DueAs::At(at),
-        },
-        max_attempts: job.options.max_attempts,
-        payload: hash(&job.payload),
-    }
-}
-
-fn entry(answer: &EnqueueAnswer) -> Entry {
-    match answer {
-        EnqueueAnswer::Created => Entry::Created,
-        EnqueueAnswer::Existing => Entry::Existing,
-        EnqueueAnswer::Held => Entry::Held,
-        EnqueueAnswer::Refused(_) => Entry::Refused,
-    }
-}
-
-fn granted(leased: &LeasedJob) -> Granted {
-    Granted {
-        token: leased.token,
-        lease: millis(leased.lease),
-        started: leased.job.started_at,
-        job: seen(&leased.job),
-    }
-}
-
-fn writes(settlements: &[Settlement]) -> Vec<Write> {
-    let write = |settlement: &Settlement| Write {
-        job: settlement.job,
-        token: settlement.token,
-        verdict: settlement.verdict.name().into(),
-        span: match settlement.verdict {
-            Verdict::Retry { delay, .. } | Verdict::Release { delay, .. } => millis(delay),
-            Verdict::Succeed { .. } | Verdict::Fail { .. } | Verdict::Cancel { .. } => 0,
-        },
-    };
-    settlements.iter().map(write).collect()
-}
-
-fn change(request: &Amend) -> Change {
-    let action = match request.action {
-        _ if request.preview => ChangeKind::Preview,
-        Action::Cancel => ChangeKind::Cancel,
-        Action::Requeue { .. } => ChangeKind::Requeue,
-        Action::Delete => ChangeKind::Delete,
-        Action::Move { .. } => ChangeKind::Move,
-        Action::Reprioritise { .. } => ChangeKind::Reprioritise,
-        Action::Postpone { .. } => ChangeKind::Postpone,
-    };
-    let jobs = match &request.select {
-        Select::Ids(ids) => Some(ids.clone()),
-        Select::Matching { .. } => None,
-    };
-    Change { action, jobs }
 }
 
 #[async_trait]
@@ -221,24 +165,14 @@ impl Backend for Recorder {
     }
 
     async fn claim(&self, deadline: Deadline, request: Claim) -> Result<Claimed> {
-        let asked = Asked { claim: request.id, worker: request.worker, limit: request.limit };
+        let call = Call::Claim(asked(&request));
         let told = |claimed: &Claimed| Reply::Claim(claimed.jobs.iter().map(granted).collect());
-        self.record(Call::Claim(asked), self.inner.claim(deadline, request), told).await
+        self.record(call, self.inner.claim(deadline, request), told).await
     }
 
     async fn renew(&self, deadline: Deadline, request: Renew) -> Result<Vec<Renewed>> {
-        let write = |renewal: &leasehold_core::backend::Renewal| Write {
-            job: renewal.job,
-            token: renewal.token,
-            verdict: String::new(),
-            span: millis(renewal.lease),
-        };
-        let call = Call::Renew(request.renewals.iter().map(write).collect());
-        let held = |answer: &Renewed| match answer {
-            Renewed::Held { .. } => Answer::Applied,
-            Renewed::Lost => Answer::Lost,
-        };
-        let told = |answers: &Vec<Renewed>| Reply::Renew(answers.iter().map(held).collect());
+        let call = Call::Renew(request.renewals.iter().map(renewal).collect());
+        let told = |answers: &Vec<Renewed>| Reply::Renew(answers.iter().map(extended).collect());
         self.record(call, self.inner.renew(deadline, request), told).await
     }
 
@@ -259,13 +193,7 @@ impl Backend for Recorder {
     }
 
     async fn append_logs(&self, deadline: Deadline, request: AppendLogs) -> Result<Vec<Answer>> {
-        let write = |append: &leasehold_core::backend::LogAppend| Write {
-            job: append.job,
-            token: append.token,
-            verdict: String::new(),
-            span: 0,
-        };
-        let call = Call::Log(request.appends.iter().map(write).collect());
+        let call = Call::Log(request.appends.iter().map(append).collect());
         let told = |answers: &Vec<Answer>| Reply::Log(answers.clone());
         self.record(call, self.inner.append_logs(deadline, request), told).await
     }
@@ -285,20 +213,22 @@ impl Backend for Recorder {
     }
 
     async fn counts(&self, deadline: Deadline, request: Counts) -> Result<Vec<QueueCounts>> {
-        self.pass("counts", self.inner.counts(deadline, request)).await
+        let told = |counts: &Vec<QueueCounts>| Reply::Count(counts.clone());
+        self.record(Call::Count, self.inner.counts(deadline, request), told).await
     }
 
     async fn amend(&self, deadline: Deadline, request: Amend) -> Result<Amended> {
         let call = Call::Amend(change(&request));
         let told = |amended: &Amended| {
-            let changed = amended.jobs.iter().filter(|(_, answer)| *answer == AmendAnswer::Applied);
-            Reply::Amend(changed.map(|(job, _)| *job).collect())
+            Reply::Amend(amended.jobs.iter().map(|(job, answer)| (*job, fate(*answer))).collect())
         };
         self.record(call, self.inner.amend(deadline, request), told).await
     }
 
     async fn set_queue(&self, deadline: Deadline, request: SetQueue) -> Result<()> {
-        self.pass("set_queue", self.inner.set_queue(deadline, request)).await
+        let call = Setting { queue: request.queue.clone(), paused: request.settings.pause.is_some() };
+        let told = |_: &()| Reply::Other;
+        self.record(Call::SetQueue(call), self.inner.set_queue(deadline, request), told).await
     }
 
     async fn queues(&self, deadline: Deadline) -> Result<Vec<QueueRecord>> {
@@ -311,7 +241,9 @@ impl Backend for Recorder {
     }
 
     async fn check_in(&self, deadline: Deadline, request: CheckIn) -> Result<CheckedIn> {
-        self.pass("check_in", self.inner.check_in(deadline, request)).await
+        let call = Call::CheckIn(Presence { worker: request.worker, leaving: request.leaving });
+        let told = |answer: &CheckedIn| Reply::CheckIn { stop: answer.stop };
+        self.record(call, self.inner.check_in(deadline, request), told).await
     }
 
     async fn workers(&self, deadline: Deadline, request: Workers) -> Result<Vec<WorkerRecord>> {
@@ -323,7 +255,8 @@ impl Backend for Recorder {
     }
 
     async fn put_schedule(&self, deadline: Deadline, request: PutSchedule) -> Result<()> {
-        self.pass("put_schedule", self.inner.put_schedule(deadline, request)).await
+        let call = Call::PutSchedule(plan(&request));
+        self.record(call, self.inner.put_schedule(deadline, request), |_| Reply::Other).await
     }
 
     async fn schedules(&self, deadline: Deadline, request: Schedules) -> Result<Vec<Schedule>> {
@@ -331,10 +264,15 @@ impl Backend for Recorder {
     }
 
     async fn delete_schedule(&self, deadline: Deadline, request: DeleteSchedule) -> Result<bool> {
-        self.pass("delete_schedule", self.inner.delete_schedule(deadline, request)).await
+        let call = Call::DeleteSchedule(request.name.clone());
+        self.record(call, self.inner.delete_schedule(deadline, request), |_| Reply::Other).await
     }
 
     async fn watch(&self, deadline: Deadline, request: Watch) -> Result<BoxStream<'static, Event>> {
-        self.pass("watch", self.inner.watch(deadline, request)).await
+        let call = Call::Watch(Watching::from(&request));
+        let opening = self.inner.watch(deadline, request);
+        let (op, events) = self.record_numbered(call, opening, |_| Reply::Other).await?;
+        let mut told = Told { journal: self.journal.clone(), op, before: HashSet::new() };
+        Ok(events.inspect(move |event| told.write(event)).boxed())
     }
 }

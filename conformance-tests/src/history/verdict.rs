@@ -1,10 +1,10 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use leasehold_core::{JobId, LeaseToken};
+use leasehold_core::{JobId, LimitKey, QueueName, ScheduleName, UniqueKey, WorkerId};
 
-use super::checker::{Op, Outcome};
-use super::event::{Call, Reply};
+use super::checker::Model;
+use super::story::tell;
 
 /// What a history may never show.
 #[derive(
@@ -39,48 +39,133 @@ pub enum Invariant {
     I8,
     /// A job is given out before its time.
     I9,
+    /// A job is given out before one that stands before it.
+    I10,
+    /// Two jobs hold one unique key, or a producer is refused for a key that nobody holds.
+    I11,
+    /// A cancelled job goes on, or its holder is not told.
+    I12,
+    /// Counts do not add up.
+    I13,
+    /// A watcher is told of what did not happen, or of what it had not asked for.
+    I14,
+    /// A job waits for ever, or for too long.
+    I15,
+    /// A worker that was stopped is given a job or still holds one.
+    I16,
+    /// More jobs of one limit key run than may, or a paused queue gives out a job.
+    I17,
+    /// A tick of a schedule is missed or doubled.
+    I18,
+    /// What was done with one job has no order in which it can have been done: the second opinion.
+    Linear,
 }
 
-/// One invariant that one job broke.
+/// What a finding is about.
+#[derive(Debug, Clone, PartialEq, Eq, strum::Display)]
+#[strum(serialize_all = "lowercase")]
+pub enum About {
+    /// A job.
+    #[strum(to_string = "job {0}")]
+    Job(JobId),
+    /// A queue.
+    #[strum(to_string = "queue {0}")]
+    Queue(QueueName),
+    /// A unique key.
+    #[strum(to_string = "unique key {0}")]
+    UniqueKey(UniqueKey),
+    /// A limit key.
+    #[strum(to_string = "limit key {0}")]
+    LimitKey(LimitKey),
+    /// A worker.
+    #[strum(to_string = "worker {0}")]
+    Worker(WorkerId),
+    /// A schedule.
+    #[strum(to_string = "schedule {0}")]
+    Schedule(ScheduleName),
+}
+
+/// One invariant that was broken once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// Which.
     pub invariant: Invariant,
-    /// The job.
-    pub job: JobId,
+    /// What it is about.
+    pub about: About,
     /// How.
     pub why: String,
+    /// What has to be known to understand it, such as the ends of leases.
+    pub facts: Vec<String>,
     pub(crate) ops: Vec<usize>,
 }
 
-/// How much happened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct Tally {
+macro_rules! tally {
+    ($($(#[doc = $doc:literal])+ $field:ident: $what:literal,)+) => {
+        /// How much happened.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+        #[non_exhaustive]
+        pub struct Tally {
+            $($(#[doc = $doc])+ pub $field: usize,)+
+        }
+
+        impl Tally {
+            /// Of what there was less than this, in words.
+            pub(crate) fn missing(&self, had: &Self) -> Vec<String> {
+                let demands = [$(($what, had.$field, self.$field)),+];
+                let too_few = demands.into_iter().filter(|(_, had, wanted)| had < wanted);
+                too_few
+                    .map(|(what, had, wanted)| format!("{had} {what}, and at least {wanted} were wanted"))
+                    .collect()
+            }
+        }
+    };
+}
+
+tally! {
     /// Lines.
-    pub events: usize,
+    events: "events",
     /// Calls.
-    pub calls: usize,
+    calls: "calls",
     /// Calls of which nothing is known.
-    pub unknown: usize,
+    unknown: "calls of which nothing is known",
     /// Calls that failed for certain.
-    pub failed: usize,
+    failed: "calls that failed",
     /// Jobs.
-    pub jobs: usize,
+    jobs: "jobs",
     /// Enqueues that were acknowledged.
-    pub enqueued: usize,
+    enqueued: "jobs acknowledged",
+    /// Enqueues that were told who holds their key.
+    refused_keys: "jobs refused for a unique key",
     /// Leases given out.
-    pub grants: usize,
+    grants: "grants",
+    /// Those of jobs that have a limit key.
+    limited: "grants of jobs with a limit key",
+    /// Those given between the first and the last fault.
+    grants_under_faults: "grants while things were broken",
     /// Leases taken back.
-    pub losses: usize,
+    losses: "lost leases",
     /// Settlements that were refused because the lease was lost.
-    pub refused: usize,
+    refused: "settlements under lost leases",
+    /// Cancellations.
+    cancels: "cancellations",
     /// Handlers started.
-    pub starts: usize,
+    starts: "runs of handlers",
     /// Jobs that have ended.
-    pub ended: usize,
+    ended: "jobs that ended",
+    /// Counts that were answered.
+    counts: "counts",
+    /// Pauses of queues.
+    pauses: "pauses",
+    /// Events that watchers were told.
+    told: "events told",
+    /// Workers that were stopped.
+    stops: "stopped workers",
+    /// Writes of schedules.
+    plans: "writes of schedules",
     /// Faults injected.
-    pub faults: usize,
+    faults: "faults",
+    /// Jobs of which there is a second opinion.
+    ordered: "jobs with a second opinion",
 }
 
 /// What a checker says of a history.
@@ -92,23 +177,24 @@ pub struct Verdict {
     pub harness: Vec<String>,
     /// Why the history proves nothing, if it does not.
     pub vacuous: Vec<String>,
+    /// What was not judged, and why.
+    pub unjudged: Vec<String>,
     /// How much happened.
     pub tally: Tally,
     story: String,
+    pub(crate) repeated_by: Option<String>,
 }
 
 impl Verdict {
-    pub(crate) fn new(
-        findings: Vec<Finding>,
-        harness: Vec<String>,
-        vacuous: Vec<String>,
-        tally: Tally,
-        ops: &[Op<'_>],
-    ) -> Self {
-        // The shortest story is the one that is understood first.
-        let shortest = findings.iter().min_by_key(|finding| (finding.ops.len(), finding.invariant));
-        let story = shortest.map(|finding| tell(finding, ops)).unwrap_or_default();
-        Self { findings, harness, vacuous, tally, story }
+    pub(crate) fn new(findings: Vec<Finding>, tally: Tally, model: &Model<'_>) -> Self {
+        // The shortest story is the one that is understood first, and a search explains least.
+        let length = |finding: &&Finding| {
+            (finding.invariant == Invariant::Linear, finding.ops.len(), finding.invariant)
+        };
+        let shortest = findings.iter().min_by_key(length);
+        let story = shortest.map(|finding| tell(finding, model)).unwrap_or_default();
+        let (harness, vacuous, unjudged) = (model.harness.clone(), Vec::new(), Vec::new());
+        Self { findings, harness, vacuous, unjudged, tally, story, repeated_by: None }
     }
 
     /// Whether the history is whole, shows something, and breaks nothing.
@@ -140,96 +226,16 @@ impl fmt::Display for Verdict {
         for why in &self.vacuous {
             writeln!(f, "proves nothing: {why}")?;
         }
+        for what in &self.unjudged {
+            writeln!(f, "not judged: {what}")?;
+        }
         for (invariant, times) in self.broken() {
             writeln!(f, "{invariant} broken {times} times")?;
         }
-        f.write_str(&self.story)
+        f.write_str(&self.story)?;
+        match &self.repeated_by {
+            Some(command) if !self.is_valid() => writeln!(f, "repeat it by: {command}"),
+            _ => Ok(()),
+        }
     }
-}
-
-/// Tells how an invariant came to be broken: all calls that concern the job, the offending ones marked.
-fn tell(finding: &Finding, ops: &[Op<'_>]) -> String {
-    const LINES: usize = 60;
-    let first = ops.iter().map(|op| op.i).min().unwrap_or(0);
-    let mut lines: Vec<String> = Vec::new();
-    for (index, op) in ops.iter().enumerate() {
-        let Some(part) = part(op, finding.job) else { continue };
-        let mark = if finding.ops.contains(&index) { '>' } else { ' ' };
-        let at = |t: u64| match t {
-            u64::MAX => "?".to_owned(),
-            t => format!("{:.3}", (t.saturating_sub(first)) as f64 / 1e6),
-        };
-        lines.push(format!("{mark} {:>10} .. {:<10} {:8} {part}\n", at(op.i), at(op.c), op.p));
-    }
-    let dropped = lines.len().saturating_sub(LINES);
-    let marked: Vec<String> = if dropped > 0 {
-        lines.into_iter().filter(|line| line.starts_with('>')).take(LINES).collect()
-    } else {
-        lines
-    };
-    let rest = if dropped > 0 { "  (only the offending calls are shown)\n" } else { "" };
-    format!(
-        "{} of job {}: {}\n  times in ms: begun .. answered\n{}{rest}",
-        finding.invariant,
-        finding.job,
-        finding.why,
-        marked.concat()
-    )
-}
-
-/// What a call has to do with a job; none if nothing.
-fn part(op: &Op<'_>, job: JobId) -> Option<String> {
-    let reply = match op.outcome {
-        Outcome::Ok(reply) => Some(reply),
-        Outcome::Failed | Outcome::Unknown => None,
-    };
-    let otherwise = match op.outcome {
-        Outcome::Failed => "failed",
-        Outcome::Ok(_) | Outcome::Unknown => "unknown",
-    };
-    let name = op.call.name();
-    match (op.call, reply) {
-        (Call::Enqueue(puts), reply) => {
-            let at = puts.iter().position(|put| put.job == job)?;
-            let entry = match reply {
-                Some(Reply::Enqueue(answers)) => answers.get(at).map(|(_, entry)| format!("{entry:?}")),
-                _ => None,
-            };
-            Some(format!("{name} = {}", entry.unwrap_or_else(|| otherwise.into())))
-        }
-        (Call::Claim(_), Some(Reply::Claim(jobs))) => {
-            let given = jobs.iter().find(|given| given.job.job == job)?;
-            let (attempt, lease) = (given.job.attempt, given.lease);
-            Some(format!("{name} = attempt {attempt}, token {}, lease {lease} ms", short(given.token)))
-        }
-        (Call::Renew(writes) | Call::Settle(writes) | Call::Recover(writes) | Call::Log(writes), reply) => {
-            let at = writes.iter().position(|write| write.job == job)?;
-            let write = &writes[at];
-            let answer = match reply {
-                Some(Reply::Renew(a) | Reply::Settle(a) | Reply::Recover(a) | Reply::Log(a)) => a.get(at),
-                _ => None,
-            };
-            let answer = answer.map_or_else(|| otherwise.to_owned(), ToString::to_string);
-            let (token, span) = (short(write.token), write.span);
-            Some(format!("{name} {} {span} ms, token {token} = {answer}", write.verdict))
-        }
-        (Call::Amend(change), reply) => {
-            let changed = match reply {
-                Some(Reply::Amend(jobs)) => jobs.contains(&job).then_some("applied")?,
-                _ if change.jobs.as_ref().is_none_or(|jobs| jobs.contains(&job)) => otherwise,
-                _ => return None,
-            };
-            Some(format!("{name} {:?} = {changed}", change.action))
-        }
-        (Call::Look, Some(Reply::Look(jobs))) => {
-            let seen = jobs.iter().find(|seen| seen.job == job)?;
-            Some(format!("look = {}, attempt {}", seen.state, seen.attempt))
-        }
-        _ => None,
-    }
-}
-
-/// Enough of a token to tell it from others.
-fn short(token: LeaseToken) -> String {
-    token.to_string().chars().take(8).collect()
 }

@@ -49,6 +49,7 @@ pub(crate) enum Defect {
     SpendsAttemptsOnRelease,
     TakesBatchesByHalves,
     TakesLinesTwice,
+    TellsMoreThanAsked,
     UsesTheCallersClock,
     WritesOverSchedules,
 }
@@ -103,6 +104,7 @@ impl Defect {
             Self::SpendsAttemptsOnRelease => "gives_the_attempt_back_on_release",
             Self::TakesBatchesByHalves => "leaves_no_half_of_a_dropped_batch",
             Self::TakesLinesTwice => "takes_a_repeated_append_once",
+            Self::TellsMoreThanAsked => "tells_of_the_asked_queues_only",
             Self::UsesTheCallersClock => "judges_time_by_its_own_clock",
             Self::WritesOverSchedules => "writes_a_schedule_only_by_its_version",
         }

@@ -2,18 +2,20 @@
 
 use std::collections::BTreeSet;
 
+use leasehold_core::Keep;
 use leasehold_core::backend::Answer;
 
 use super::Judge;
-use super::hours::nanos;
-use super::model::{Enqueued, Kind};
-use crate::history::event::{ChangeKind, DueAs, Entry, Seen};
+use super::hours::{nanos, nanos_of};
+use super::model::{Changed, Enqueued, Kind};
+use crate::history::event::{Call, ChangeKind, DueAs, Entry, Seen};
 use crate::history::verdict::Invariant;
 
 impl Judge<'_, '_> {
     pub(super) fn accounts(&mut self) {
         self.no_lost_enqueue();
         self.no_invention();
+        self.nothing_that_was_not_asked_for();
         self.no_work_without_a_claim();
         self.no_claim_before_its_time();
     }
@@ -27,7 +29,12 @@ impl Judge<'_, '_> {
             .filter(|put| matches!(put.entry, Some(Entry::Created | Entry::Existing)))
             .map(|put| put.op)
             .collect();
-        let removed = story.changes.iter().any(|change| change.action == ChangeKind::Delete);
+        let deletes = |change: &&Changed| change.action == ChangeKind::Delete;
+        let mut deletions = story.changes.iter().filter(deletes);
+        let removed = deletions.any(|change| !change.pruned || self.may_be_over(change.c));
+        if story.shown_last > 1 {
+            self.find(Invariant::I1, format!("it is there {} times", story.shown_last), acknowledged.clone());
+        }
         if self.model.looked_last && !acknowledged.is_empty() && story.last.is_none() && !removed {
             self.find(Invariant::I1, "it was acknowledged and is gone at the end", acknowledged);
         }
@@ -41,6 +48,30 @@ impl Judge<'_, '_> {
             let ops: Vec<usize> = story.puts.iter().map(|put| put.op).collect();
             self.find(Invariant::I1, "its enqueue failed for certain, and it is there", ops);
         }
+    }
+
+    /// Whether the job may have ended so long ago that a pruning may remove it.
+    fn may_be_over(&self, until: u64) -> bool {
+        let retention = self.story.puts.first().map_or(Default::default(), |put| put.put.retention);
+        let ends = self.story.writes.iter().filter_map(|write| {
+            let kept = match write.write.verdict.as_str() {
+                "succeed" => retention.succeeded,
+                "fail" | "retry" => retention.failed,
+                "cancel" => retention.cancelled,
+                _ => return None,
+            };
+            (write.answer != Some(Answer::Lost)).then_some((write.i, kept))
+        });
+        let cancels = self.story.changes.iter().filter(|change| change.action == ChangeKind::Cancel);
+        let mut ends = ends.chain(cancels.map(|change| (change.i, retention.cancelled)));
+        let hours = &self.model.hours;
+        ends.any(|(i, kept)| match kept {
+            Keep::Forever => false,
+            Keep::For(span) => {
+                let over = hours.earliest(i).saturating_add(nanos_of(span));
+                !hours.surely_within(hours.latest(until), over)
+            }
+        })
     }
 
     /// I2: whatever is given or seen was enqueued before, as it is.
@@ -62,6 +93,26 @@ impl Judge<'_, '_> {
                 let why = format!("it was enqueued otherwise than it was seen: {}", differs.join("; "));
                 self.find(Invariant::I2, why, ops);
                 return;
+            }
+        }
+    }
+
+    /// I2: a claim is given only what matches it.
+    fn nothing_that_was_not_asked_for(&mut self) {
+        let story = self.story;
+        let tags = story.puts.first().map(|put| &put.put.tags);
+        let reordered = story.changes.iter().any(|change| change.action == ChangeKind::Reprioritise);
+        for grant in &story.grants {
+            let job = &grant.given.job;
+            for op in &grant.ops {
+                let Call::Claim(asked) = self.model.ops[*op].call else { continue };
+                let matches = asked.queues.contains(&job.queue)
+                    && asked.kinds.takes(&job.kind)
+                    && tags.is_none_or(|tags| asked.tags.takes(tags))
+                    && (reordered || asked.min_priority.is_none_or(|least| job.priority >= least));
+                if !matches {
+                    self.find(Invariant::I2, "it was given to a claim that it does not match", [*op]);
+                }
             }
         }
     }

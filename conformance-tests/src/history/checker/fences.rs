@@ -3,8 +3,8 @@
 use leasehold_core::backend::Answer;
 
 use super::Judge;
-use super::model::{Fenced, Grant, Kind};
-use crate::history::event::ChangeKind;
+use super::model::{Changed, Fenced, Grant, Kind};
+use crate::history::event::{Call, ChangeKind};
 use crate::history::verdict::Invariant;
 
 impl Judge<'_, '_> {
@@ -17,44 +17,18 @@ impl Judge<'_, '_> {
         self.no_made_up_repetition();
     }
 
-    /// The end of a lease by the store's clock, as early as it can have been, counting only renewals that were
-    /// answered by `until`.
-    fn earliest_end(&self, grant: &Grant<'_>, until: u64) -> i64 {
-        let hours = &self.model.hours;
-        let claimed = hours.earliest(grant.i).saturating_add(grant.lease);
-        let renewals = self.under(grant).filter(|write| {
-            write.kind == Kind::Renew && write.answer == Some(Answer::Applied) && write.c < until
-        });
-        let renewed = renewals
-            .map(|renewal| hours.earliest(renewal.i).saturating_add(super::hours::nanos(renewal.write.span)));
-        renewed.fold(claimed, i64::max)
-    }
-
-    /// The writes under this lease that were not refused outright.
-    fn under<'s>(&'s self, grant: &'s Grant<'_>) -> impl Iterator<Item = &'s Fenced<'s>> {
-        self.story.writes.iter().filter(move |write| write.write.token == grant.given.token)
-    }
-
-    /// From when on the holder or an operator may have let go of the lease.
-    fn let_go(&self, grant: &Grant<'_>) -> u64 {
-        let settled = self.under(grant).filter(|write| write.kind == Kind::Settle).map(|write| write.i);
-        let quiet = |action| matches!(action, ChangeKind::Cancel | ChangeKind::Reprioritise);
-        let changed = self.story.changes.iter().filter(|change| !quiet(change.action) && change.c > grant.i);
-        settled.chain(changed.map(|change| change.i)).min().unwrap_or(u64::MAX)
-    }
-
     /// I3: nobody is given a job that somebody else certainly holds.
     fn no_second_grant_while_leased(&mut self) {
         let story = self.story;
         for held in &story.grants {
-            let let_go = self.let_go(held);
+            let let_go = story.let_go(held);
             for other in story.grants.iter().filter(|other| other.given.token != held.given.token) {
-                let end = self.earliest_end(held, other.i);
+                let end = self.model.earliest_end(story, held, other.i);
                 let hours = &self.model.hours;
                 let within = hours.surely_within(hours.latest(other.c), end) && other.c < let_go;
                 if held.c < other.i && within {
                     let ops: Vec<usize> = held.ops.iter().chain(&other.ops).copied().collect();
-                    let renewals = self.under(held).filter(|w| w.kind == Kind::Renew).map(|w| w.op);
+                    let renewals = story.under(held).filter(|w| w.kind == Kind::Renew).map(|w| w.op);
                     let ops: Vec<usize> = ops.into_iter().chain(renewals).collect();
                     self.find(Invariant::I3, "it was given out while somebody held it", ops);
                 }
@@ -68,7 +42,7 @@ impl Judge<'_, '_> {
         for (at, one) in story.grants.iter().enumerate() {
             let claim = one.given.token.claim(self.job);
             let asked = |op: &usize| match self.model.ops[*op].call {
-                crate::history::event::Call::Claim(asked) => asked.claim == claim,
+                Call::Claim(asked) => asked.claim == claim,
                 _ => false,
             };
             if !one.ops.iter().all(asked) {
@@ -91,7 +65,7 @@ impl Judge<'_, '_> {
 
     /// Whether the attempt of a grant may have been given back by then.
     pub(super) fn given_back(&self, grant: &Grant<'_>, until: u64) -> bool {
-        self.under(grant).any(|write| {
+        self.story.under(grant).any(|write| {
             write.kind == Kind::Settle
                 && write.write.verdict == "release"
                 && write.answer != Some(Answer::Lost)
@@ -107,11 +81,11 @@ impl Judge<'_, '_> {
         for recovery in story.writes.iter().filter(applied) {
             let lease = story.grants.iter().find(|grant| grant.given.token == recovery.write.token);
             let Some(lease) = lease.filter(|grant| grant.c < recovery.i) else { continue };
-            let end = self.earliest_end(lease, recovery.i);
+            let end = self.model.earliest_end(story, lease, recovery.i);
             let hours = &self.model.hours;
             if hours.surely_within(hours.latest(recovery.c), end) {
                 let mut ops = lease.ops.clone();
-                ops.extend(self.under(lease).map(|write| write.op));
+                ops.extend(story.under(lease).map(|write| write.op));
                 self.find(Invariant::I3, "it was taken back from a holder whose lease was valid", ops);
             }
         }
@@ -123,8 +97,7 @@ impl Judge<'_, '_> {
         for write in story.writes.iter().filter(|write| write.answer == Some(Answer::Applied)) {
             let token = write.write.token;
             let grant = story.grants.iter().find(|grant| grant.given.token == token);
-            let maybe_given = self.model.lost_claims.iter().any(|(claim, _)| claim.token(self.job) == token);
-            if grant.is_none() && !maybe_given {
+            if grant.is_none() && !self.model.may_be_given(self.job, token) {
                 self.find(
                     Invariant::I4,
                     "a write under a token was accepted that nobody was given",
@@ -172,8 +145,8 @@ impl Judge<'_, '_> {
                 other.op == write.op && other.write.token == token && other.answer == Some(Answer::Applied)
             };
             let ended = story.writes.iter().any(|other| ends(other) || within_batch(other));
-            let deleted =
-                story.changes.iter().any(|change| change.action == ChangeKind::Delete && change.i < write.c);
+            let deletes = |change: &Changed| change.action == ChangeKind::Delete && !change.pruned;
+            let deleted = story.changes.iter().any(|change| deletes(change) && change.i < write.c);
             if !ended && !deleted {
                 let ops: Vec<usize> = grant.ops.iter().copied().chain([write.op]).collect();
                 self.find(Invariant::I4, "its holder was refused, and nobody had ended the lease", ops);

@@ -11,6 +11,8 @@ pub(crate) struct Hours {
     moves: Vec<Move>,
     manual: bool,
     slack: i64,
+    /// The first hour of all, from which stories count.
+    first: i64,
 }
 
 #[derive(Debug)]
@@ -25,7 +27,8 @@ const MILLI: i64 = 1_000_000;
 impl Hours {
     /// Reads the moves and the steps of the clock. What is wrong with them goes to `harness`.
     pub(crate) fn read(events: &[Event], harness: &mut Vec<String>) -> Self {
-        let mut hours = Self { moves: Vec::new(), manual: false, slack: MILLI };
+        let first = events.first().map_or(0, |event| i64::try_from(event.t).unwrap_or(i64::MAX));
+        let mut hours = Self { moves: Vec::new(), manual: false, slack: MILLI, first };
         let mut begun = None;
         for event in events {
             match &event.what {
@@ -39,8 +42,8 @@ impl Hours {
             }
         }
         hours.manual = !hours.moves.is_empty();
-        if hours.manual {
-            hours.slack = 0;
+        if let Some(first) = hours.moves.first() {
+            (hours.first, hours.slack) = (first.to, 0);
             hours.read_first_move(events, harness);
         }
         if !hours.moves.is_sorted_by_key(|step| step.to) {
@@ -77,6 +80,16 @@ impl Hours {
         begun.last().map_or(i64::MAX, |step| step.to)
     }
 
+    /// An hour in milliseconds from the first one, as a story tells it.
+    pub(crate) fn in_millis(&self, hour: i64) -> f64 {
+        hour.saturating_sub(self.first) as f64 / MILLI as f64
+    }
+
+    /// Whether a moment is certainly later than another one.
+    pub(crate) fn surely_after(&self, earliest: i64, than: i64) -> bool {
+        earliest.saturating_sub(self.slack) > than
+    }
+
     /// Whether a moment is certainly not past the end of a lease. An end of exactly now is not yet past.
     pub(crate) fn surely_within(&self, latest: i64, end: i64) -> bool {
         latest.saturating_add(self.slack) <= end
@@ -96,4 +109,9 @@ impl Hours {
 /// Milliseconds of a span or timestamp, as [`Hours`] counts.
 pub(crate) fn nanos(millis: u64) -> i64 {
     i64::try_from(millis).unwrap_or(i64::MAX).saturating_mul(MILLI)
+}
+
+/// A span, as [`Hours`] counts.
+pub(crate) fn nanos_of(span: std::time::Duration) -> i64 {
+    i64::try_from(span.as_nanos()).unwrap_or(i64::MAX)
 }

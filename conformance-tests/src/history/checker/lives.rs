@@ -1,5 +1,7 @@
 //! I5, I6 and I8: one end, counted attempts, and retries that come, but not too soon.
 
+use std::collections::BTreeSet;
+
 use leasehold_core::State;
 use leasehold_core::backend::Answer;
 
@@ -11,25 +13,29 @@ use crate::history::verdict::Invariant;
 
 /// The certain end of a job.
 #[derive(Debug, Clone, Copy)]
-struct End {
-    op: usize,
-    i: u64,
-    c: u64,
-    state: State,
+pub(super) struct End {
+    pub(super) op: usize,
+    pub(super) i: u64,
+    pub(super) c: u64,
+    pub(super) state: State,
 }
 
 impl Judge<'_, '_> {
     pub(super) fn lives(&mut self) {
-        let ends = self.ends();
-        self.no_life_after_an_end(&ends);
-        self.no_second_end(&ends);
+        let ends = self.settled_ends();
+        self.no_life_after_an_end(Invariant::I5, &ends);
+        let mut all = ends;
+        all.extend(self.cancelled_ends());
+        self.no_second_end(&all);
         self.attempts_rise();
         self.attempts_are_bounded();
+        self.attempts_are_given_back();
+        self.crashes_are_counted();
         self.retries_wait();
         self.all_ended();
     }
 
-    fn ends(&self) -> Vec<End> {
+    fn settled_ends(&self) -> Vec<End> {
         let settled = self.story.writes.iter().filter_map(|write| {
             let state = match write.write.verdict.as_str() {
                 "succeed" => State::Succeeded,
@@ -41,10 +47,7 @@ impl Judge<'_, '_> {
             let applied = ends && write.answer == Some(Answer::Applied);
             applied.then_some(End { op: write.op, i: write.i, c: write.c, state })
         });
-        let cancels = self.story.changes.iter().filter(|c| c.action == ChangeKind::Cancel && c.certain);
-        let cancelled =
-            cancels.map(|change| End { op: change.op, i: change.i, c: change.c, state: State::Cancelled });
-        settled.chain(cancelled).collect()
+        settled.collect()
     }
 
     /// Whether an operator may have sent the job round again between an end and `until`.
@@ -56,14 +59,14 @@ impl Judge<'_, '_> {
             .any(|change| requeues(change.action) && change.c > end.i && change.i < until)
     }
 
-    /// I5: a job that has ended is never given out again, nor seen in another state.
-    fn no_life_after_an_end(&mut self, ends: &[End]) {
+    /// A job that has ended is never given out again, nor seen in another state: I5, or I12 if it was cancelled.
+    pub(super) fn no_life_after_an_end(&mut self, invariant: Invariant, ends: &[End]) {
         let story = self.story;
         for end in ends {
             for grant in story.grants.iter().filter(|grant| grant.i > end.c) {
                 if !self.may_be_requeued(end, grant.c) {
                     let ops: Vec<usize> = grant.ops.iter().copied().chain([end.op]).collect();
-                    self.find(Invariant::I5, format!("it was given out after it had {}", end.state), ops);
+                    self.find(invariant, format!("it was given out after it had {}", end.state), ops);
                 }
             }
             let sights = story.sights.iter().filter(|sight| sight.i > end.c);
@@ -72,7 +75,7 @@ impl Judge<'_, '_> {
             for (state, until, op) in looks {
                 if state != end.state && !self.may_be_requeued(end, until) {
                     let why = format!("it was seen {state} after it had {}", end.state);
-                    self.find(Invariant::I5, why, op.into_iter().chain([end.op]));
+                    self.find(invariant, why, op.into_iter().chain([end.op]));
                 }
             }
         }
@@ -119,7 +122,7 @@ impl Judge<'_, '_> {
                 self.find(Invariant::I6, format!("attempt {attempt} of {most} was given out"), ops);
                 continue;
             }
-            let lost = self.model.lost_claims.iter().filter(|(_, i)| *i < grant.c).count();
+            let lost = self.model.lost_claims.iter().filter(|lost| lost.i < grant.c).count();
             let known = story.grants.iter().filter(|other| other.i <= grant.c).count();
             if attempt as usize > known + lost {
                 let why = format!("attempt {attempt} was given out after {} others", known.saturating_sub(1));
@@ -162,12 +165,57 @@ impl Judge<'_, '_> {
         }
     }
 
-    /// I8: a run that was drained leaves no job behind.
+    /// I6: an attempt that was given back is the next one again.
+    fn attempts_are_given_back(&mut self) {
+        let story = self.story;
+        for wait in story.waits().into_iter().filter(|wait| wait.given_back) {
+            let Some(next) = wait.next else { continue };
+            let lost = self.model.lost_claims.iter().any(|lost| lost.i < next.c);
+            let (attempt, wanted) = (next.given.job.attempt, wait.attempt);
+            if !lost && attempt > wanted {
+                let why = format!("attempt {wanted} was given back, and attempt {attempt} was given out");
+                self.find(Invariant::I6, why, next.ops.iter().copied().chain([wait.op]));
+            }
+        }
+    }
+
+    /// I6: an attempt that was lost with its worker is counted as such, and no other.
+    fn crashes_are_counted(&mut self) {
+        let story = self.story;
+        if story.changes.iter().any(|change| !change.pruned) {
+            return;
+        }
+        let recoveries = story.writes.iter().filter(|write| write.kind == Kind::Recover);
+        let recoveries: Vec<&Fenced<'_>> =
+            recoveries.filter(|write| write.answer != Some(Answer::Lost)).collect();
+        let sights = story.sights.iter().map(|sight| (sight.seen, sight.i, sight.c, vec![sight.op]));
+        let grants = story.grants.iter().map(|grant| (&grant.given.job, grant.i, grant.c, grant.ops.clone()));
+        let last = story.last.map(|last| (last, u64::MAX, u64::MAX, Vec::new()));
+        for (seen, i, c, ops) in sights.chain(grants).chain(last) {
+            let tokens = |certain: bool, until: u64| {
+                let counts = recoveries.iter().filter(|write| match certain {
+                    true => write.answer == Some(Answer::Applied) && write.c < until,
+                    false => write.i < until,
+                });
+                counts.map(|write| write.write.token).collect::<BTreeSet<_>>().len()
+            };
+            let (least, most) = (tokens(true, i), tokens(false, c));
+            if !(least..=most).contains(&(seen.crashes as usize)) {
+                let why = format!("it shows {} crashes, and had {least} to {most}", seen.crashes);
+                self.find(Invariant::I6, why, ops.into_iter().chain(recoveries.iter().map(|write| write.op)));
+                return;
+            }
+        }
+    }
+
+    /// I8 and I15: a run that was drained leaves no job behind.
     fn all_ended(&mut self) {
         let Some(last) = self.story.last.filter(|_| self.rules.drained) else { return };
         if !last.state.is_terminal() {
+            let retried = self.story.writes.iter().any(|write| write.write.verdict == "retry");
+            let invariant = if retried { Invariant::I8 } else { Invariant::I15 };
             let ops: Vec<usize> = self.story.grants.iter().flat_map(|grant| grant.ops.clone()).collect();
-            self.find(Invariant::I8, format!("it is {} when all is over", last.state), ops);
+            self.find(invariant, format!("it is {} when all is over", last.state), ops);
         }
     }
 }

@@ -1,65 +1,40 @@
 //! The offline judge of a history: pure, and independent of the store that made it.
+//!
+//! What concerns one job is judged by a `Judge`, job by job; what concerns several by a `World`.
 
 mod accounts;
+mod cancels;
+mod counting;
+mod feed;
 mod fences;
 mod hours;
+mod keys;
+mod leases;
+mod limits;
 mod lives;
 mod model;
+mod order;
+mod pairing;
+mod pauses;
+mod register;
+mod rules;
+mod search;
+mod stops;
+mod ticks;
+mod waiting;
 
 use leasehold_core::JobId;
-
-use self::model::{Model, Story};
-pub(crate) use self::model::{Op, Outcome};
-use super::event::{Call, Event, Reply, What};
-use super::verdict::{Finding, Invariant, Tally, Verdict};
 use leasehold_core::backend::Answer;
 
-/// What a run was meant to be, beyond what holds for every one.
-#[derive(Debug, Clone, Default)]
-#[non_exhaustive]
-pub struct Rules {
-    /// Whether the run went on until every job had ended, and the jobs were looked at then.
-    pub drained: bool,
-    /// A run with fewer grants proves nothing.
-    pub grants: usize,
-    /// A run in which fewer leases were lost and recovered proves nothing.
-    pub losses: usize,
-    /// A run with fewer calls of which nothing is known proves nothing.
-    pub unknown: usize,
-    /// Whether something between the recorder and the store may have made a call twice, such as a driver: then a
-    /// call may be told that it was applied already, by itself.
-    pub repeats_inside: bool,
-}
+use self::model::Story;
+pub(crate) use self::model::{Model, Op, Outcome};
+pub use self::rules::Rules;
+use self::search::Opinion;
+use super::event::{Call, ChangeKind, Entry, Event, Fate, Reply, What};
+use super::story::short;
+use super::verdict::{About, Finding, Invariant, Tally, Verdict};
 
-impl Rules {
-    /// A run that ended when every job had, with at least so many grants.
-    pub fn drained(grants: usize) -> Self {
-        Self { drained: true, grants, ..Self::default() }
-    }
-
-    /// Asks for at least so many leases that were lost.
-    #[must_use]
-    pub fn losses(mut self, losses: usize) -> Self {
-        self.losses = losses;
-        self
-    }
-
-    /// Asks for at least so many calls of which nothing is known.
-    #[must_use]
-    pub fn unknown(mut self, unknown: usize) -> Self {
-        self.unknown = unknown;
-        self
-    }
-
-    /// Lets calls be repeated between the recorder and the store.
-    #[must_use]
-    pub fn repeats_inside(mut self) -> Self {
-        self.repeats_inside = true;
-        self
-    }
-}
-
-/// Judges a history by the invariants I1 to I9; see [`Invariant`].
+/// Judges a history by the invariants I1 to I18, and each job once more by a search; see [`Invariant`].
 ///
 /// A call that was answered took effect at some moment between its beginning and its answer; one of which nothing
 /// is known at some moment after its beginning, or never; one that failed, never. Only what no choice of such
@@ -69,20 +44,40 @@ pub fn check(events: &[Event], rules: &Rules) -> Verdict {
     if rules.repeats_inside {
         model.take_repetitions_for_first_calls();
     }
-    let tally = tally(events, &model);
+    if rules.drained && !model.looked_last {
+        model.harness.push("the jobs were not looked at when all was over".into());
+    }
+    let mut tally = tally(events, &model);
     let mut findings = Vec::new();
+    let mut too_long = 0;
     for (job, story) in &model.stories {
         let mut judge = Judge { model: &model, story, job: *job, rules, findings: &mut findings };
         judge.accounts();
         judge.fences();
         judge.lives();
+        judge.cancels();
+        judge.waiting();
+        match judge.second_opinion() {
+            Opinion::TooLong => too_long += 1,
+            Opinion::Given => tally.ordered += 1,
+        }
     }
-    let mut harness = model.harness.clone();
-    if rules.drained && !model.looked_last {
-        harness.push("the jobs were not looked at when all was over".into());
+    let mut world = World { model: &model, rules, findings: &mut findings };
+    world.order();
+    world.keys();
+    world.limits();
+    world.feed();
+    world.stops();
+    world.ticks();
+    let counted = world.counting();
+    let mut verdict = Verdict::new(findings, tally, &model);
+    verdict.vacuous = rules.least.missing(&tally);
+    verdict.repeated_by = rules.repeated_by.clone();
+    if too_long > 0 {
+        verdict.unjudged.push(format!("the second opinion on {too_long} jobs, whose lives are too long"));
     }
-    let vacuous = vacuous(&tally, rules);
-    Verdict::new(findings, harness, vacuous, tally, &model.ops)
+    verdict.unjudged.extend(counted.err());
+    verdict
 }
 
 /// One job and the rules that it is judged by.
@@ -96,45 +91,107 @@ struct Judge<'m, 'h> {
 
 impl Judge<'_, '_> {
     fn find(&mut self, invariant: Invariant, why: impl Into<String>, ops: impl IntoIterator<Item = usize>) {
+        let mut finding = Finding::new(invariant, About::Job(self.job), why, ops);
+        finding.facts = self.model.leases_in(self.story, &finding.ops);
+        self.findings.push(finding);
+    }
+}
+
+/// All jobs and the rules that they are judged by together.
+struct World<'m, 'h> {
+    model: &'m Model<'h>,
+    rules: &'m Rules,
+    findings: &'m mut Vec<Finding>,
+}
+
+impl World<'_, '_> {
+    fn find(
+        &mut self,
+        invariant: Invariant,
+        about: About,
+        why: impl Into<String>,
+        ops: impl IntoIterator<Item = usize>,
+    ) {
+        self.findings.push(Finding::new(invariant, about, why, ops));
+    }
+}
+
+impl Finding {
+    fn new(
+        invariant: Invariant,
+        about: About,
+        why: impl Into<String>,
+        ops: impl IntoIterator<Item = usize>,
+    ) -> Self {
         let mut ops: Vec<usize> = ops.into_iter().collect();
         ops.sort_unstable();
         ops.dedup();
-        self.findings.push(Finding { invariant, job: self.job, why: why.into(), ops });
+        Self { invariant, about, why: why.into(), facts: Vec::new(), ops }
+    }
+}
+
+impl Model<'_> {
+    /// What is known of the leases that these calls are about.
+    fn leases_in(&self, story: &Story<'_>, ops: &[usize]) -> Vec<String> {
+        let concerned = story.grants.iter().filter(|grant| {
+            let written = story.under(grant).any(|write| ops.contains(&write.op));
+            written || grant.ops.iter().any(|op| ops.contains(op))
+        });
+        let lease = |grant: &model::Grant<'_>| {
+            let hour = |at| self.hours.in_millis(at);
+            let (from, to) = (self.hours.earliest(grant.i), self.earliest_end(story, grant, u64::MAX));
+            let (token, attempt) = (short(grant.given.token), grant.given.job.attempt);
+            let clock = if self.hours.are_the_stores() { "the store's clock" } else { "the machine's clock" };
+            let (from, to) = (hour(from), hour(to));
+            format!("lease {token}, attempt {attempt}: by {clock} from {from} ms, and to {to} ms at least")
+        };
+        concerned.map(lease).collect()
     }
 }
 
 fn tally(events: &[Event], model: &Model<'_>) -> Tally {
     let mut tally = Tally { events: events.len(), calls: model.ops.len(), ..Tally::default() };
     for op in &model.ops {
-        match (op.outcome, op.call) {
-            (Outcome::Ok(Reply::Enqueue(answers)), _) => tally.enqueued += answers.len(),
-            (Outcome::Ok(Reply::Recover(answers)), Call::Recover(_)) => {
-                tally.losses += answers.iter().filter(|answer| **answer == Answer::Applied).count();
-            }
-            (Outcome::Ok(Reply::Settle(answers)), _) => {
-                tally.refused += answers.iter().filter(|answer| **answer == Answer::Lost).count();
-            }
-            (Outcome::Unknown, _) => tally.unknown += 1,
-            (Outcome::Failed, _) => tally.failed += 1,
-            _ => {}
-        }
+        count(op, &mut tally);
     }
+    let first_fault = events.iter().find(|event| matches!(event.what, What::Fault(_))).map(|event| event.t);
+    let broken = first_fault.map_or(u64::MAX, |t| t)..model.last_fault;
     for story in model.stories.values() {
+        let limited = story.puts.iter().any(|put| put.put.limit.is_some());
         tally.jobs += usize::from(!story.puts.is_empty());
         tally.grants += story.grants.len();
+        tally.limited += if limited { story.grants.len() } else { 0 };
+        tally.grants_under_faults += story.grants.iter().filter(|grant| broken.contains(&grant.i)).count();
         tally.starts += story.runs.len();
         tally.ended += usize::from(story.last.is_some_and(|last| last.state.is_terminal()));
     }
     tally.faults = events.iter().filter(|event| matches!(event.what, What::Fault(_))).count();
+    tally.told = model.told.len();
+    tally.stops = model.stopped.len();
     tally
 }
 
-fn vacuous(tally: &Tally, rules: &Rules) -> Vec<String> {
-    let demands = [
-        ("grants", tally.grants, rules.grants),
-        ("lost leases", tally.losses, rules.losses),
-        ("calls of which nothing is known", tally.unknown, rules.unknown),
-    ];
-    let too_few = demands.into_iter().filter(|(_, had, wanted)| had < wanted);
-    too_few.map(|(what, had, wanted)| format!("{had} {what}, and at least {wanted} were wanted")).collect()
+fn count(op: &Op<'_>, tally: &mut Tally) {
+    match (op.outcome, op.call) {
+        (Outcome::Ok(Reply::Enqueue(answers)), _) => {
+            tally.enqueued += answers.len();
+            tally.refused_keys += answers.iter().filter(|(_, entry)| *entry == Entry::Held).count();
+        }
+        (Outcome::Ok(Reply::Recover(answers)), _) => {
+            tally.losses += answers.iter().filter(|answer| **answer == Answer::Applied).count();
+        }
+        (Outcome::Ok(Reply::Settle(answers)), _) => {
+            tally.refused += answers.iter().filter(|answer| **answer == Answer::Lost).count();
+        }
+        (Outcome::Ok(Reply::Amend(answers)), Call::Amend(change)) if change.action == ChangeKind::Cancel => {
+            let done = |fate: &Fate| matches!(fate, Fate::Applied | Fate::Requested);
+            tally.cancels += answers.iter().filter(|(_, fate)| done(fate)).count();
+        }
+        (Outcome::Ok(Reply::Count(_)), _) => tally.counts += 1,
+        (Outcome::Ok(_), Call::SetQueue(set)) => tally.pauses += usize::from(set.paused),
+        (Outcome::Ok(_), Call::PutSchedule(_)) => tally.plans += 1,
+        (Outcome::Unknown, _) => tally.unknown += 1,
+        (Outcome::Failed, _) => tally.failed += 1,
+        _ => {}
+    }
 }

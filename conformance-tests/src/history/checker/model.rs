@@ -2,18 +2,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use leasehold_core::backend::Answer;
-use leasehold_core::{ClaimId, JobId, LeaseToken};
+use leasehold_core::backend::{Answer, QueueCounts};
+use leasehold_core::{JobId, LeaseToken, QueueName, WorkerId};
 
 use super::hours::{Hours, nanos};
+use super::pairing::pair;
 use crate::history::event::{
-    Attempt, Call, ChangeKind, Entry, Event, Granted, Put, Reply, Seen, What, Write,
+    Asked, Attempt, Call, ChangeKind, Entry, Event, Extended, Fate, Granted, Put, Reply, Seen, What, Write,
 };
+use crate::history::hint::Hint;
 
 /// A call, from its beginning to its answer.
 #[derive(Debug)]
 pub(crate) struct Op<'h> {
     pub(crate) p: &'h str,
+    /// Its number among the calls of its process.
+    pub(crate) number: u64,
     pub(crate) call: &'h Call,
     /// When it began; it took effect no sooner.
     pub(crate) i: u64,
@@ -36,18 +40,25 @@ pub(crate) struct Story<'h> {
     pub(crate) grants: Vec<Grant<'h>>,
     pub(crate) writes: Vec<Fenced<'h>>,
     pub(crate) changes: Vec<Changed>,
+    /// Changes that were asked for and changed nothing, and the answers.
+    pub(crate) refusals: Vec<Changed>,
     pub(crate) sights: Vec<Sight<'h>>,
     pub(crate) runs: Vec<Run<'h>>,
     pub(crate) last: Option<&'h Seen>,
+    /// How often the last look showed it.
+    pub(crate) shown_last: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Enqueued<'h> {
     pub(crate) op: usize,
     pub(crate) i: u64,
+    pub(crate) c: u64,
     pub(crate) put: &'h Put,
     /// What was answered; none if nothing is known.
     pub(crate) entry: Option<Entry>,
+    /// The job that was said to be there: itself, or the holder of its key.
+    pub(crate) there: Option<JobId>,
     pub(crate) failed: bool,
 }
 
@@ -81,6 +92,8 @@ pub(crate) struct Fenced<'h> {
     pub(crate) write: &'h Write,
     /// What was answered; none if nothing is known.
     pub(crate) answer: Option<Answer>,
+    /// Whether a renewal was told that somebody wants the job cancelled.
+    pub(crate) cancel: bool,
 }
 
 /// An operator's change that took effect or may have.
@@ -90,7 +103,10 @@ pub(crate) struct Changed {
     pub(crate) i: u64,
     pub(crate) c: u64,
     pub(crate) action: ChangeKind,
-    pub(crate) certain: bool,
+    /// What was answered; none if nothing is known.
+    pub(crate) fate: Option<Fate>,
+    /// Whether it is a pruning, which removes only what has ended and is not to be kept.
+    pub(crate) pruned: bool,
 }
 
 /// A look at the job.
@@ -110,15 +126,42 @@ pub(crate) struct Run<'h> {
     pub(crate) token: LeaseToken,
 }
 
+/// A claim of which nothing is known: it may have been given anything.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LostClaim<'h> {
+    pub(crate) op: usize,
+    pub(crate) i: u64,
+    pub(crate) asked: &'h Asked,
+}
+
+/// What a watcher was told.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Told<'h> {
+    pub(crate) t: u64,
+    pub(crate) p: &'h str,
+    /// The number of its call of `watch`.
+    pub(crate) number: u64,
+    pub(crate) hint: &'h Hint,
+}
+
 #[derive(Debug)]
 pub(crate) struct Model<'h> {
     pub(crate) hours: Hours,
     pub(crate) ops: Vec<Op<'h>>,
     pub(crate) stories: BTreeMap<JobId, Story<'h>>,
-    /// Claims of which nothing is known: each may have been given anything.
-    pub(crate) lost_claims: Vec<(ClaimId, u64)>,
+    pub(crate) lost_claims: Vec<LostClaim<'h>>,
+    pub(crate) told: Vec<Told<'h>>,
+    /// The calls that set each queue.
+    pub(crate) settings: BTreeMap<&'h QueueName, Vec<usize>>,
+    /// The workers that were stopped, and when.
+    pub(crate) stopped: Vec<(WorkerId, u64)>,
+    /// When something was last broken on purpose.
+    pub(crate) last_fault: u64,
+    /// When the last event happened.
+    pub(crate) over: u64,
     /// Whether the jobs were looked at when all was over.
     pub(crate) looked_last: bool,
+    pub(crate) last_counts: Option<&'h [QueueCounts]>,
     /// What is wrong with the history itself.
     pub(crate) harness: Vec<String>,
 }
@@ -133,7 +176,13 @@ impl<'h> Model<'h> {
             ops: Vec::new(),
             stories: BTreeMap::new(),
             lost_claims: Vec::new(),
+            told: Vec::new(),
+            settings: BTreeMap::new(),
+            stopped: Vec::new(),
+            last_fault: 0,
+            over: events.last().map_or(0, |event| event.t),
             looked_last: false,
+            last_counts: None,
             harness,
         };
         for (index, op) in ops.iter().enumerate() {
@@ -160,28 +209,25 @@ impl<'h> Model<'h> {
         match (op.call, reply) {
             (Call::Enqueue(puts), reply) => self.sort_puts(index, op, puts, reply),
             (Call::Claim(_), Some(Reply::Claim(jobs))) => self.sort_grants(index, op, jobs),
-            (Call::Claim(asked), _) => self.lost_claims.push((asked.claim, op.i)),
-            (Call::Renew(w), Some(Reply::Renew(a))) => self.sort_writes(index, op, Kind::Renew, w, Some(a)),
-            (Call::Renew(w), _) => self.sort_writes(index, op, Kind::Renew, w, None),
-            (Call::Settle(w), Some(Reply::Settle(a))) => {
-                self.sort_writes(index, op, Kind::Settle, w, Some(a));
-            }
-            (Call::Settle(w), _) => self.sort_writes(index, op, Kind::Settle, w, None),
-            (Call::Recover(w), Some(Reply::Recover(a))) => {
-                self.sort_writes(index, op, Kind::Recover, w, Some(a));
-            }
-            (Call::Recover(w), _) => self.sort_writes(index, op, Kind::Recover, w, None),
-            (Call::Log(w), Some(Reply::Log(a))) => self.sort_writes(index, op, Kind::Log, w, Some(a)),
-            (Call::Log(w), _) => self.sort_writes(index, op, Kind::Log, w, None),
+            (Call::Claim(asked), _) => self.lost_claims.push(LostClaim { op: index, i: op.i, asked }),
+            (Call::Renew(writes), reply) => self.sort_writes(index, op, Kind::Renew, writes, reply),
+            (Call::Settle(writes), reply) => self.sort_writes(index, op, Kind::Settle, writes, reply),
+            (Call::Recover(writes), reply) => self.sort_writes(index, op, Kind::Recover, writes, reply),
+            (Call::Log(writes), reply) => self.sort_writes(index, op, Kind::Log, writes, reply),
+            (Call::SetQueue(set), _) => self.settings.entry(&set.queue).or_default().push(index),
             (Call::Look, Some(Reply::Look(jobs))) => {
                 for seen in jobs {
                     self.story(seen.job).sights.push(Sight { op: index, i: op.i, c: op.c, seen });
                 }
             }
-            (Call::Amend(change), Some(Reply::Amend(jobs))) => {
-                let changed = Changed { op: index, i: op.i, c: op.c, action: change.action, certain: true };
-                for job in jobs.iter().filter(|_| change.action != ChangeKind::Preview) {
-                    self.story(*job).changes.push(changed);
+            (Call::Amend(change), Some(Reply::Amend(jobs))) if change.action != ChangeKind::Preview => {
+                for (job, fate) in jobs {
+                    let changed = op.changed(index, change.action, Some(*fate));
+                    let story = self.story(*job);
+                    match fate {
+                        Fate::Applied | Fate::Requested => story.changes.push(changed),
+                        Fate::AlreadyApplied | Fate::Refused | Fate::NotFound => story.refusals.push(changed),
+                    }
                 }
             }
             _ => {}
@@ -194,9 +240,10 @@ impl<'h> Model<'h> {
             _ => None,
         };
         for (at, put) in puts.iter().enumerate() {
-            let entry = answers.and_then(|answers| answers.get(at)).map(|(_, entry)| *entry);
+            let (there, entry) = answers.and_then(|answers| answers.get(at)).copied().unzip();
             let failed = matches!(op.outcome, Outcome::Failed) || entry == Some(Entry::Refused);
-            self.story(put.job).puts.push(Enqueued { op: op_index, i: op.i, put, entry, failed });
+            let enqueued = Enqueued { op: op_index, i: op.i, c: op.c, put, entry, there, failed };
+            self.story(put.job).puts.push(enqueued);
         }
     }
 
@@ -222,11 +269,13 @@ impl<'h> Model<'h> {
         op: &Op<'h>,
         kind: Kind,
         writes: &'h [Write],
-        answers: Option<&[Answer]>,
+        reply: Option<&Reply>,
     ) {
         for (at, write) in writes.iter().enumerate() {
-            let answer = answers.and_then(|answers| answers.get(at)).copied();
-            let fenced = Fenced { op: index, i: op.i, c: op.c, kind, write, answer };
+            let answer = reply.and_then(|reply| reply.answer(at));
+            let cancel = matches!(reply, Some(Reply::Renew(answers))
+                if matches!(answers.get(at), Some(Extended::Held { cancel: true, .. })));
+            let fenced = Fenced { op: index, i: op.i, c: op.c, kind, write, answer, cancel };
             self.story(write.job).writes.push(fenced);
         }
     }
@@ -240,9 +289,17 @@ impl<'h> Model<'h> {
                     let run = Run { t: event.t, p: &event.p, token: *token };
                     self.story(*job).runs.push(run);
                 }
+                What::Told(hint) => {
+                    self.told.push(Told { t: event.t, p: &event.p, number: event.op, hint });
+                }
+                What::Stopped { worker } => self.stopped.push((*worker, event.t)),
+                What::Fault(_) => self.last_fault = event.t,
+                What::LastCounts { counts } => self.last_counts = Some(counts),
                 What::Last(seen) => {
                     last += 1;
-                    self.story(seen.job).last = Some(seen);
+                    let story = self.story(seen.job);
+                    story.last = Some(seen);
+                    story.shown_last += 1;
                 }
                 What::LastOfAll { jobs } => {
                     self.looked_last = true;
@@ -253,12 +310,20 @@ impl<'h> Model<'h> {
                 _ => {}
             }
         }
-        // A claim that was lost and repeated may have been given its jobs the first time.
-        for (claim, i) in self.lost_claims.clone() {
-            for (job, story) in &mut self.stories {
-                let token = claim.token(*job);
-                for grant in story.grants.iter_mut().filter(|grant| grant.given.token == token) {
-                    grant.i = grant.i.min(i);
+        self.date_back_repeated_claims();
+    }
+
+    /// A claim that was lost and repeated may have been given its jobs the first time.
+    fn date_back_repeated_claims(&mut self) {
+        let mut first: BTreeMap<_, u64> = BTreeMap::new();
+        for lost in &self.lost_claims {
+            let earliest = first.entry(lost.asked.claim).or_insert(lost.i);
+            *earliest = lost.i.min(*earliest);
+        }
+        for (job, story) in &mut self.stories {
+            for grant in &mut story.grants {
+                if let Some(i) = first.get(&grant.given.token.claim(*job)) {
+                    grant.i = grant.i.min(*i);
                 }
             }
         }
@@ -270,13 +335,13 @@ impl<'h> Model<'h> {
         let mut broad = Vec::new();
         for (index, op) in self.ops.iter().enumerate() {
             let unknown = matches!(op.outcome, Outcome::Unknown);
-            let changed = |action| Changed { op: index, i: op.i, c: op.c, action, certain: false };
             match op.call {
                 Call::Amend(change) if unknown && change.action != ChangeKind::Preview => {
-                    broad.push((changed(change.action), change.jobs.as_ref()));
+                    broad.push((op.changed(index, change.action, None), change.jobs.as_ref()));
                 }
                 Call::Prune if !matches!(op.outcome, Outcome::Failed | Outcome::Ok(Reply::Prune(0))) => {
-                    broad.push((changed(ChangeKind::Delete), None));
+                    let delete = op.changed(index, ChangeKind::Delete, None);
+                    broad.push((Changed { pruned: true, ..delete }, None));
                 }
                 _ => {}
             }
@@ -292,23 +357,45 @@ impl<'h> Model<'h> {
     }
 }
 
+impl Op<'_> {
+    fn changed(&self, op: usize, action: ChangeKind, fate: Option<Fate>) -> Changed {
+        Changed { op, i: self.i, c: self.c, action, fate, pruned: false }
+    }
+}
+
 impl Model<'_> {
+    /// Whether a claim of which nothing is known may have been given this lease.
+    pub(crate) fn may_be_given(&self, job: JobId, token: LeaseToken) -> bool {
+        self.lost_claims.iter().any(|lost| lost.asked.claim == token.claim(job))
+    }
+
     /// Takes a settlement that was there already, and that no recorded call had made, for one that its own call
     /// had made a moment before.
     pub(crate) fn take_repetitions_for_first_calls(&mut self) {
         for story in self.stories.values_mut() {
             for at in 0..story.writes.len() {
-                if story.writes[at].answer == Some(Answer::AlreadyApplied)
-                    && !story.is_made(&story.writes[at])
-                {
-                    story.writes[at].answer = Some(Answer::Applied);
-                }
+                let write = &story.writes[at];
+                let answer = match write.answer {
+                    Some(Answer::AlreadyApplied) if !story.is_made(write) => Some(Answer::Applied),
+                    // The first of two may have ended the lease, and the second came when that was forgotten.
+                    Some(Answer::Lost) if story.is_granted_during(write) => None,
+                    _ => continue,
+                };
+                story.writes[at].answer = answer;
             }
         }
     }
 }
 
 impl Story<'_> {
+    /// Whether the job was given to somebody else while a settlement was under way.
+    fn is_granted_during(&self, write: &Fenced<'_>) -> bool {
+        let settles = matches!(write.kind, Kind::Settle | Kind::Recover);
+        let other = |grant: &Grant<'_>| grant.given.token != write.write.token;
+        let during = |grant: &Grant<'_>| write.i < grant.c && grant.i < write.c;
+        settles && self.grants.iter().any(|grant| other(grant) && during(grant))
+    }
+
     /// Whether some call made, or may have made, the settlement that this one is told was there.
     pub(crate) fn is_made(&self, repeated: &Fenced<'_>) -> bool {
         self.writes.iter().any(|other| {
@@ -329,46 +416,4 @@ impl Grant<'_> {
             && mine.attempt == theirs.attempt
             && mine.generation == theirs.generation
     }
-}
-
-/// Joins the beginnings of calls with their ends.
-fn pair<'h>(events: &'h [Event], harness: &mut Vec<String>) -> Vec<Op<'h>> {
-    let mut ops: Vec<Op<'h>> = Vec::new();
-    let mut open: BTreeMap<(&str, u64), usize> = BTreeMap::new();
-    let mut known: BTreeSet<(&str, u64)> = BTreeSet::new();
-    let mut killed: BTreeSet<&str> = BTreeSet::new();
-    for event in events {
-        let key = (event.p.as_str(), event.op);
-        if killed.contains(key.0) {
-            harness.push(format!("{} goes on after it was killed", event.p));
-        }
-        let outcome = match &event.what {
-            What::Invoke { call } => {
-                if !known.insert(key) {
-                    harness.push(format!("{} has two calls of the number {}", event.p, event.op));
-                }
-                open.insert(key, ops.len());
-                let op = Op { p: key.0, call, i: event.t, c: u64::MAX, outcome: Outcome::Unknown };
-                ops.push(op);
-                continue;
-            }
-            What::Ok { reply } => Outcome::Ok(reply),
-            What::Fail { .. } => Outcome::Failed,
-            What::Info { .. } => Outcome::Unknown,
-            What::Fault(fault) => {
-                killed.extend(fault.kills.as_deref());
-                continue;
-            }
-            _ => continue,
-        };
-        match open.remove(&key) {
-            Some(index) => {
-                let known = !matches!(outcome, Outcome::Unknown);
-                ops[index].c = if known { event.t } else { u64::MAX };
-                ops[index].outcome = outcome;
-            }
-            None => harness.push(format!("{} has an answer to no call, number {}", event.p, event.op)),
-        }
-    }
-    ops
 }

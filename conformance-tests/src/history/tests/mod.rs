@@ -1,8 +1,11 @@
 //! The checker finds what it is there to find, and nothing else: each invariant has tales that break it, and
 //! twins of them that do not.
 
+mod beyond;
+mod fleet;
 mod invariants;
 mod lines;
+mod second;
 mod tale;
 
 use leasehold_core::backend::Answer;
@@ -73,10 +76,17 @@ fn a_run_that_did_too_little_proves_nothing() {
         tale.settle(lease, "succeed", Answer::Applied);
         tale.events
     };
-    assert!(check(&tale(), &Rules { grants: 1, ..Rules::default() }).is_valid());
-    for rules in
-        [Rules { grants: 2, ..Rules::default() }, Rules::default().losses(1), Rules::default().unknown(1)]
-    {
+    let plain = Rules::default;
+    assert!(check(&tale(), &plain().at_least(|least| least.grants = 1).planned(3)).is_valid());
+    let unmet = [
+        plain().at_least(|least| least.grants = 2),
+        plain().losses(1),
+        plain().unknown(1),
+        plain().planned(4),
+        plain().at_least(|least| least.faults = 1),
+        plain().at_least(|least| least.grants_under_faults = 1),
+    ];
+    for rules in unmet {
         let verdict = check(&tale(), &rules);
         assert!(verdict.vacuous.len() == 1 && !verdict.is_valid(), "{verdict}");
     }

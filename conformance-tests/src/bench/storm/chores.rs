@@ -1,0 +1,119 @@
+//! What clients do beside their work: they recover, operate, fire ticks, count and are stopped.
+
+use leasehold_core::backend::{Action, Answer, CheckIn, Counts, Schedules, Settlement, Verdict, WorkerInfo};
+use leasehold_core::{Deadline, Due, ErrorKind, JobId, QueueName, Reason};
+
+use super::client::Client;
+use super::{EVERY, plan, queues, recovery, schedule};
+use crate::bench::{Bench, job, secs, settlement, text, worker_name};
+use crate::breach::{Done, Kept, Trouble};
+
+impl Client {
+    /// Reads lost leases, to take them back some time later.
+    pub(super) async fn read_lost(&mut self) -> Kept {
+        let lost = self.call(|t| async move { t.expired(5).await }).await?;
+        self.lost.extend(lost.unwrap_or_default());
+        Ok(())
+    }
+
+    pub(super) async fn recover(&mut self) -> Kept {
+        for _ in 0..3 {
+            let Some(last) = self.lost.len().checked_sub(1) else { return Ok(()) };
+            let lease = self.lost.swap_remove(self.dice.usize(..=last));
+            self.call(|t| recover(t, recovery(&lease))).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn operate(&mut self) -> Kept {
+        if self.added.is_empty() || self.dice.u8(..6) == 0 {
+            return self.pause().await;
+        }
+        let job = self.added[self.dice.usize(..self.added.len())];
+        let due = Due::In(secs(self.dice.u64(..10)));
+        let action = match self.dice.u8(..7) {
+            0..=2 => Action::Cancel,
+            3..=4 => Action::Requeue { due },
+            5 => Action::Postpone { due },
+            _ => Action::Delete,
+        };
+        self.call(|t| amend(t, job, action.clone())).await?;
+        Ok(())
+    }
+
+    /// Pauses a queue, or lets it go on.
+    async fn pause(&mut self) -> Kept {
+        let ([_, aside], paused) = (queues(), self.dice.bool());
+        self.call(|t| set(t, aside.clone(), paused)).await?;
+        Ok(())
+    }
+
+    pub(super) async fn tick_or_count(&mut self) -> Kept {
+        if self.dice.bool() {
+            self.call(fire_one).await?;
+        } else {
+            self.call(count).await?;
+        }
+        Ok(())
+    }
+
+    /// Gives back whatever it holds, and goes for good.
+    pub(super) async fn stop(mut self) -> Kept {
+        let held = std::mem::take(&mut self.held).into_iter();
+        for lease in held.chain(std::mem::take(&mut self.asleep)) {
+            let verdict = Verdict::Release { reason: Reason::Released, delay: secs(0) };
+            let settlement = settlement(&lease, verdict);
+            self.call(|t| settle(t, settlement.clone())).await?;
+        }
+        self.call(leave).await?;
+        Ok(self.journal.stopped(self.t.worker)?)
+    }
+}
+
+/// Fires the next tick if it is due, and answers whether it was.
+pub(super) async fn fire(t: &Bench) -> Done<bool> {
+    let request = Schedules { due: true, after: None, limit: 1 };
+    let Some(due) = t.backend().schedules(Deadline::default(), request).await?.pop() else {
+        return Ok(false);
+    };
+    let Some(tick) = due.next else { return Ok(false) };
+    t.enqueue([job().id(JobId::of_tick(&schedule(), tick)).run_at(tick)]).await?;
+    let next = Some(tick.plus(EVERY)).filter(|next| due.body != text(&next.as_millis().to_string()));
+    match plan(t, due.body, next, Some(due.version)).await {
+        // Somebody else was faster.
+        Err(Trouble::Store(error)) if error.kind() == ErrorKind::Conflict => Ok(true),
+        written => written.map(|()| true),
+    }
+}
+
+async fn fire_one(t: Bench) -> Done<bool> {
+    fire(&t).await
+}
+
+async fn set(t: Bench, queue: QueueName, paused: bool) -> Done {
+    t.pause(&queue, paused).await
+}
+
+async fn count(t: Bench) -> Done {
+    t.backend().counts(Deadline::default(), Counts::default()).await?;
+    Ok(())
+}
+
+async fn leave(t: Bench) -> Done {
+    let info = WorkerInfo::new(worker_name("storm"), "here", 1);
+    let request = CheckIn { worker: t.worker, info, lost_after: secs(60), leaving: true };
+    t.backend().check_in(Deadline::default(), request).await?;
+    Ok(())
+}
+
+async fn recover(t: Bench, recovery: Settlement) -> Done<Vec<Answer>> {
+    t.recover_all(vec![recovery]).await
+}
+
+async fn amend(t: Bench, job: JobId, action: Action) -> Done {
+    t.amend(job, action).await.map(drop)
+}
+
+async fn settle(t: Bench, settlement: Settlement) -> Done<Answer> {
+    t.settle_this(settlement).await
+}

@@ -1,0 +1,226 @@
+use std::sync::Arc;
+
+use fastrand::Rng;
+use leasehold_core::backend::{Answer, Claim, ExpiredLease, Renewed, Settlement, Verdict};
+use leasehold_core::layer::Chaos;
+use leasehold_core::{Backend, JobId, LeasedJob, NewJob, Reason, UniqueScope};
+use tokio::sync::RwLock;
+
+use super::{BATCHES, CLIENTS, JOBS, LEASE, STEPS, Storm, Time, queues};
+use crate::bench::{Bench, SUCCEED, drop_after, kind, limit_key, lines, secs, settlement, text, unique_key};
+use crate::breach::{Done, Kept, Trouble};
+use crate::history::{Journal, MemorySink, Recorder};
+
+/// A client that produces, works, recovers and operates, as the dice fall.
+pub(super) struct Client {
+    pub(super) t: Bench,
+    pub(super) journal: Journal,
+    time: Arc<RwLock<Time>>,
+    /// Whether it is stopped in the end, and neither forgets nor gives up anything; the others vanish.
+    stops: bool,
+    storm: Storm,
+    pub(super) dice: Rng,
+    pub(super) held: Vec<LeasedJob>,
+    pub(super) asleep: Vec<LeasedJob>,
+    pub(super) lost: Vec<ExpiredLease>,
+    pub(super) added: Vec<JobId>,
+}
+
+impl Client {
+    pub(super) async fn new(
+        t: &Bench,
+        storm: &Storm,
+        number: usize,
+        sink: &MemorySink,
+        time: Arc<RwLock<Time>>,
+    ) -> Done<Self> {
+        let seed = fastrand::u64(..);
+        let client = t.another().await?;
+        let line: Arc<dyn Backend> = Arc::new(Chaos::new(client.shared_backend(), storm.faults, seed));
+        let recorder = Recorder::wrap(line, &format!("w{number}#1"), Arc::new(sink.clone()));
+        let journal = recorder.journal().clone();
+        let (dice, t) = (Rng::with_seed(seed), client.on(Arc::new(recorder)));
+        let (held, asleep, lost, added) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let stops = number % 2 == 1;
+        Ok(Self { t, journal, time, stops, storm: *storm, dice, held, asleep, lost, added })
+    }
+
+    pub(super) async fn work(mut self) -> Kept {
+        for step in 0..STEPS {
+            if step % (STEPS / BATCHES) == 0 {
+                self.produce().await?;
+            }
+            match self.dice.u8(..16) {
+                0..=3 => self.claim().await?,
+                4..=9 => self.handle().await?,
+                10 => self.wake().await?,
+                11 => self.read_lost().await?,
+                12..=13 => self.recover().await?,
+                14 if self.storm.operators => self.operate().await?,
+                15 => self.tick_or_count().await?,
+                _ => {}
+            }
+            if self.dice.u8(..8) == 0 {
+                Time::pass(&self.time, 1).await?;
+            }
+            tokio::task::yield_now().await;
+        }
+        if self.stops { self.stop().await } else { Ok(()) }
+    }
+
+    /// Makes a call; one of which nothing is known is made again, for as long as this client cares.
+    pub(super) async fn call<T, F: Future<Output = Done<T>>>(
+        &mut self,
+        call: impl Fn(Bench) -> F,
+    ) -> Done<Option<T>> {
+        loop {
+            let work = call(self.t.clone());
+            let answer = if self.storm.drops && self.dice.u8(..6) == 0 {
+                drop_after(self.dice.usize(1..6), work).await
+            } else {
+                Some(work.await)
+            };
+            match answer {
+                Some(Ok(answer)) => return Ok(Some(answer)),
+                Some(Err(Trouble::Store(error))) if error.is_transient() => {}
+                Some(Err(trouble)) => return Err(trouble),
+                None => {}
+            }
+            if !self.stops && self.dice.u8(..4) == 0 {
+                return Ok(None);
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn produce(&mut self) -> Kept {
+        let jobs: Vec<NewJob> = (0..JOBS / CLIENTS / BATCHES).map(|_| some_job(&mut self.dice)).collect();
+        self.added.extend(jobs.iter().map(|job| job.id));
+        self.call(|t| {
+            let jobs = jobs.clone();
+            async move { t.enqueue(jobs).await }
+        })
+        .await?;
+        Ok(())
+    }
+
+    async fn claim(&mut self) -> Kept {
+        let [main, aside] = queues();
+        let queues = match self.dice.u8(..6) {
+            0 => vec![main],
+            1 => vec![aside],
+            _ => vec![main, aside],
+        };
+        let mut claim = Claim::new(self.t.worker, queues, self.dice.usize(1..=4), LEASE);
+        claim.min_priority = (self.dice.u8(..8) == 0).then_some(0);
+        let time = Arc::clone(&self.time);
+        let stands = time.read().await;
+        let leases = self
+            .call(|t| {
+                let claim = claim.clone();
+                async move { t.claim_as(claim).await }
+            })
+            .await?;
+        drop(stands);
+        for lease in leases.unwrap_or_default() {
+            self.journal.start(lease.job.id, lease.token)?;
+            // A sleeper sleeps through its lease and works on when it wakes, as if nothing had been.
+            let sleeps = self.dice.u8(..5) == 0;
+            if sleeps { self.asleep.push(lease) } else { self.held.push(lease) }
+        }
+        Ok(())
+    }
+
+    async fn handle(&mut self) -> Kept {
+        if self.held.is_empty() {
+            return Ok(());
+        }
+        let lease = self.held.swap_remove(self.dice.usize(..self.held.len()));
+        match self.dice.u8(..8) {
+            0..=1 => self.renew(lease).await,
+            2 => self.log(lease).await,
+            // It forgets the job, as a worker does that dies.
+            3 if !self.stops && self.dice.bool() => Ok(()),
+            _ => self.settle(lease).await,
+        }
+    }
+
+    async fn wake(&mut self) -> Kept {
+        if self.asleep.is_empty() {
+            return Ok(());
+        }
+        let lease = self.asleep.swap_remove(self.dice.usize(..self.asleep.len()));
+        match self.dice.u8(..3) {
+            0 => self.renew(lease).await,
+            1 => self.log(lease).await,
+            _ => self.settle(lease).await,
+        }
+    }
+
+    async fn renew(&mut self, lease: LeasedJob) -> Kept {
+        let renewed = self.call(|t| renew(t, lease.clone())).await?;
+        if renewed != Some(Renewed::Lost) {
+            self.held.push(lease);
+        }
+        Ok(())
+    }
+
+    async fn log(&mut self, lease: LeasedJob) -> Kept {
+        let position = self.dice.u64(..3);
+        let logged = self.call(|t| log(t, lease.clone(), position)).await?;
+        if logged != Some(Answer::Lost) {
+            self.held.push(lease);
+        }
+        Ok(())
+    }
+
+    async fn settle(&mut self, lease: LeasedJob) -> Kept {
+        let delay = secs(self.dice.u64(..10));
+        let spent = lease.job.attempt >= lease.job.options.max_attempts;
+        let verdict = match self.dice.u8(..8) {
+            0..=3 => SUCCEED,
+            4 => Verdict::Fail { reason: Reason::Error },
+            5 => Verdict::Release { reason: Reason::Released, delay },
+            _ if spent => Verdict::Fail { reason: Reason::MaxAttempts },
+            _ => Verdict::Retry { reason: Reason::Error, delay },
+        };
+        self.journal.effect(lease.job.id, lease.token)?;
+        let settlement = settlement(&lease, verdict);
+        // Some say it twice, though they were answered.
+        for _ in 0..self.dice.usize(1..=2) {
+            self.call(|t| settle(t, settlement.clone())).await?;
+        }
+        self.journal.end(lease.job.id, lease.token)?;
+        Ok(())
+    }
+}
+
+/// A job of any sort: some share a unique key, some a limit.
+fn some_job(dice: &mut Rng) -> NewJob {
+    let [main, aside] = queues();
+    let job = NewJob::new(kind("work"), text(&format!("{{ \"n\": {}.0 }}", dice.u32(..))))
+        .queue(if dice.u8(..3) == 0 { aside } else { main })
+        .priority(dice.i16(-1..=1))
+        .delay(secs(dice.u64(..20)))
+        .max_attempts(dice.u32(2..=5))
+        .crash_budget(dice.u32(1..=3));
+    match dice.u8(..8) {
+        0 => job.unique(unique_key("first"), UniqueScope::UntilFinished),
+        1 => job.unique(unique_key("second"), UniqueScope::UntilClaimed),
+        2 => job.unique(unique_key("third"), UniqueScope::For(secs(dice.u64(1..10)))),
+        3..=4 => job.limit(limit_key("limit"), dice.u32(1..=3)),
+        _ => job,
+    }
+}
+
+async fn renew(t: Bench, lease: LeasedJob) -> Done<Renewed> {
+    t.renew(&lease, LEASE).await
+}
+
+async fn log(t: Bench, lease: LeasedJob, position: u64) -> Done<Answer> {
+    t.log(&lease, position, lines(["a line", "another"])).await
+}
+
+async fn settle(t: Bench, settlement: Settlement) -> Done<Answer> {
+    t.settle_this(settlement).await
+}

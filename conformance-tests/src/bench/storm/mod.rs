@@ -1,0 +1,181 @@
+//! Many clients that do all at once what clients do, and do it badly: they forget jobs, sleep through leases,
+//! repeat themselves and give up. What they did is recorded and judged.
+
+mod chores;
+mod client;
+
+use std::sync::Arc;
+
+use futures::StreamExt;
+use leasehold_core::backend::{Capabilities, Claim, ExpiredLease, PutSchedule, Settlement, Watch};
+use leasehold_core::layer::Faults;
+use leasehold_core::policy::{Backoff, RetryPolicy, after_expiry};
+use leasehold_core::{
+    Backend, Deadline, ManualClock, Payload, QueueName, ScheduleName, State, Timestamp, VersionId,
+};
+use tokio::sync::RwLock;
+use tokio::task::JoinSet;
+
+use self::client::Client;
+use super::{Bench, SUCCEED, queue, schedule_name, secs, text};
+use crate::breach::{Breach, Done, Kept, must};
+use crate::history::{Journal, MemorySink, Recorder, Rules, check};
+
+const JOBS: usize = 240;
+const CLIENTS: usize = 8;
+const STEPS: usize = 120;
+/// How often each client produces.
+const BATCHES: usize = 10;
+const LEASE: std::time::Duration = secs(20);
+/// How often the schedule has a tick, and how many it has.
+const EVERY: std::time::Duration = secs(5);
+const TICKS: u32 = 12;
+
+/// What sort of weather it is.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Storm {
+    /// How many requests and answers are lost.
+    pub(crate) faults: Faults,
+    /// Whether operators change jobs and pause a queue meanwhile.
+    pub(crate) operators: bool,
+    /// Whether callers drop their calls before the answer comes.
+    pub(crate) drops: bool,
+}
+
+/// Lets the storm rage, waits until every job has ended, and judges what was recorded.
+pub(crate) async fn rage(t: &Bench, storm: Storm) -> Kept {
+    let sink = MemorySink::default();
+    let ground = Recorder::wrap(t.shared_backend(), "ground", Arc::new(sink.clone()));
+    let journal = ground.journal().clone();
+    journal.manual_clock(t.clock())?;
+    let capabilities = ground.describe(Deadline::default()).await?.capabilities;
+    let time = Arc::new(RwLock::new(Time { journal: journal.clone(), clock: t.clock().clone() }));
+    let ground = t.on(Arc::new(ground));
+    let first = t.hour();
+    let over = text(&first.plus(EVERY * TICKS).as_millis().to_string());
+    plan(&ground, over, Some(first), None).await?;
+    let mut watchers = JoinSet::new();
+    if capabilities.events {
+        watch(t, &sink, &mut watchers).await?;
+    }
+    let mut clients = JoinSet::new();
+    for number in 0..CLIENTS {
+        let client = Client::new(t, &storm, number, &sink, Arc::clone(&time)).await?;
+        clients.spawn(client.work());
+    }
+    while let Some(client) = clients.join_next().await {
+        client??;
+    }
+    journal.fault("the clients are gone, and some of them have forgotten what they held")?;
+    let drained = drain(&ground, &time).await;
+    drop(watchers);
+    journal.last_look(t.another().await?.backend()).await?;
+    let verdict = check(&sink.events(), &rules(&storm, &capabilities, first));
+    must!(verdict.is_valid(), "in a {storm:?}: {verdict}");
+    drained
+}
+
+/// What every storm has to show, lest it prove nothing.
+fn rules(storm: &Storm, capabilities: &Capabilities, first: Timestamp) -> Rules {
+    let lossy = storm.faults.reply_lost > 0.0 || storm.drops;
+    let ticks = (0..TICKS).map(|tick| first.plus(EVERY * tick));
+    let rules = Rules::drained(JOBS / 2)
+        .losses(3)
+        .unknown(if lossy { 5 } else { 0 })
+        .of_a_store(capabilities)
+        .granted_within(secs(1_800))
+        .ticks(schedule(), ticks)
+        .at_least(|least| {
+            (least.refused_keys, least.limited, least.counts) = (3, 10, 5);
+            (least.plans, least.stops, least.ordered) = (TICKS as usize / 2, CLIENTS / 2, JOBS / 2);
+            least.told = if capabilities.events { 10 } else { 0 };
+            (least.pauses, least.cancels) = if storm.operators { (1, 1) } else { (0, 0) };
+        });
+    if storm.faults.repeated > 0.0 { rules.repeats_inside() } else { rules }
+}
+
+/// The one schedule.
+fn schedule() -> ScheduleName {
+    schedule_name("every five seconds")
+}
+
+/// The queues: one that goes on all the time, and one that operators pause.
+fn queues() -> [QueueName; 2] {
+    [QueueName::default(), queue("aside")]
+}
+
+/// The clock, which one client at a time may move, and none while a claim is under way: whoever repeats a claim
+/// does so within its lease, since what it was given may be somebody else's by then.
+struct Time {
+    journal: Journal,
+    clock: ManualClock,
+}
+
+impl Time {
+    async fn pass(time: &RwLock<Self>, seconds: u64) -> Done {
+        let time = time.write().await;
+        Ok(time.journal.advance(&time.clock, secs(seconds))?)
+    }
+}
+
+/// Writes the schedule, whose body says when it has no tick any more.
+async fn plan(t: &Bench, body: Payload, next: Option<Timestamp>, expected: Option<VersionId>) -> Done {
+    let (name, version) = (schedule(), VersionId::generate());
+    let request = PutSchedule { name, body, next, version, expected };
+    Ok(t.backend().put_schedule(Deadline::default(), request).await?)
+}
+
+/// Lets one client read everything that is told, and another what is told of one queue.
+async fn watch(t: &Bench, sink: &MemorySink, watchers: &mut JoinSet<()>) -> Done {
+    let one = queues().into_iter().take(1).collect();
+    let all = [Watch { queues: None, logs: true }, Watch { queues: Some(one), logs: false }];
+    for (number, request) in all.into_iter().enumerate() {
+        let client = t.another().await?.shared_backend();
+        let watcher = Recorder::wrap(client, &format!("watcher{number}#1"), Arc::new(sink.clone()));
+        let mut events = watcher.watch(Deadline::default(), request).await?;
+        watchers.spawn(async move { while events.next().await.is_some() {} });
+    }
+    Ok(())
+}
+
+/// Lets every lease run out and every wait end, until all jobs have ended.
+async fn drain(t: &Bench, time: &RwLock<Time>) -> Kept {
+    for queue in queues() {
+        t.pause(&queue, false).await?;
+    }
+    let never = || Breach::new("after the storm jobs are left that never end");
+    let mut finished = 0;
+    for _ in 0..100 {
+        Time::pass(time, 600).await?;
+        while chores::fire(t).await? {}
+        for lost in t.expired(500).await? {
+            t.recover_all(vec![recovery(&lost)]).await?;
+        }
+        loop {
+            let claim = Claim { queues: queues().into(), ..t.asking(500) };
+            let leases = t.claim_as(claim).await?;
+            if leases.is_empty() {
+                break;
+            }
+            finished += leases.len();
+            if finished > 10 * JOBS {
+                return Err(never());
+            }
+            for lease in leases {
+                t.finish(&lease, SUCCEED).await?;
+            }
+        }
+        let counts = t.all_counts().await?;
+        let alive = State::ALL.into_iter().filter(|state| !state.is_terminal());
+        if alive.map(|state| counts.iter().map(|queue| queue.of(state)).sum::<u64>()).sum::<u64>() == 0 {
+            return Ok(());
+        }
+    }
+    Err(never())
+}
+
+fn recovery(lost: &ExpiredLease) -> Settlement {
+    let policy = RetryPolicy::new(Backoff::Fixed { delay: secs(2) });
+    let decision = after_expiry(lost, &policy, 0.0);
+    Settlement { job: lost.job, token: lost.token, verdict: decision.verdict, failure: decision.failure }
+}
