@@ -128,12 +128,17 @@ async fn plan(t: &Bench, body: Payload, next: Option<Timestamp>, expected: Optio
 /// Lets one client read everything that is told, and another what is told of one queue.
 async fn watch(t: &Bench, sink: &MemorySink, watchers: &mut JoinSet<()>) -> Done {
     let one = queues().into_iter().take(1).collect();
-    let all = [Watch { queues: None, logs: true }, Watch { queues: Some(one), logs: false }];
-    for (number, request) in all.into_iter().enumerate() {
-        let client = t.another().await?.shared_backend();
+    // Of what other handles do, a store may tell no more than that there is something to look for.
+    let here = (t.shared_backend(), Watch { queues: None, logs: true });
+    let elsewhere = (t.another().await?.shared_backend(), Watch { queues: Some(one), logs: false });
+    for (number, (client, request)) in [here, elsewhere].into_iter().enumerate() {
         let watcher = Recorder::wrap(client, &format!("watcher{number}#1"), Arc::new(sink.clone()));
         let mut events = watcher.watch(Deadline::default(), request).await?;
-        watchers.spawn(async move { while events.next().await.is_some() {} });
+        watchers.spawn(async move {
+            while events.next().await.is_some() {}
+            // A stream ends with the handle that it was opened on.
+            drop(watcher);
+        });
     }
     Ok(())
 }
