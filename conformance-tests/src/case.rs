@@ -55,13 +55,24 @@ impl Case {
 
     /// Its name in a list of tests: `area::name[clauses]`.
     pub fn full_name(&self) -> String {
+        format!("{}::{}[{}]", self.area(), self.name, self.clauses_with(","))
+    }
+
+    fn clauses_with(&self, between: &str) -> String {
         let clauses: Vec<String> = self.clauses.iter().map(Clause::to_string).collect();
-        format!("{}::{}[{}]", self.area(), self.name, clauses.join(","))
+        clauses.join(between)
     }
 
     /// Judges the backend of `harness`, on a thread and a runtime of its own, within [`CASE_BOUND`].
+    ///
+    /// A report of a broken promise begins with the clauses: `breaks C2, E2: ...`.
     pub fn judge(&self, harness: Arc<dyn Harness>) -> Report {
-        self.judge_within((self.bound)(), harness)
+        match self.judge_within((self.bound)(), harness) {
+            Report::Broken(how) => {
+                Report::Broken(format!("breaks {}: {}\n  {how}", self.clauses_with(", "), self.sentence))
+            }
+            report => report,
+        }
     }
 
     fn judge_within(&self, bound: Duration, harness: Arc<dyn Harness>) -> Report {
@@ -116,7 +127,7 @@ impl Case {
         }
         match (self.run)(Bench::new(harness, place, backend, seed)).await {
             Ok(()) => Report::Kept,
-            Err(breach) => Report::Broken(format!("{}\n  {breach}", self.sentence)),
+            Err(breach) => Report::Broken(breach.to_string()),
         }
     }
 
@@ -198,8 +209,8 @@ mod tests {
     fn case(run: fn(Bench) -> BoxFuture<'static, Kept>) -> Case {
         Case {
             name: "case",
-            sentence: "",
-            clauses: &[],
+            sentence: "It does.",
+            clauses: &[Clause::C2, Clause::E2],
             needs: &[],
             module: "a::b",
             bound: || CASE_BOUND,
@@ -226,7 +237,7 @@ mod tests {
     #[test]
     fn a_case_that_panics_is_broken() {
         let report = case(|_| Box::pin(async { panic!("oh {}", 1) })).judge(Arc::new(InMemory));
-        assert_eq!(report, Report::Broken("the case panicked: oh 1".into()));
+        assert_eq!(report, Report::Broken("breaks C2, E2: It does.\n  the case panicked: oh 1".into()));
     }
 
     #[test]

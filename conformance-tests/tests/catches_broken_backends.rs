@@ -19,14 +19,22 @@ fn named(defect: Defect) -> &'static Case {
     case(name).unwrap_or_else(|| panic!("there is no case {name}"))
 }
 
+/// The clauses that a report says are broken.
+fn blamed(how: &str) -> Vec<String> {
+    let clauses = how.strip_prefix("breaks ").and_then(|rest| rest.split_once(": "));
+    clauses.map_or_else(Vec::new, |(clauses, _)| clauses.split(", ").map(str::to_owned).collect())
+}
+
 #[test]
-fn each_defect_is_caught_by_the_case_that_is_named_for_it() {
+fn each_defect_is_caught_by_the_case_that_is_named_for_it_and_the_clause_is_named() {
     let mut missed = Vec::new();
     for &defect in Defect::VARIANTS {
         let case = named(defect);
+        let clause = defect.breaks().to_string();
         match case.judge(Ours::with(defect)) {
-            Report::Broken(how) if !how.contains("hangs") && !how.contains("panicked") => {}
-            other => missed.push(format!("{defect} by {}: {other:?}", case.name)),
+            Report::Broken(how)
+                if !how.contains("hangs") && !how.contains("panicked") && blamed(&how).contains(&clause) => {}
+            other => missed.push(format!("{defect}, which breaks {clause}, by {}: {other:?}", case.name)),
         }
     }
     assert!(missed.is_empty(), "missed:\n{}", missed.join("\n"));

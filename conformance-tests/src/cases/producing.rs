@@ -13,6 +13,8 @@ use crate::case::cases;
 cases! {
     /// What was acknowledged is there for every other client, from the answer on.
     [P1] keeps_what_it_acknowledged;
+    /// However many jobs wait, none makes room for those that come after it.
+    [P1, S2] keeps_every_job_of_a_large_backlog;
     /// Every client is told the same durability class, and by whom.
     [P1] tells_its_durability;
     /// The same job enqueued twice is one job, and the second answer says that it was there.
@@ -50,6 +52,21 @@ async fn keeps_what_it_acknowledged(t: Bench) -> Kept {
         must_eq!((found.queue, found.kind, found.payload), (job.queue, job.kind, job.payload));
     }
     must_eq!(other.counts().await?.of(State::Queued), 20);
+    Ok(())
+}
+
+async fn keeps_every_job_of_a_large_backlog(t: Bench) -> Kept {
+    const JOBS: usize = 5_000;
+    let mut added = Vec::new();
+    for _ in 0..JOBS / 500 {
+        added.extend(t.add_all(jobs(500)).await?);
+    }
+    must_eq!(t.counts().await?.of(State::Queued), JOBS as u64);
+    for ids in added.chunks(1_000) {
+        let there = t.find_all(ids).await?.into_iter().flatten().count();
+        must_eq!(there, ids.len(), "jobs that are still there");
+    }
+    must_eq!(t.take().await?.job.id, added[0], "the first job of a large backlog");
     Ok(())
 }
 
