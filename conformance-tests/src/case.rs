@@ -8,9 +8,9 @@ use leasehold_core::{Backend, Deadline};
 use serde::{Deserialize, Serialize};
 
 use crate::bench::Bench;
-use crate::breach::Kept;
+use crate::breach::{Breach, Kept};
 use crate::clause::{Clause, Need};
-use crate::harness::{CannotRun, Harness, Place};
+use crate::harness::{Harness, Place};
 use crate::options::{SEED, options};
 
 /// How long a case may take before it counts as hung.
@@ -117,8 +117,7 @@ impl Case {
     async fn judge_at(&self, harness: Arc<dyn Harness>, place: Place, seed: u64) -> Report {
         let backend = match harness.open(&place).await {
             Ok(backend) => backend,
-            Err(CannotRun::Missing(what)) => return Report::CannotRun(what),
-            Err(failed) => return Report::Broken(failed.to_string()),
+            Err(why) => return Breach::from(why).report(),
         };
         match self.lacking(&*backend).await {
             Ok(None) => {}
@@ -127,7 +126,7 @@ impl Case {
         }
         match (self.run)(Bench::new(harness, place, backend, seed)).await {
             Ok(()) => Report::Kept,
-            Err(breach) => Report::Broken(breach.to_string()),
+            Err(breach) => breach.report(),
         }
     }
 
@@ -186,6 +185,7 @@ pub(crate) use {bound, cases};
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::harness::CannotRun;
     use async_trait::async_trait;
 
     struct InMemory;

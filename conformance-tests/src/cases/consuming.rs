@@ -244,6 +244,7 @@ async fn finds_what_is_left_of_a_lost_claim(t: Bench) -> Kept {
     t.add_all(jobs(6)).await?;
     let claim = t.asking(3);
     let first = t.claim_as(claim.clone()).await?;
+    must_eq!(first.len(), 3);
     t.finish(&first[0], SUCCEED).await?;
     let again = t.claim_as(claim).await?;
     must_eq!(ids(&again), ids(&first[1..]));

@@ -35,6 +35,8 @@ cases! {
     [P3] shows_a_batch_whole_or_not_at_all needs [AtomicBatch];
     /// A batch of ten thousand jobs is taken in, and does not wedge the queue when all become due at once.
     [P3, C11] gives_out_ten_thousand_jobs_that_became_due_at_once;
+    /// Jobs that were enqueued in a transaction of the caller's are there if and only if the caller commits.
+    [P5] takes_jobs_in_with_the_callers_transaction needs [Transactions];
     /// A payload comes back byte for byte, however it is read.
     [P6] returns_payloads_byte_for_byte;
     /// Everything that a producer can say of a job comes back as it was said.
@@ -227,6 +229,19 @@ pub(super) fn corpus() -> Vec<Payload> {
     corpus.push(Payload::from((0..=255).collect::<Vec<u8>>()));
     corpus.push(Payload::from(vec![b'x'; 1 << 20]));
     corpus
+}
+
+async fn takes_jobs_in_with_the_callers_transaction(t: Bench) -> Kept {
+    for commit in [false, true] {
+        let jobs = jobs(3);
+        let ids: Vec<JobId> = jobs.iter().map(|job| job.id).collect();
+        t.enqueue_in_transaction(jobs, commit).await?;
+        let there = t.find_all(&ids).await?.into_iter().flatten().count();
+        must_eq!(there, if commit { 3 } else { 0 }, "jobs there where the caller commits: {commit}");
+        must_eq!(t.counts().await?.enqueued, there as u64);
+        must_eq!(t.claim(9).await?.len(), there, "jobs given where the caller commits: {commit}");
+    }
+    Ok(())
 }
 
 async fn returns_payloads_byte_for_byte(t: Bench) -> Kept {
