@@ -119,3 +119,18 @@ async fn a_reader_that_falls_behind_is_told_so() {
     drop(store);
     assert_eq!(events.next().await, None);
 }
+
+#[tokio::test]
+async fn says_when_the_next_job_is_due_where_it_gave_fewer_than_asked() {
+    let clock = ManualClock::default();
+    let store = Memory::on_clock(clock.clone());
+    let later = Duration::from_secs(20);
+    enqueue(&store, vec![job(), job(), job().delay(later)]).await.unwrap();
+    let claim = |limit| {
+        let (worker, lease) = (WorkerId::generate(), Duration::from_secs(30));
+        store.claim(in_time(), Claim::new(worker, [QueueName::default()], limit, lease))
+    };
+    assert_eq!(claim(1).await.unwrap().next_due, None, "it gave all that was asked for");
+    let second = claim(2).await.unwrap();
+    assert_eq!((second.jobs.len(), second.next_due), (1, Some(later)));
+}

@@ -5,24 +5,38 @@ use std::panic::Location;
 
 use leasehold_core::Error;
 
+use crate::case::Report;
+use crate::harness::CannotRun;
+
 /// What a case answers: nothing to say, or where and how the contract was broken.
 pub(crate) type Kept<T = ()> = Result<T, Breach>;
 
 /// What a verb of the [`Bench`](crate::bench::Bench) answers.
 pub(crate) type Done<T = ()> = Result<T, Trouble>;
 
-/// A broken promise, and the line of the case that found it.
-#[derive(Debug, Clone)]
+/// A broken promise, and the line of the case that found it; or why the case cannot go on.
+#[derive(Debug)]
 pub(crate) struct Breach {
     at: &'static Location<'static>,
     what: String,
+    /// What kept the case from judging at all.
+    kept_from: Option<CannotRun>,
 }
 
 impl Breach {
     /// The promise is broken in this way, as the calling line found.
     #[track_caller]
     pub(crate) fn new(what: impl Into<String>) -> Self {
-        Self { at: Location::caller(), what: what.into() }
+        Self { at: Location::caller(), what: what.into(), kept_from: None }
+    }
+
+    /// How the case went that ends with this.
+    pub(crate) fn report(self) -> Report {
+        match self.kept_from {
+            Some(CannotRun::Missing(what)) => Report::CannotRun(what),
+            Some(CannotRun::Unable(why)) => Report::NotSupported(format!("not supported: {why}")),
+            Some(CannotRun::Failed(_)) | None => Report::Broken(self.to_string()),
+        }
     }
 }
 
@@ -52,6 +66,14 @@ impl From<Error> for Breach {
     #[track_caller]
     fn from(error: Error) -> Self {
         Self::new(format!("the backend answered with an error: {error:?}"))
+    }
+}
+
+impl From<CannotRun> for Breach {
+    #[track_caller]
+    fn from(why: CannotRun) -> Self {
+        let breach = Self::new(why.to_string());
+        Self { kept_from: Some(why), ..breach }
     }
 }
 

@@ -8,9 +8,9 @@ use leasehold_core::{Backend, Deadline};
 use serde::{Deserialize, Serialize};
 
 use crate::bench::Bench;
-use crate::breach::Kept;
+use crate::breach::{Breach, Kept};
 use crate::clause::{Clause, Need};
-use crate::harness::{CannotRun, Harness, Place};
+use crate::harness::{Harness, Place};
 use crate::options::{SEED, options};
 
 /// How long a case may take before it counts as hung.
@@ -55,13 +55,24 @@ impl Case {
 
     /// Its name in a list of tests: `area::name[clauses]`.
     pub fn full_name(&self) -> String {
+        format!("{}::{}[{}]", self.area(), self.name, self.clauses_with(","))
+    }
+
+    fn clauses_with(&self, between: &str) -> String {
         let clauses: Vec<String> = self.clauses.iter().map(Clause::to_string).collect();
-        format!("{}::{}[{}]", self.area(), self.name, clauses.join(","))
+        clauses.join(between)
     }
 
     /// Judges the backend of `harness`, on a thread and a runtime of its own, within [`CASE_BOUND`].
+    ///
+    /// A report of a broken promise begins with the clauses: `breaks C2, E2: ...`.
     pub fn judge(&self, harness: Arc<dyn Harness>) -> Report {
-        self.judge_within((self.bound)(), harness)
+        match self.judge_within((self.bound)(), harness) {
+            Report::Broken(how) => {
+                Report::Broken(format!("breaks {}: {}\n  {how}", self.clauses_with(", "), self.sentence))
+            }
+            report => report,
+        }
     }
 
     fn judge_within(&self, bound: Duration, harness: Arc<dyn Harness>) -> Report {
@@ -106,8 +117,7 @@ impl Case {
     async fn judge_at(&self, harness: Arc<dyn Harness>, place: Place, seed: u64) -> Report {
         let backend = match harness.open(&place).await {
             Ok(backend) => backend,
-            Err(CannotRun::Missing(what)) => return Report::CannotRun(what),
-            Err(failed) => return Report::Broken(failed.to_string()),
+            Err(why) => return Breach::from(why).report(),
         };
         match self.lacking(&*backend).await {
             Ok(None) => {}
@@ -116,7 +126,7 @@ impl Case {
         }
         match (self.run)(Bench::new(harness, place, backend, seed)).await {
             Ok(()) => Report::Kept,
-            Err(breach) => Report::Broken(format!("{}\n  {breach}", self.sentence)),
+            Err(breach) => breach.report(),
         }
     }
 
@@ -175,6 +185,7 @@ pub(crate) use {bound, cases};
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::harness::CannotRun;
     use async_trait::async_trait;
 
     struct InMemory;
@@ -198,8 +209,8 @@ mod tests {
     fn case(run: fn(Bench) -> BoxFuture<'static, Kept>) -> Case {
         Case {
             name: "case",
-            sentence: "",
-            clauses: &[],
+            sentence: "It does.",
+            clauses: &[Clause::C2, Clause::E2],
             needs: &[],
             module: "a::b",
             bound: || CASE_BOUND,
@@ -226,7 +237,7 @@ mod tests {
     #[test]
     fn a_case_that_panics_is_broken() {
         let report = case(|_| Box::pin(async { panic!("oh {}", 1) })).judge(Arc::new(InMemory));
-        assert_eq!(report, Report::Broken("the case panicked: oh 1".into()));
+        assert_eq!(report, Report::Broken("breaks C2, E2: It does.\n  the case panicked: oh 1".into()));
     }
 
     #[test]

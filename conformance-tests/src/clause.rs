@@ -109,19 +109,6 @@ pub enum Clause {
     B6,
 }
 
-/// The clauses that no case can judge through the contract alone, and who judges them.
-pub const ELSEWHERE: &[(Clause, &str)] = &[
-    (Clause::P5, "a transaction is the caller's own, of the concrete type: each such backend's own tests"),
-    (Clause::C2a, "it is the worker that stops its handlers: the core's tests"),
-    (Clause::L4, "it is the worker that must not fail the job: the core's tests"),
-    (Clause::E1, "needs a lost answer: each backend's own tests with a cut connection"),
-    (Clause::B1, "names are parsed in the core before any store is asked: the core's tests"),
-    (Clause::B2, "sizes are checked in front of every store: the core's tests"),
-    (Clause::B3, "a corrupt record cannot be planted through the contract: each backend's own tests"),
-    (Clause::B5, "needs a URL with a password in it: each backend's own tests"),
-    (Clause::B6, "needs a store to be taken down: each backend's own tests"),
-];
-
 /// Something that a case needs and that a store may honestly lack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, strum::Display)]
 #[strum(serialize_all = "snake_case")]
@@ -136,6 +123,8 @@ pub enum Need {
     StrictLimits,
     /// Counts of one moment.
     ExactCounts,
+    /// Transactions of the caller's.
+    Transactions,
 }
 
 impl Need {
@@ -153,6 +142,7 @@ impl Need {
             Self::ExactCounts => {
                 (capabilities.exact_counts, "its counts are not of one moment while jobs move")
             }
+            Self::Transactions => (capabilities.transactions, "it has no transactions of a caller's"),
         };
         (!has).then_some(otherwise)
     }

@@ -2,7 +2,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use leasehold_core::{Backend, Error, ManualClock};
+use leasehold_core::{Backend, Error, JobId, ManualClock, NewJob};
 
 /// Opens the backend that is to be judged.
 ///
@@ -23,6 +23,62 @@ pub trait Harness: Send + Sync + 'static {
     /// skipped. [`CannotRun::Failed`], which any [`Error`] becomes, where the backend is at fault: the case
     /// fails.
     async fn open(&self, place: &Place) -> Result<Arc<dyn Backend>, CannotRun>;
+
+    /// Makes the record of a waiting job unreadable, as damage or a newer program may leave it (clause B3).
+    /// Defaults to saying that it cannot.
+    ///
+    /// # Errors
+    /// [`CannotRun`], and so do the methods below.
+    async fn damage(&self, _: &Place, _: JobId) -> Result<(), CannotRun> {
+        Err(CannotRun::unable("its harness has no way to damage a record"))
+    }
+
+    /// Opens the store of this place so that it can be taken away (clause B6). Defaults to saying that it cannot.
+    async fn open_far(&self, _: &Place) -> Result<Far, CannotRun> {
+        Err(CannotRun::unable("its harness has no way to take the store away"))
+    }
+
+    /// Opens stores by URLs that cannot be used and have this password in them, and answers all that is shown:
+    /// each error and each `Debug` (clause B5). Defaults to saying that its URLs have no password.
+    async fn shown_of_password(&self, _: &str) -> Result<Vec<String>, CannotRun> {
+        Err(CannotRun::unable("its harness knows no URL with a password"))
+    }
+
+    /// Enqueues jobs in a transaction of the caller's, and commits it or not (clause P5). Defaults to saying that
+    /// it cannot.
+    async fn enqueue_in_transaction(
+        &self,
+        _: &Place,
+        _: Vec<NewJob>,
+        _commit: bool,
+    ) -> Result<(), CannotRun> {
+        Err(CannotRun::unable("its harness has no transaction of a caller's"))
+    }
+}
+
+/// A client of a store that can be taken away from it.
+#[derive(Debug)]
+pub struct Far {
+    /// The client.
+    pub backend: Arc<dyn Backend>,
+    /// What stands between it and the store.
+    pub reach: Box<dyn Reach>,
+}
+
+/// Takes a store away from one client, and gives it back.
+#[async_trait]
+pub trait Reach: fmt::Debug + Send + Sync {
+    /// From here on no call that writes reaches the store, or none is answered.
+    ///
+    /// # Errors
+    /// [`CannotRun`].
+    async fn cut(&mut self) -> Result<(), CannotRun>;
+
+    /// From here on calls reach the store again.
+    ///
+    /// # Errors
+    /// [`CannotRun`].
+    async fn mend(&mut self) -> Result<(), CannotRun>;
 }
 
 /// Where one run of one case takes place.
@@ -51,6 +107,8 @@ impl Place {
 pub enum CannotRun {
     /// This machine lacks something, in words for the person who reads the report.
     Missing(String),
+    /// This harness has no way to do what a case needs, and here is why.
+    Unable(String),
     /// The backend failed.
     Failed(Error),
 }
@@ -59,6 +117,11 @@ impl CannotRun {
     /// This machine lacks something.
     pub fn missing(what: impl Into<String>) -> Self {
         Self::Missing(what.into())
+    }
+
+    /// This harness has no way to do it.
+    pub fn unable(why: impl Into<String>) -> Self {
+        Self::Unable(why.into())
     }
 }
 
@@ -72,6 +135,7 @@ impl fmt::Display for CannotRun {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Missing(what) => write!(f, "cannot run here: {what}"),
+            Self::Unable(why) => write!(f, "not supported: {why}"),
             Self::Failed(error) => write!(f, "the backend could not be opened: {error:?}"),
         }
     }

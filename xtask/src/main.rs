@@ -7,6 +7,7 @@ mod history;
 mod kill;
 #[cfg(feature = "matrix")]
 mod matrix;
+mod mutants;
 mod run;
 mod servers;
 #[cfg(feature = "soak")]
@@ -33,6 +34,8 @@ enum Chore {
     Tidy,
     /// Judges every backend, prints which clauses it keeps, and writes the tables of the documentation
     Matrix(MatrixOptions),
+    /// Changes lines of the store in memory, one at a time, and tells which changes the law does not notice
+    Mutants,
     /// Kills processes that index files, again and again, and proves that nothing was lost or done twice
     Kill(KillOptions),
     /// Kills workers and MongoDB primaries under load, and proves that nothing was lost or done twice
@@ -120,6 +123,7 @@ fn main() -> ExitCode {
         Chore::Matrix(options) => matrix::matrix(&options),
         #[cfg(not(feature = "matrix"))]
         Chore::Matrix(_) => run::again_with(&["--features", "matrix"]),
+        Chore::Mutants => mutants::mutants(),
         #[cfg(feature = "kill")]
         Chore::Kill(options) => kill::kill(&options),
         #[cfg(not(feature = "kill"))]

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use leasehold_conformance::{Case, Clause, ELSEWHERE, Line, Report, cases, read_reports};
+use leasehold_conformance::{Case, Clause, Line, Report, cases, read_reports};
 use leasehold_core::backend::{Capabilities, Durability};
 use strum::{EnumMessage, VariantArray};
 
@@ -109,26 +109,19 @@ impl<'a> Matrix<'a> {
         kinds.map(|(of, on, title)| Column::new(lines, of, on, title)).collect::<Result<_, _>>().map(Self)
     }
 
-    /// The tables of clauses.
+    /// The table of clauses.
     fn clauses(&self) -> Result<String, Trouble> {
         let titles = self.0.iter().map(|column| column.title.to_owned());
         let mut judged = table([vec!["clause".to_owned()], titles.collect()].concat());
-        let mut elsewhere = table(["clause", "why no case judges it, and who does"].map(str::to_owned));
         for (clause, title) in Clause::VARIANTS.iter().zip(titles_of_clauses()?) {
             let proving: Vec<&Case> = cases().filter(|case| case.clauses.contains(clause)).collect();
-            let why = ELSEWHERE.iter().find(|(other, _)| other == clause);
-            if proving.is_empty() && why.is_none() {
-                return Err(format!("no case judges {title}, and nobody does elsewhere").into());
+            if proving.is_empty() {
+                return Err(format!("no case judges {title}").into());
             }
-            if let Some((_, why)) = why {
-                elsewhere += &row([title.clone(), (*why).to_owned()]);
-            }
-            if !proving.is_empty() {
-                let cells = self.0.iter().map(|column| column.keeps(&proving));
-                judged += &row([vec![title], cells.collect()].concat());
-            }
+            let cells = self.0.iter().map(|column| column.keeps(&proving));
+            judged += &row([vec![title], cells.collect()].concat());
         }
-        Ok(format!("## Clauses\n\n{judged}\n## Judged elsewhere\n\n{elsewhere}"))
+        Ok(format!("## Clauses\n\n{judged}"))
     }
 
     /// The table of what the stores can do: of one backend, if it is named.

@@ -4,6 +4,7 @@
 
 mod dropping;
 mod holding;
+mod reaching;
 mod showing;
 mod storm;
 mod words;

@@ -176,7 +176,7 @@ async fn call_all(
 }
 
 /// All that can be seen of the store.
-async fn all_seen(t: &Bench) -> Done<String> {
+pub(super) async fn all_seen(t: &Bench) -> Done<String> {
     let d = Deadline::default;
     let jobs = t.list(&Filter::default(), Order::OldestFirst, 100).await?;
     let counts = t.all_counts().await?;

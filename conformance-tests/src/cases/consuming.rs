@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use leasehold_core::backend::{Claim, Renewed};
-use leasehold_core::{ClaimId, Deadline, JobId, State, WorkerId, limits};
+use leasehold_core::{ClaimId, Deadline, JobId, Reason, State, WorkerId, limits};
 
 use crate::bench::{
     Bench, LEASE, LOST_ATTEMPT, RELEASE, RETRY, SUCCEED, job, jobs, limit_key, millis, release_for, secs,
@@ -17,6 +17,8 @@ cases! {
     [C1] gives_each_job_to_one_worker;
     /// Of any number of workers that claim at once, one is given each job, and every job is given.
     [C1, S2] gives_each_job_to_one_of_racing_workers;
+    /// Of workers that ask at the same moment, one is given the job that waits.
+    [C1, S2] gives_a_job_to_one_of_many_who_ask_at_once;
     /// A lease that ran out is given to nobody before it was recovered.
     [C1, S1] gives_no_job_again_before_it_was_recovered;
     /// What is given is the job, running, with all that its handler needs to know.
@@ -25,6 +27,8 @@ cases! {
     [C4] spends_an_attempt_with_each_claim;
     /// A release, which a shutdown, a snooze and a rate limit are, gives the attempt back.
     [C4] gives_the_attempt_back_on_release;
+    /// Each attempt counts, and the one after the last is not made: the job has failed.
+    [C4] ends_a_job_when_its_attempts_are_spent;
     /// A job whose attempts are all spent is never given out, whatever brought it back to its queue.
     [C4] gives_out_no_job_without_attempts;
     /// At most as many jobs are given as were asked for, none for none, each under its own token.
@@ -88,6 +92,21 @@ async fn gives_each_job_to_one_of_racing_workers(t: Bench) -> Kept {
     Ok(())
 }
 
+async fn gives_a_job_to_one_of_many_who_ask_at_once(t: Bench) -> Kept {
+    let clients = t.several(6).await?;
+    for round in 1..=10 {
+        let id = t.add(job()).await?;
+        // All begin before any has ended, whoever runs them.
+        let claims = futures::future::join_all(clients.iter().map(|client| client.claim(2))).await;
+        let mut given = Vec::new();
+        for claim in claims {
+            given.extend(claim?.into_iter().map(|lease| lease.job.id));
+        }
+        must_eq!(given, [id], "jobs given in round {round}");
+    }
+    Ok(())
+}
+
 async fn gives_no_job_again_before_it_was_recovered(t: Bench) -> Kept {
     let lease = t.hold().await?;
     t.advance(LEASE * 3);
@@ -135,6 +154,20 @@ async fn gives_the_attempt_back_on_release(t: Bench) -> Kept {
     t.finish(&lease, release_for(secs(5))).await?;
     t.advance(secs(5));
     must_eq!(t.take().await?.job.attempt, 2, "the attempt after a snooze");
+    Ok(())
+}
+
+async fn ends_a_job_when_its_attempts_are_spent(t: Bench) -> Kept {
+    let id = t.add(job().max_attempts(3)).await?;
+    for attempt in 1..=3 {
+        must_eq!(t.state(id).await?, State::Queued, "before attempt {attempt} of 3");
+        let lease = t.take().await?;
+        must_eq!(lease.job.attempt, attempt);
+        t.finish(&lease, RETRY).await?;
+    }
+    let job = t.find(id).await?;
+    must_eq!((job.state, job.reason, job.attempt), (State::Failed, Some(Reason::MaxAttempts), 3));
+    must_eq!(t.claim(1).await?.len(), 0);
     Ok(())
 }
 
@@ -211,6 +244,7 @@ async fn finds_what_is_left_of_a_lost_claim(t: Bench) -> Kept {
     t.add_all(jobs(6)).await?;
     let claim = t.asking(3);
     let first = t.claim_as(claim.clone()).await?;
+    must_eq!(first.len(), 3);
     t.finish(&first[0], SUCCEED).await?;
     let again = t.claim_as(claim).await?;
     must_eq!(ids(&again), ids(&first[1..]));

@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use leasehold_core::backend::{Action, Amend, AmendAnswer, Amended, Filter, Prune, Pruned, Select};
 use leasehold_core::{Deadline, Due, JobId, Keep, QueueName, Reason, State};
 
-use crate::bench::{Bench, FAIL, RETRY, SUCCEED, failure, job, jobs, millis, queue, secs, text, token_of};
+use crate::bench::{
+    Bench, CANCEL, FAIL, RETRY, SUCCEED, failure, job, jobs, millis, queue, secs, text, token_of,
+};
 use crate::breach::{Done, Kept, must, must_eq};
 use crate::case::cases;
 
@@ -14,6 +16,10 @@ cases! {
     [F4] amends_ids_in_the_order_asked;
     /// A requeued job begins anew but for its id, its payload and its history.
     [S1] starts_a_requeued_job_anew;
+    /// A job that was requeued remembers the failures of its earlier life beside those of the present one.
+    [S4, S1] keeps_its_history_over_a_requeue;
+    /// Who sends round again what has failed reaches nothing else, and above all nothing that runs.
+    [S1, F4] requeues_failed_jobs_and_no_others;
     /// The settlements of the life before a requeue are of no force after it.
     [S1, C2] refuses_the_settlements_of_an_earlier_life;
     /// A moved job runs from its new queue, and one that runs is not moved.
@@ -100,6 +106,41 @@ async fn starts_a_requeued_job_anew(t: Bench) -> Kept {
     must_eq!((job.history, job.payload, job.options), (ended.history, ended.payload, ended.options));
     t.advance(secs(10));
     must_eq!(t.take().await?.job.attempt, 1);
+    Ok(())
+}
+
+async fn keeps_its_history_over_a_requeue(t: Bench) -> Kept {
+    let first = t.hold().await?;
+    let id = first.job.id;
+    t.settle_failing(&first, FAIL, failure("io", "in the first life")).await?;
+    must_eq!(t.amend(id, Action::Requeue { due: Due::Now }).await?, AmendAnswer::Applied);
+    let second = t.take().await?;
+    must_eq!(second.job.history.len(), 1, "failures that a handler of the second life is shown");
+    t.settle_failing(&second, FAIL, failure("io", "in the second life")).await?;
+    let kept: Vec<String> = t.find(id).await?.history.into_iter().map(|failure| failure.message).collect();
+    must_eq!(kept, ["in the first life", "in the second life"]);
+    Ok(())
+}
+
+async fn requeues_failed_jobs_and_no_others(t: Bench) -> Kept {
+    let mut ended = Vec::new();
+    for verdict in [FAIL, SUCCEED, CANCEL, FAIL] {
+        let lease = t.hold().await?;
+        t.finish(&lease, verdict).await?;
+        ended.push(lease.job.id);
+    }
+    let running = t.hold().await?;
+    let later = t.add(job().delay(secs(60))).await?;
+    let others = [running.job.id, later, ended[1], ended[2]];
+    let before = t.find_all(&others).await?;
+    let batches = amend_matching(&t, of_state(State::Failed), Action::Requeue { due: Due::Now }, 10).await?;
+    let touched: BTreeSet<JobId> =
+        batches.iter().flat_map(|batch| &batch.jobs).map(|(job, _)| *job).collect();
+    must_eq!(touched, BTreeSet::from([ended[0], ended[3]]));
+    must_eq!(t.find_all(&others).await?, before);
+    let given: Vec<JobId> = t.claim_all(1).await?.iter().map(|lease| lease.job.id).collect();
+    must_eq!(given, [ended[0], ended[3]]);
+    t.finish(&running, SUCCEED).await?;
     Ok(())
 }
 

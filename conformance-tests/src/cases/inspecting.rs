@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use leasehold_core::backend::{Action, Filter, Order};
-use leasehold_core::{ErrorKind, JobId, JobRecord, NewJob, QueueName, Reason, State};
+use leasehold_core::backend::{Action, Counts, Filter, Order};
+use leasehold_core::{Deadline, ErrorKind, JobId, JobRecord, NewJob, QueueName, Reason, State};
 
 use crate::bench::{
     Bench, CANCEL, FAIL, RETRY, SUCCEED, failure, job, jobs, kind, millis, queue, retry_in, secs, tag, text,
@@ -276,6 +276,10 @@ async fn counts_by_queue_and_state(t: Bench) -> Kept {
     must_eq!(states, [0, 2, 1, 1, 1, 1]);
     must_eq!((counts.enqueued, counts.deleted), (6, 0));
     must_eq!(t.counts_of(&b).await?.of(State::Scheduled), 1);
+    let asked = Counts { queues: Some(vec![b.clone()]) };
+    for counts in t.backend().counts(Deadline::default(), asked).await? {
+        must_eq!(counts.queue, b, "the queue counted");
+    }
     let named: Vec<QueueName> = t.all_counts().await?.into_iter().map(|counts| counts.queue).collect();
     must_eq!(named.into_iter().collect::<BTreeSet<_>>(), BTreeSet::from([a, b]));
     must_eq!(t.counts_of(&queue("unknown")).await?.enqueued, 0);

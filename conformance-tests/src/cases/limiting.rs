@@ -28,6 +28,8 @@ cases! {
     [C9, C7] lets_a_limited_job_block_nothing;
     /// Workers that race for a key never run more of its jobs at once than may.
     [C9] keeps_a_limit_under_racing_workers needs [StrictLimits];
+    /// Of workers that ask at the same moment for the jobs of a mutex, one is given one.
+    [C9] gives_a_mutex_to_one_of_many_who_ask_at_once needs [StrictLimits];
     /// A paused queue gives nothing out; other queues do, and what runs goes on.
     [C10] gives_nothing_from_a_paused_queue;
     /// A queue can be paused before its first job, and goes on where it stood when it is resumed.
@@ -157,6 +159,23 @@ async fn keeps_a_limit_under_racing_workers(t: Bench) -> Kept {
         all += done;
     }
     must_eq!(all, 60);
+    Ok(())
+}
+
+async fn gives_a_mutex_to_one_of_many_who_ask_at_once(t: Bench) -> Kept {
+    const ROUNDS: usize = 10;
+    let clients = t.several(6).await?;
+    t.add_all((0..ROUNDS).map(|_| limited(1))).await?;
+    for round in 1..=ROUNDS {
+        // All begin before any has ended, whoever runs them.
+        let claims = futures::future::join_all(clients.iter().map(|client| client.claim(2))).await;
+        let mut given = Vec::new();
+        for claim in claims {
+            given.extend(claim?);
+        }
+        must_eq!(given.len(), 1, "jobs of the mutex given in round {round}");
+        t.finish(&given[0], SUCCEED).await?;
+    }
     Ok(())
 }
 

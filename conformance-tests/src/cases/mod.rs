@@ -13,6 +13,7 @@ mod fencing;
 mod living;
 mod recovering;
 mod settling;
+mod stepping;
 
 mod logs;
 
@@ -22,8 +23,11 @@ mod inspecting;
 
 mod calls;
 mod events;
+mod failing;
 mod races;
+mod refusing;
 mod sequences;
+mod working;
 
 use crate::case::Case;
 
@@ -38,12 +42,16 @@ pub(crate) const TABLES: &[&[Case]] = &[
     settling::CASES,
     living::CASES,
     recovering::CASES,
+    stepping::CASES,
     logs::CASES,
     inspecting::CASES,
     controlling::CASES,
     fleet::CASES,
     events::CASES,
     calls::CASES,
+    failing::CASES,
+    refusing::CASES,
+    working::CASES,
     races::CASES,
     sequences::CASES,
 ];

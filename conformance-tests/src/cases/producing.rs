@@ -13,6 +13,8 @@ use crate::case::cases;
 cases! {
     /// What was acknowledged is there for every other client, from the answer on.
     [P1] keeps_what_it_acknowledged;
+    /// However many jobs wait, none makes room for those that come after it.
+    [P1, S2] keeps_every_job_of_a_large_backlog;
     /// Every client is told the same durability class, and by whom.
     [P1] tells_its_durability;
     /// The same job enqueued twice is one job, and the second answer says that it was there.
@@ -33,6 +35,8 @@ cases! {
     [P3] shows_a_batch_whole_or_not_at_all needs [AtomicBatch];
     /// A batch of ten thousand jobs is taken in, and does not wedge the queue when all become due at once.
     [P3, C11] gives_out_ten_thousand_jobs_that_became_due_at_once;
+    /// Jobs that were enqueued in a transaction of the caller's are there if and only if the caller commits.
+    [P5] takes_jobs_in_with_the_callers_transaction needs [Transactions];
     /// A payload comes back byte for byte, however it is read.
     [P6] returns_payloads_byte_for_byte;
     /// Everything that a producer can say of a job comes back as it was said.
@@ -50,6 +54,21 @@ async fn keeps_what_it_acknowledged(t: Bench) -> Kept {
         must_eq!((found.queue, found.kind, found.payload), (job.queue, job.kind, job.payload));
     }
     must_eq!(other.counts().await?.of(State::Queued), 20);
+    Ok(())
+}
+
+async fn keeps_every_job_of_a_large_backlog(t: Bench) -> Kept {
+    const JOBS: usize = 5_000;
+    let mut added = Vec::new();
+    for _ in 0..JOBS / 500 {
+        added.extend(t.add_all(jobs(500)).await?);
+    }
+    must_eq!(t.counts().await?.of(State::Queued), JOBS as u64);
+    for ids in added.chunks(1_000) {
+        let there = t.find_all(ids).await?.into_iter().flatten().count();
+        must_eq!(there, ids.len(), "jobs that are still there");
+    }
+    must_eq!(t.take().await?.job.id, added[0], "the first job of a large backlog");
     Ok(())
 }
 
@@ -210,6 +229,19 @@ pub(super) fn corpus() -> Vec<Payload> {
     corpus.push(Payload::from((0..=255).collect::<Vec<u8>>()));
     corpus.push(Payload::from(vec![b'x'; 1 << 20]));
     corpus
+}
+
+async fn takes_jobs_in_with_the_callers_transaction(t: Bench) -> Kept {
+    for commit in [false, true] {
+        let jobs = jobs(3);
+        let ids: Vec<JobId> = jobs.iter().map(|job| job.id).collect();
+        t.enqueue_in_transaction(jobs, commit).await?;
+        let there = t.find_all(&ids).await?.into_iter().flatten().count();
+        must_eq!(there, if commit { 3 } else { 0 }, "jobs there where the caller commits: {commit}");
+        must_eq!(t.counts().await?.enqueued, there as u64);
+        must_eq!(t.claim(9).await?.len(), there, "jobs given where the caller commits: {commit}");
+    }
+    Ok(())
 }
 
 async fn returns_payloads_byte_for_byte(t: Bench) -> Kept {

@@ -1,21 +1,32 @@
 //! Defects of what is written under leases.
 
-use leasehold_core::backend::*;
-use leasehold_core::{Backend, Deadline, Result};
+use std::time::Duration;
 
-use super::giving::rewritten;
+use leasehold_core::backend::*;
+use leasehold_core::{Backend, Deadline, Due, JobId, Progress, Reason, Result, limits};
+
+use super::taking::rewritten;
 use super::{Broken, Defect};
 
 impl Broken {
     pub(super) async fn renew_badly(&self, deadline: Deadline, mut request: Renew) -> Result<Vec<Renewed>> {
-        if self.has(Defect::RenewsInWordOnly) {
-            request.renewals.iter_mut().for_each(|renewal| renewal.lease = std::time::Duration::ZERO);
+        for renewal in &mut request.renewals {
+            match self.defect {
+                Defect::RenewsInWordOnly => renewal.lease = Duration::ZERO,
+                Defect::ClearsProgressOnRenewal => {
+                    renewal.progress.get_or_insert_with(Progress::default);
+                }
+                _ => {}
+            }
         }
         let mut answers = self.inner.renew(deadline, request.clone()).await?;
         for (renewal, answer) in request.renewals.into_iter().zip(&mut answers) {
             match (self.defect, &mut *answer) {
                 (Defect::HidesACancellation, Renewed::Held { cancel_requested, .. }) => {
                     *cancel_requested = false;
+                }
+                (Defect::ForgetsACancellationOnRetry, Renewed::Held { cancel_requested, .. }) => {
+                    *cancel_requested = self.shadow().cancelled.contains(&renewal.job);
                 }
                 (Defect::AcceptsAStaleRenewal, Renewed::Lost) => {
                     let Some(token) = self.present(renewal.job) else { continue };
@@ -25,6 +36,9 @@ impl Broken {
                 _ => {}
             }
         }
+        if self.has(Defect::FailsABatchForALostItem) && answers.contains(&Renewed::Lost) {
+            answers.fill(Renewed::Lost);
+        }
         Ok(answers)
     }
 
@@ -32,8 +46,11 @@ impl Broken {
         let mut answers = Vec::new();
         for settlement in request.settlements {
             let answer = self.settle_one(deadline, settlement.clone()).await?;
-            if answer == Answer::Applied && settlement.verdict.is_terminal() {
-                self.shadow().ended.push(settlement.job);
+            if answer == Answer::Applied {
+                self.shadow().settled.insert(settlement.token);
+                if settlement.verdict.is_terminal() {
+                    self.shadow().ended.push(settlement.job);
+                }
             }
             answers.push(answer);
         }
@@ -44,7 +61,25 @@ impl Broken {
         if self.has(Defect::RefusesALateHolder) && self.is_late(settlement.job).await? {
             return Ok(Answer::Lost);
         }
-        settlement.verdict = match (self.defect, settlement.verdict) {
+        let to_the_end = self.has(Defect::ReleasesToTheEnd) && is_release(&settlement.verdict);
+        settlement.verdict = self.judge_badly(settlement.verdict);
+        let answer = self.settle_inside(deadline, settlement.clone()).await?;
+        if to_the_end && answer == Answer::Applied {
+            self.amend_one(settlement.job, Action::Postpone { due: Due::Now }).await?;
+        }
+        if self.has(Defect::CountsBelowZero) && answer == Answer::AlreadyApplied {
+            self.shadow().miscounted += 1;
+        }
+        match (self.defect, answer) {
+            (Defect::AnswersLostToARepeatedSettlement, Answer::AlreadyApplied) => Ok(Answer::Lost),
+            (Defect::AnswersAppliedTwice, Answer::AlreadyApplied) => Ok(Answer::Applied),
+            (_, Answer::Lost) => self.settle_what_is_lost(deadline, settlement).await,
+            _ => Ok(answer),
+        }
+    }
+
+    fn judge_badly(&self, verdict: Verdict) -> Verdict {
+        match (self.defect, verdict) {
             (Defect::ForgetsAnAttempt, Verdict::Retry { reason, delay }) => {
                 Verdict::Release { reason, delay }
             }
@@ -54,35 +89,80 @@ impl Broken {
             (Defect::RetriesTooEarly, Verdict::Retry { reason, delay }) => {
                 Verdict::Retry { reason, delay: delay / 2 }
             }
+            (Defect::RetriesWithoutABackOff, Verdict::Retry { reason, .. }) => {
+                Verdict::Retry { reason, delay: Duration::ZERO }
+            }
+            (Defect::LosesRetriedJobsInLimbo, Verdict::Retry { reason, .. }) => {
+                Verdict::Retry { reason, delay: limits::SPAN }
+            }
+            (Defect::ForgetsTheReason, Verdict::Fail { .. }) => Verdict::Fail { reason: Reason::Error },
             (Defect::AltersResults, Verdict::Succeed { result }) => {
                 Verdict::Succeed { result: result.as_ref().map(rewritten) }
             }
             (_, verdict) => verdict,
-        };
-        let answer = self.settle_inside(deadline, settlement.clone()).await?;
-        match (self.defect, answer) {
-            (Defect::AnswersLostToARepeatedSettlement, Answer::AlreadyApplied) => Ok(Answer::Lost),
-            (Defect::AcceptsAStaleSettlement, Answer::Lost) => match self.present(settlement.job) {
-                Some(token) => self.settle_inside(deadline, Settlement { token, ..settlement }).await,
-                None => Ok(answer),
-            },
-            _ => Ok(answer),
         }
     }
 
-    async fn settle_inside(&self, deadline: Deadline, settlement: Settlement) -> Result<Answer> {
+    /// What becomes of a settlement that comes too late, or from somebody who never held the job.
+    async fn settle_what_is_lost(&self, deadline: Deadline, settlement: Settlement) -> Result<Answer> {
+        let given = |shadow: &super::Shadow| shadow.given.iter().any(|lease| lease.token == settlement.token);
+        match self.defect {
+            Defect::TakesAnyVerdictForTheSame if self.shadow().settled.contains(&settlement.token) => {
+                Ok(Answer::AlreadyApplied)
+            }
+            Defect::ConfusesTheTokensOfAClaim if given(&self.shadow()) => {
+                self.settle_anyhow(deadline, settlement).await
+            }
+            Defect::AcceptsAStaleSettlement => self.settle_anyhow(deadline, settlement).await,
+            Defect::AcknowledgesByIdOnly => {
+                let answer = self.settle_anyhow(deadline, settlement.clone()).await?;
+                let ended = self.amend_one(settlement.job, Action::Cancel).await? == AmendAnswer::Applied;
+                Ok(if ended { Answer::Applied } else { answer })
+            }
+            _ => Ok(Answer::Lost),
+        }
+    }
+
+    /// Settles under the token of whoever holds the job.
+    async fn settle_anyhow(&self, deadline: Deadline, settlement: Settlement) -> Result<Answer> {
+        match self.present(settlement.job) {
+            Some(token) => self.settle_inside(deadline, Settlement { token, ..settlement }).await,
+            None => Ok(Answer::Lost),
+        }
+    }
+
+    pub(super) async fn settle_inside(&self, deadline: Deadline, settlement: Settlement) -> Result<Answer> {
         Ok(self.inner.settle(deadline, Settle { settlements: vec![settlement] }).await?[0])
     }
 
-    async fn is_late(&self, job: leasehold_core::JobId) -> Result<bool> {
+    async fn is_late(&self, job: JobId) -> Result<bool> {
         let now = self.inner.now(Deadline::default()).await?;
         let record = self.record(job).await?;
         Ok(record.and_then(|job| job.lease_until).is_some_and(|until| until < now))
     }
 
+    pub(super) async fn expired_badly(
+        &self,
+        deadline: Deadline,
+        request: Expired,
+    ) -> Result<Vec<ExpiredLease>> {
+        let mut lost = self.inner.expired(deadline, request).await?;
+        self.shadow().lost.extend(lost.iter().map(|lease| lease.token));
+        match self.defect {
+            Defect::ListsTheLatestLossFirst => lost.reverse(),
+            Defect::TellsNoPolicy => lost.iter_mut().for_each(|lease| lease.retry = None),
+            _ => {}
+        }
+        Ok(lost)
+    }
+
     pub(super) async fn recover_badly(&self, deadline: Deadline, request: Recover) -> Result<Vec<Answer>> {
         let mut answers = Vec::new();
         for settlement in request.settlements {
+            if self.has(Defect::RecoversOneACall) && answers.contains(&Answer::Applied) {
+                answers.push(Answer::Lost);
+                continue;
+            }
             answers.push(self.recover_one(deadline, settlement).await?);
         }
         Ok(answers)
@@ -91,81 +171,60 @@ impl Broken {
     async fn recover_one(&self, deadline: Deadline, mut settlement: Settlement) -> Result<Answer> {
         match self.defect {
             Defect::RecoversLiveLeases => self.settle_inside(deadline, settlement).await,
+            Defect::TrustsWhatItRead if self.shadow().lost.contains(&settlement.token) => {
+                self.settle_inside(deadline, settlement).await
+            }
             Defect::CountsNoCrash if self.is_late(settlement.job).await? => {
                 self.settle_inside(deadline, settlement).await
             }
-            Defect::GivesBackTheAttemptOfACrash if self.is_late(settlement.job).await? => {
-                if let Verdict::Retry { reason, delay } = settlement.verdict {
-                    settlement.verdict = Verdict::Release { reason, delay };
-                }
+            Defect::GivesBackTheAttemptOfACrash | Defect::SweepsBeyondTheLastAttempt
+                if self.is_late(settlement.job).await? =>
+            {
+                settlement.verdict = self.take_back_badly(settlement.verdict);
                 self.settle_inside(deadline, settlement).await
             }
             Defect::AcceptsAStaleRecovery => {
                 let token = self.present(settlement.job).unwrap_or(settlement.token);
                 self.recover_inside(deadline, Settlement { token, ..settlement }).await
             }
-            _ => self.recover_inside(deadline, settlement).await,
+            Defect::SweepsByIdOnly => {
+                let answer = self.recover_inside(deadline, settlement.clone()).await?;
+                let again = Action::Requeue { due: Due::Now };
+                let woken = answer == Answer::Lost
+                    && self.amend_one(settlement.job, again).await? == AmendAnswer::Applied;
+                Ok(if woken { Answer::Applied } else { answer })
+            }
+            _ => {
+                settlement.verdict = self.take_back_badly(settlement.verdict);
+                settlement.failure =
+                    settlement.failure.filter(|_| !self.has(Defect::ForgetsFailuresOfCrashes));
+                let answer = self.recover_inside(deadline, settlement).await?;
+                let twice = self.has(Defect::CountsACrashForEachSweeper) && answer == Answer::AlreadyApplied;
+                Ok(if twice { Answer::Applied } else { answer })
+            }
+        }
+    }
+
+    fn take_back_badly(&self, verdict: Verdict) -> Verdict {
+        match (self.defect, verdict) {
+            (Defect::GivesBackTheAttemptOfACrash, Verdict::Retry { reason, delay }) => {
+                Verdict::Release { reason, delay }
+            }
+            (Defect::SweepsBeyondTheLastAttempt, _) => {
+                Verdict::Release { reason: Reason::LeaseExpired, delay: Duration::ZERO }
+            }
+            (Defect::RecoversWithoutAWait, Verdict::Retry { reason, .. }) => {
+                Verdict::Retry { reason, delay: Duration::ZERO }
+            }
+            (_, verdict) => verdict,
         }
     }
 
     async fn recover_inside(&self, deadline: Deadline, settlement: Settlement) -> Result<Answer> {
         Ok(self.inner.recover(deadline, Recover { settlements: vec![settlement] }).await?[0])
     }
+}
 
-    pub(super) async fn log_badly(&self, deadline: Deadline, request: AppendLogs) -> Result<Vec<Answer>> {
-        let mut answers = Vec::new();
-        for append in request.appends {
-            let mut answer = self.log_one(deadline, append.clone()).await?;
-            if answer == Answer::Lost && self.has(Defect::AcceptsAStaleLogLine) {
-                let token = self.present(append.job).unwrap_or(append.token);
-                answer = self.log_one(deadline, LogAppend { token, ..append.clone() }).await?;
-            }
-            if answer == Answer::Applied && self.has(Defect::CapsNoLog) {
-                self.keep_lines(append).await?;
-            }
-            answers.push(answer);
-        }
-        Ok(answers)
-    }
-
-    async fn log_one(&self, deadline: Deadline, mut append: LogAppend) -> Result<Answer> {
-        if self.has(Defect::TakesLinesTwice) {
-            let source = LogSource::Job(append.job);
-            let read = ReadLogs { source, after: 0, limit: 1_000 };
-            append.position += self.inner.read_logs(deadline, read).await?.lines.len() as u64;
-        }
-        Ok(self.inner.append_logs(deadline, AppendLogs { appends: vec![append] }).await?[0])
-    }
-
-    async fn keep_lines(&self, append: LogAppend) -> Result<()> {
-        let Some(job) = self.record(append.job).await? else { return Ok(()) };
-        let mut shadow = self.shadow();
-        for line in append.lines {
-            let sequence = shadow.lines.len() as u64 + 1;
-            let at = job.enqueued_at;
-            shadow.lines.push(LogLine::new(sequence, job.id, job.attempt, job.worker, at, line));
-        }
-        Ok(())
-    }
-
-    pub(super) async fn read_badly(&self, deadline: Deadline, request: ReadLogs) -> Result<LogPage> {
-        let mut page = self.inner.read_logs(deadline, request).await?;
-        if self.has(Defect::CapsNoLog) {
-            let shadow = self.shadow();
-            let mine = |line: &&LogLine| match request.source {
-                LogSource::Job(job) => line.job == job,
-                LogSource::Worker(worker) => line.worker == Some(worker),
-            };
-            let lines = shadow.lines.iter().filter(mine).filter(|line| line.sequence > request.after);
-            page = LogPage { lines: lines.take(request.limit).cloned().collect(), gap: false };
-        }
-        if self.has(Defect::ReusesLogSequences) {
-            let mut last = (0, 0);
-            for line in &mut page.lines {
-                last = if line.attempt == last.0 { (last.0, last.1 + 1) } else { (line.attempt, 1) };
-                line.sequence = last.1;
-            }
-        }
-        Ok(page)
-    }
+fn is_release(verdict: &Verdict) -> bool {
+    matches!(verdict, Verdict::Release { delay, .. } if delay.is_zero())
 }

@@ -1,10 +1,13 @@
 //! The store in memory with one defect around it.
 
 mod defect;
+mod fleet;
 mod giving;
 mod holding;
 mod hollow;
+mod logging;
 mod showing;
+mod taking;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,8 +17,8 @@ use futures::stream::BoxStream;
 use leasehold_conformance::{CannotRun, Harness, Place};
 use leasehold_core::backend::*;
 use leasehold_core::{
-    Backend, ClaimId, Clock as _, Deadline, ErrorKind, JobId, JobRecord, LeaseToken, LeasedJob, Result,
-    SystemClock, Timestamp,
+    Backend, ClaimId, Clock as _, Deadline, JobId, JobRecord, LeaseToken, LeasedJob, Limit, Result,
+    SystemClock, Timestamp, WorkerId, WorkerName,
 };
 use leasehold_memory::Memory;
 
@@ -64,8 +67,19 @@ struct Shadow {
     /// Every job that was given out, last ones last.
     given: Vec<LeasedJob>,
     claims: HashSet<ClaimId>,
+    /// The limits of jobs that were taken in without.
+    limits: HashMap<JobId, Limit>,
     ended: Vec<JobId>,
+    settled: HashSet<LeaseToken>,
+    /// The leases that were told to have run out.
+    lost: HashSet<LeaseToken>,
+    cancelled: HashSet<JobId>,
     lines: Vec<LogLine>,
+    /// When the last job of the latest page was taken in.
+    shown: Option<Timestamp>,
+    miscounted: u64,
+    names: HashMap<WorkerName, WorkerId>,
+    said: HashMap<WorkerId, WorkerInfo>,
 }
 
 /// A store with a defect.
@@ -104,6 +118,11 @@ impl Broken {
         let found = self.inner.find(Deadline::default(), Find { ids: vec![job] }).await?;
         Ok(found.into_iter().next().flatten())
     }
+
+    async fn amend_one(&self, job: JobId, action: Action) -> Result<AmendAnswer> {
+        let request = Amend { select: Select::Ids(vec![job]), action, preview: false };
+        Ok(self.inner.amend(Deadline::default(), request).await?.jobs[0].1)
+    }
 }
 
 #[async_trait]
@@ -138,7 +157,7 @@ impl Backend for Broken {
     }
 
     async fn expired(&self, deadline: Deadline, request: Expired) -> Result<Vec<ExpiredLease>> {
-        self.inner.expired(deadline, request).await
+        self.expired_badly(deadline, request).await
     }
 
     async fn recover(&self, deadline: Deadline, request: Recover) -> Result<Vec<Answer>> {
@@ -158,20 +177,11 @@ impl Backend for Broken {
     }
 
     async fn list(&self, deadline: Deadline, request: List) -> Result<Page> {
-        let later = request.after.is_some();
-        let mut page = self.inner.list(deadline, request).await?;
-        if self.has(Defect::SkipsAJobBetweenPages) && later && !page.jobs.is_empty() {
-            page.jobs.remove(0);
-        }
-        Ok(page)
+        self.list_badly(deadline, request).await
     }
 
     async fn counts(&self, deadline: Deadline, request: Counts) -> Result<Vec<QueueCounts>> {
-        let mut counts = self.inner.counts(deadline, request).await?;
-        if self.has(Defect::ForgetsDeletedJobs) {
-            counts.iter_mut().for_each(|queue| queue.deleted = 0);
-        }
-        Ok(counts)
+        self.counts_badly(deadline, request).await
     }
 
     async fn amend(&self, deadline: Deadline, request: Amend) -> Result<Amended> {
@@ -179,8 +189,10 @@ impl Backend for Broken {
     }
 
     async fn set_queue(&self, deadline: Deadline, mut request: SetQueue) -> Result<()> {
-        if self.has(Defect::IgnoresPauses) {
-            request.settings = QueueSettings::default();
+        match (self.defect, &request.settings.pause) {
+            (Defect::IgnoresPauses, _) => request.settings = QueueSettings::default(),
+            (Defect::NeverResumes, None) => return Ok(()),
+            _ => {}
         }
         self.inner.set_queue(deadline, request).await
     }
@@ -194,49 +206,30 @@ impl Backend for Broken {
     }
 
     async fn check_in(&self, deadline: Deadline, request: CheckIn) -> Result<CheckedIn> {
-        self.inner.check_in(deadline, request).await
+        self.check_in_badly(deadline, request).await
     }
 
     async fn workers(&self, deadline: Deadline, request: Workers) -> Result<Vec<WorkerRecord>> {
-        let mut workers = self.inner.workers(deadline, request).await?;
-        if self.has(Defect::NeverShowsAWorkerLost) {
-            workers.iter_mut().for_each(|worker| worker.lost = false);
-        }
-        Ok(workers)
+        self.workers_badly(deadline, request).await
     }
 
     async fn stop_workers(&self, deadline: Deadline, request: StopWorkers) -> Result<u64> {
         self.inner.stop_workers(deadline, request).await
     }
 
-    async fn put_schedule(&self, deadline: Deadline, mut request: PutSchedule) -> Result<()> {
-        match self.inner.put_schedule(deadline, request.clone()).await {
-            Err(error) if self.has(Defect::WritesOverSchedules) && error.kind() == ErrorKind::Conflict => {
-                let all = Schedules { due: false, after: None, limit: 1_000 };
-                let all = self.inner.schedules(deadline, all).await?;
-                let there = all.into_iter().find(|schedule| schedule.name == request.name);
-                request.expected = there.map(|schedule| schedule.version);
-                self.inner.put_schedule(deadline, request).await
-            }
-            answer => answer,
-        }
+    async fn put_schedule(&self, deadline: Deadline, request: PutSchedule) -> Result<()> {
+        self.put_badly(deadline, request).await
     }
 
     async fn schedules(&self, deadline: Deadline, request: Schedules) -> Result<Vec<Schedule>> {
-        self.inner.schedules(deadline, request).await
+        self.schedules_badly(deadline, request).await
     }
 
     async fn delete_schedule(&self, deadline: Deadline, request: DeleteSchedule) -> Result<bool> {
         self.inner.delete_schedule(deadline, request).await
     }
 
-    async fn watch(&self, deadline: Deadline, mut request: Watch) -> Result<BoxStream<'static, Event>> {
-        if self.has(Defect::TellsMoreThanAsked) {
-            request.queues = None;
-        }
-        if self.has(Defect::EndsItsEvents) {
-            return Ok(Box::pin(futures::stream::empty()));
-        }
-        self.inner.watch(deadline, request).await
+    async fn watch(&self, deadline: Deadline, request: Watch) -> Result<BoxStream<'static, Event>> {
+        self.watch_badly(deadline, request).await
     }
 }

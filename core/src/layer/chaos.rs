@@ -26,13 +26,22 @@ pub struct Faults {
 #[derive(Debug)]
 pub struct Chaos {
     inner: Arc<dyn Backend>,
+    /// The calls that it meets; none for all.
+    only: Option<Vec<Operation>>,
     state: Mutex<(Faults, fastrand::Rng)>,
 }
 
 impl Chaos {
     /// Puts `faults` between the caller and `inner`.
     pub fn new(inner: Arc<dyn Backend>, faults: Faults, seed: u64) -> Self {
-        Self { inner, state: Mutex::new((faults, fastrand::Rng::with_seed(seed))) }
+        Self { inner, only: None, state: Mutex::new((faults, fastrand::Rng::with_seed(seed))) }
+    }
+
+    /// Spares all calls but these. Defaults to all.
+    #[must_use]
+    pub fn only(mut self, operations: impl IntoIterator<Item = Operation>) -> Self {
+        self.only = Some(operations.into_iter().collect());
+        self
     }
 
     /// Changes the faults from now on.
@@ -46,7 +55,8 @@ impl Chaos {
 
     fn hits(&self, operation: Operation, fault: impl Fn(&Faults) -> f64) -> bool {
         use Operation::{Describe, Now, Setup, Watch};
-        let spared = matches!(operation, Describe | Setup | Now | Watch);
+        let spared = matches!(operation, Describe | Setup | Now | Watch)
+            || self.only.as_ref().is_some_and(|only| !only.contains(&operation));
         let (faults, dice) = &mut *self.state();
         // The die is cast in any case, so that a run differs from another only where its faults do.
         dice.f64() < fault(faults) && !spared
