@@ -1,24 +1,24 @@
 use leasehold_core::backend::{
-    Action, Amend, AmendAnswer, Amended, Event, Order, Prune, Pruned, QueueRecord, Select, SetQueue,
+    Action, Amend, AmendAnswer, Amended, Cursor, Event, Order, Prune, Pruned, QueueRecord, Select, SetQueue,
 };
 use leasehold_core::{JobId, JobRecord, Result, Timestamp, Unique, UniqueScope};
 
-use crate::inspect::{Walk, read_cursor, write_cursor};
+use crate::inspect::Walk;
 use crate::schema::Tables;
 use crate::workers;
 
 pub(crate) fn amend(tables: &mut Tables, now: Timestamp, request: &Amend) -> Result<Amended> {
-    const LIST: &str = "amend";
+    let order = Order::OldestFirst;
     let (jobs, next) = match &request.select {
         Select::Ids(ids) => (ids.clone(), None),
         Select::Matching { filter, as_of, after, limit } => {
             let mut filter = filter.clone();
             filter.enqueued_until = Some(filter.enqueued_until.map_or(*as_of, |until| until.min(*as_of)));
-            let after = after.as_ref().map(|cursor| read_cursor(cursor, LIST)).transpose()?;
-            let walk = Walk { filter: &filter, order: Order::OldestFirst, after, limit: *limit };
+            let after = after.as_ref().map(|cursor| cursor.age(order)).transpose()?;
+            let walk = Walk { filter: &filter, order, after, limit: *limit };
             let (slots, next) = walk.run(tables, now);
             let jobs = slots.into_iter().map(|slot| tables.rows[slot].job.id).collect();
-            (jobs, next.map(|age| write_cursor(age, LIST)))
+            (jobs, next.map(|age| Cursor::after(order, age)))
         }
     };
     let mut one = |job| (job, amend_one(tables, now, job, &request.action, request.preview));
