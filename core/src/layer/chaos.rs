@@ -83,4 +83,4 @@ impl Chaos {
     }
 }
 
-super::around!(Chaos);
+crate::around!(Chaos);
