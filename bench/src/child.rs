@@ -43,7 +43,7 @@ impl Child {
         let backend = place.open().await?;
         match self {
             Self::Drain { claimers, batch, .. } => {
-                let target: std::sync::Arc<dyn Target> = std::sync::Arc::new(Counted::shared(backend));
+                let target: std::sync::Arc<dyn Target> = std::sync::Arc::new(Counted::calls_of(backend));
                 println!("ready");
                 tokio::io::stdin().read_u8().await?;
                 println!("{}", claim_all(&target, None, *claimers, *batch).await?);

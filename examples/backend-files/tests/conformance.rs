@@ -1,30 +1,7 @@
-//! The law, judged on folders in a temporary one: one folder per place, and a handle of its own per opening, which
-//! shares nothing with the others but the files, as another process would.
+//! The law, judged on folders.
 
-use std::process::ExitCode;
-use std::sync::Arc;
+mod harness;
 
-use async_trait::async_trait;
-use leasehold_backend_files::Files;
-use leasehold_conformance::{CannotRun, Harness, Place};
-use leasehold_core::{Backend, Deadline};
-use tempfile::TempDir;
-
-struct InFolders(TempDir);
-
-#[async_trait]
-impl Harness for InFolders {
-    async fn open(&self, place: &Place) -> Result<Arc<dyn Backend>, CannotRun> {
-        let files = Files::open(self.0.path().join(&place.name));
-        let files = match &place.clock {
-            Some(clock) => files.clock(clock.clone()),
-            None => files,
-        };
-        files.setup(Deadline::default()).await?;
-        Ok(Arc::new(files))
-    }
-}
-
-fn main() -> ExitCode {
-    leasehold_conformance::main(InFolders(tempfile::tempdir().expect("a folder for temporary files")))
+fn main() -> std::process::ExitCode {
+    leasehold_conformance::main(harness::InFolders::new())
 }
