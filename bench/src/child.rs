@@ -38,6 +38,10 @@ pub(crate) enum Child {
 
 impl Child {
     /// Says when it is ready, waits until it is told to go, and says how many jobs it settled.
+    #[cfg_attr(
+        not(feature = "stores"),
+        allow(dead_code, reason = "a stranger's store is measured in one process")
+    )]
     pub(crate) async fn play(&self) -> Result<(), Trouble> {
         let (Self::Drain { place, .. } | Self::Idle { place }) = self;
         let backend = place.open().await?;

@@ -1,17 +1,16 @@
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use async_trait::async_trait;
 use leasehold_core::layer::Operation;
 use leasehold_core::{Backend, Deadline};
 
 use crate::Trouble;
 
 /// A server that counts what it is sent.
-#[async_trait]
-pub(crate) trait Commands: fmt::Debug + Send + Sync {
+#[cfg(feature = "stores")]
+#[async_trait::async_trait]
+pub(crate) trait Commands: std::fmt::Debug + Send + Sync {
     /// How many commands of each name it was sent so far, by whomever.
     async fn commands_by_name(&self) -> Result<BTreeMap<String, u64>, Trouble>;
 }
@@ -28,6 +27,7 @@ pub(crate) struct Counted {
 #[derive(Debug, Clone)]
 enum Trips {
     Calls,
+    #[cfg(feature = "stores")]
     Commands(Arc<dyn Commands>),
     Unknown,
 }
@@ -53,6 +53,7 @@ impl Counted {
     pub(crate) async fn trips(&self) -> Result<Option<u64>, Trouble> {
         match &self.trips {
             Trips::Calls => Ok(Some(self.calls.load(Ordering::Relaxed))),
+            #[cfg(feature = "stores")]
             Trips::Commands(server) => Ok(Some(server.commands_by_name().await?.values().sum())),
             Trips::Unknown => Ok(None),
         }
@@ -61,6 +62,7 @@ impl Counted {
     /// What was asked for so far, by name where the store tells.
     pub(crate) async fn asked(&self) -> Result<BTreeMap<String, u64>, Trouble> {
         match &self.trips {
+            #[cfg(feature = "stores")]
             Trips::Commands(server) => server.commands_by_name().await,
             _ => Ok(BTreeMap::from([("calls".to_owned(), self.calls.load(Ordering::Relaxed))])),
         }

@@ -155,6 +155,7 @@ pub(crate) struct Opened {
 
 pub(crate) enum Store {
     Backend(Counted),
+    #[cfg(feature = "stores")]
     Limit(Arc<dyn Target>),
 }
 
@@ -162,6 +163,7 @@ impl Opened {
     pub(crate) fn target(&self) -> Arc<dyn Target> {
         match &self.store {
             Store::Backend(backend) => Arc::new(backend.clone()),
+            #[cfg(feature = "stores")]
             Store::Limit(limit) => limit.clone(),
         }
     }
@@ -169,6 +171,7 @@ impl Opened {
     pub(crate) fn backend(&self) -> Option<&Counted> {
         match &self.store {
             Store::Backend(backend) => Some(backend),
+            #[cfg(feature = "stores")]
             Store::Limit(_) => None,
         }
     }
