@@ -2,7 +2,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
 
 use leasehold_core::backend::{Claim, Claimed};
-use leasehold_core::{JobId, Kind, LeasedJob, State, Timestamp};
+use leasehold_core::{JobId, Kind, LeasedJob, Timestamp};
 
 use crate::schema::{Demand, Head, Place, Tables};
 
@@ -128,12 +128,7 @@ impl Taking<'_> {
         let lease = row.job.options.lease.unwrap_or(self.request.lease);
         row.token = Some(token);
         row.logged = 0;
-        row.job.state = State::Running;
-        row.job.reason = None;
-        row.job.attempt += 1;
-        row.job.worker = Some(self.request.worker);
-        row.job.started_at = Some(self.now);
-        row.job.lease_until = Some(self.now.plus(lease));
+        row.job.start(self.request.worker, lease, self.now);
         let leased = LeasedJob::new(row.job.clone(), token, lease);
         self.tables.enter(slot, self.now);
         leased

@@ -1,99 +1,74 @@
 use leasehold_core::backend::{
-    Action, Amend, AmendAnswer, Amended, Event, Order, Prune, Pruned, QueueRecord, Select, SetQueue,
+    Action, Amend, AmendAnswer, Amended, Cursor, Event, Order, Prune, Pruned, QueueRecord, Select, SetQueue,
 };
-use leasehold_core::{JobId, Reason, Result, State, Timestamp, UniqueScope};
+use leasehold_core::{JobId, JobRecord, Result, Timestamp, Unique, UniqueScope};
 
-use crate::inspect::{Walk, read_cursor, write_cursor};
+use crate::inspect::Walk;
 use crate::schema::Tables;
 use crate::workers;
 
 pub(crate) fn amend(tables: &mut Tables, now: Timestamp, request: &Amend) -> Result<Amended> {
-    const LIST: &str = "amend";
+    let order = Order::OldestFirst;
     let (jobs, next) = match &request.select {
         Select::Ids(ids) => (ids.clone(), None),
         Select::Matching { filter, as_of, after, limit } => {
             let mut filter = filter.clone();
             filter.enqueued_until = Some(filter.enqueued_until.map_or(*as_of, |until| until.min(*as_of)));
-            let after = after.as_ref().map(|cursor| read_cursor(cursor, LIST)).transpose()?;
-            let walk = Walk { filter: &filter, order: Order::OldestFirst, after, limit: *limit };
+            let after = after.as_ref().map(|cursor| cursor.age(order)).transpose()?;
+            let walk = Walk { filter: &filter, order, after, limit: *limit };
             let (slots, next) = walk.run(tables, now);
             let jobs = slots.into_iter().map(|slot| tables.rows[slot].job.id).collect();
-            (jobs, next.map(|age| write_cursor(age, LIST)))
+            (jobs, next.map(|age| Cursor::after(order, age)))
         }
     };
     let mut one = |job| (job, amend_one(tables, now, job, &request.action, request.preview));
     Ok(Amended { jobs: jobs.into_iter().map(&mut one).collect(), next })
 }
 
-fn amend_one(tables: &mut Tables, now: Timestamp, job: JobId, action: &Action, preview: bool) -> AmendAnswer {
-    let Some(slot) = tables.slot(job) else { return AmendAnswer::NotFound };
-    let answer = answer(tables, now, slot, action);
+fn amend_one(tables: &mut Tables, now: Timestamp, id: JobId, action: &Action, preview: bool) -> AmendAnswer {
+    let Some(slot) = tables.slot(id) else { return AmendAnswer::NotFound };
+    let mut job = tables.rows[slot].job.clone();
+    let answer = match (action, job.amend(action, now)) {
+        (Action::Requeue { .. }, AmendAnswer::Applied) => {
+            let held = key_until_finished(&job).and_then(|unique| tables.key_holder(&unique.key, now));
+            held.map_or(AmendAnswer::Applied, AmendAnswer::Held)
+        }
+        (_, answer) => answer,
+    };
     if preview {
         return answer;
     }
-    match answer {
-        AmendAnswer::Applied => apply(tables, now, slot, action),
-        AmendAnswer::Requested => request_cancel(tables, slot),
+    match (answer, action) {
+        (AmendAnswer::Applied, Action::Delete) => tables.delete(slot),
+        (AmendAnswer::Applied, _) => apply(tables, now, slot, job),
+        (AmendAnswer::Requested, _) => request_cancel(tables, slot),
         _ => {}
     }
     answer
 }
 
-/// What an amendment of this job would answer.
-fn answer(tables: &mut Tables, now: Timestamp, slot: usize, action: &Action) -> AmendAnswer {
-    let job = tables.rows[slot].seen(now);
-    let so_already = match (action, job.state) {
-        (Action::Cancel, State::Cancelled) => true,
-        (Action::Cancel, State::Running) => return AmendAnswer::Requested,
-        (Action::Cancel, state) if state.is_terminal() => return AmendAnswer::Refused(state),
-        (Action::Requeue { .. }, state) if !state.is_terminal() => return AmendAnswer::Refused(state),
-        (Action::Postpone { .. }, state) if !state.is_waiting() => return AmendAnswer::Refused(state),
-        (Action::Move { queue }, _) if *queue == job.queue => true,
-        (Action::Delete | Action::Move { .. }, State::Running) => {
-            return AmendAnswer::Refused(State::Running);
-        }
-        (Action::Reprioritise { priority }, _) => *priority == job.options.priority,
-        (Action::Postpone { due }, _) => due.by(now) == job.due,
-        (Action::Requeue { .. }, _) => {
-            let unique =
-                job.options.unique.clone().filter(|unique| unique.scope == UniqueScope::UntilFinished);
-            return match unique.and_then(|unique| tables.key_holder(&unique.key, now)) {
-                Some(holder) => AmendAnswer::Held(holder),
-                None => AmendAnswer::Applied,
-            };
-        }
-        (Action::Cancel | Action::Delete | Action::Move { .. }, _) => false,
-    };
-    if so_already { AmendAnswer::AlreadyApplied } else { AmendAnswer::Applied }
+fn key_until_finished(job: &JobRecord) -> Option<&Unique> {
+    job.options.unique.as_ref().filter(|unique| unique.scope == UniqueScope::UntilFinished)
 }
 
-fn apply(tables: &mut Tables, now: Timestamp, slot: usize, action: &Action) {
-    if *action == Action::Delete {
-        return tables.delete(slot);
-    }
+/// Puts the changed job in the place of what it was.
+fn apply(tables: &mut Tables, now: Timestamp, slot: usize, job: JobRecord) {
     tables.leave(slot);
-    match action {
-        Action::Cancel => tables.rows[slot].end(State::Cancelled, Some(Reason::Cancelled), now),
-        Action::Requeue { due } => {
-            let row = &mut tables.rows[slot];
-            row.requeue(due.by(now), now);
-            let (job, unique) = (row.job.id, row.job.options.unique.clone());
-            if let Some(unique) = unique.filter(|unique| unique.scope == UniqueScope::UntilFinished) {
-                tables.take_key(&unique, job, now);
-            }
-        }
-        Action::Move { queue } => {
-            let to = tables.queue(queue);
-            let row = &mut tables.rows[slot];
-            tables.queues[row.queue].deleted += 1;
-            tables.queues[to].enqueued += 1;
-            row.queue = to;
-            row.job.queue = queue.clone();
-        }
-        Action::Reprioritise { priority } => tables.rows[slot].job.options.priority = *priority,
-        Action::Postpone { due } => tables.rows[slot].wait(due.by(now), Some(Reason::Postponed), now),
-        Action::Delete => {}
+    let was_terminal = tables.rows[slot].job.state.is_terminal();
+    if was_terminal
+        && !job.state.is_terminal()
+        && let Some(unique) = key_until_finished(&job)
+    {
+        tables.take_key(unique, job.id, now);
     }
+    let (from, to) = (tables.rows[slot].queue, tables.queue(&job.queue));
+    if from != to {
+        tables.queues[from].deleted += 1;
+        tables.queues[to].enqueued += 1;
+    }
+    let row = &mut tables.rows[slot];
+    row.queue = to;
+    row.job = job;
     tables.enter(slot, now);
 }
 

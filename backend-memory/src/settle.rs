@@ -1,7 +1,7 @@
-use leasehold_core::backend::{Answer, Settle, Settlement, Verdict};
-use leasehold_core::{Reason, State, Timestamp};
+use leasehold_core::Timestamp;
+use leasehold_core::backend::{Answer, Settle, Settlement};
 
-use crate::record::{Row, Settled};
+use crate::record::Settled;
 use crate::schema::Tables;
 
 pub(crate) fn settle(tables: &mut Tables, now: Timestamp, request: Settle) -> Vec<Answer> {
@@ -25,34 +25,8 @@ pub(crate) fn apply(tables: &mut Tables, now: Timestamp, settlement: Settlement,
     if recovered {
         row.job.crashes += 1;
     }
-    if let Some(failure) = settlement.failure {
-        row.remember(failure, now);
-    }
-    write(row, settlement.verdict, now);
+    row.token = None;
+    row.job.settle(settlement.verdict, settlement.failure, now);
     tables.enter(slot, now);
     Answer::Applied
-}
-
-fn write(row: &mut Row, verdict: Verdict, now: Timestamp) {
-    match verdict {
-        Verdict::Succeed { result } => {
-            row.job.result = result;
-            row.end(State::Succeeded, None, now);
-        }
-        Verdict::Fail { reason } => row.end(State::Failed, Some(reason), now),
-        Verdict::Cancel { reason } => row.end(State::Cancelled, Some(reason), now),
-        Verdict::Retry { .. } | Verdict::Release { .. } if row.job.cancel_requested => {
-            row.end(State::Cancelled, Some(Reason::Cancelled), now);
-        }
-        // A policy does not ask for this; if one does, the job must not wait for a claim that never takes it.
-        Verdict::Retry { .. } if row.job.attempt >= row.job.options.max_attempts => {
-            row.end(State::Failed, Some(Reason::MaxAttempts), now);
-        }
-        Verdict::Retry { reason, delay } => row.wait(now.plus(delay), Some(reason), now),
-        Verdict::Release { reason, delay } => {
-            row.job.attempt -= 1;
-            let due = if delay.is_zero() { row.job.due } else { now.plus(delay) };
-            row.wait(due, Some(reason), now);
-        }
-    }
 }

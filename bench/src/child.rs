@@ -38,12 +38,16 @@ pub(crate) enum Child {
 
 impl Child {
     /// Says when it is ready, waits until it is told to go, and says how many jobs it settled.
+    #[cfg_attr(
+        not(feature = "stores"),
+        allow(dead_code, reason = "a stranger's store is measured in one process")
+    )]
     pub(crate) async fn play(&self) -> Result<(), Trouble> {
         let (Self::Drain { place, .. } | Self::Idle { place }) = self;
         let backend = place.open().await?;
         match self {
             Self::Drain { claimers, batch, .. } => {
-                let target: std::sync::Arc<dyn Target> = std::sync::Arc::new(Counted::shared(backend));
+                let target: std::sync::Arc<dyn Target> = std::sync::Arc::new(Counted::calls_of(backend));
                 println!("ready");
                 tokio::io::stdin().read_u8().await?;
                 println!("{}", claim_all(&target, None, *claimers, *batch).await?);

@@ -20,8 +20,8 @@ pub(crate) struct Options {
     /// Only these workloads.
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub(crate) only: Vec<Name>,
-    /// Which stores.
-    #[arg(long, value_delimiter = ',', default_values_t = [Kind::Memory, Kind::Sqlite, Kind::Mongo])]
+    /// Which stores of this workspace. Defaults to all.
+    #[arg(long, value_delimiter = ',')]
     pub(crate) backend: Vec<Kind>,
     /// How many enqueue, and then claim and settle, at the same time; several are measured in turn.
     #[arg(long, value_delimiter = ',', default_value = "1", value_parser = clap::value_parser!(u64).range(1..=10_000))]
@@ -45,6 +45,9 @@ pub(crate) struct Options {
     /// has nothing to wait for.
     #[arg(long, default_value_os_t = std::env::temp_dir())]
     pub(crate) folder: PathBuf,
+    /// What cargo tells every benchmark.
+    #[arg(long, hide = true)]
+    bench: bool,
     /// What a process of such a run does that another one started.
     #[command(subcommand)]
     pub(crate) child: Option<Child>,

@@ -106,7 +106,10 @@ impl Report {
         println!(
             "Up to {jobs} jobs a round, the median of {rounds} rounds. `of limit` is the ratio to the bare"
         );
-        println!("driver's speed, in `flat` to that with 1,000 jobs waiting, in `beside` to that alone.");
+        println!(
+            "driver's speed, or to that in memory where none is known; in `flat` to that with 1,000 jobs waiting,"
+        );
+        println!("in `beside` to that alone.");
         if options.processes > 1 {
             println!("Backends were claimed from by {} processes.", options.processes);
         }
@@ -131,7 +134,7 @@ impl Report {
         );
         let asked = ["store", "all", "each"];
         show(
-            "What an idle worker asks for, round trips per second, which is its poll interval:",
+            "What an idle worker asks for, round trips or calls per second, which is its poll interval:",
             asked,
             self.asked.iter().map(Asked::cells),
             9,

@@ -2,6 +2,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use std::collections::BTreeMap;
 
+use async_trait::async_trait;
 use leasehold_core::backend::Enqueue;
 use leasehold_core::{Backend, Deadline};
 use leasehold_test_servers::Mongo;
@@ -10,6 +11,7 @@ use mongodb::options::{Acknowledgment, DatabaseOptions, WriteConcern};
 use mongodb::{Client, Database};
 
 use crate::Trouble;
+use crate::counted::Commands;
 use crate::target::{PATIENCE, batches};
 
 /// What drivers and servers ask by themselves, and what we ask to count.
@@ -76,9 +78,11 @@ impl Server {
     pub(crate) async fn commands(&self) -> Result<u64, Trouble> {
         Ok(self.commands_by_name().await?.values().sum())
     }
+}
 
-    /// How many commands of each name it was sent so far.
-    pub(crate) async fn commands_by_name(&self) -> Result<BTreeMap<String, u64>, Trouble> {
+#[async_trait]
+impl Commands for Server {
+    async fn commands_by_name(&self) -> Result<BTreeMap<String, u64>, Trouble> {
         let status = self.client.database("admin").run_command(doc! {"serverStatus": 1}).await?;
         let commands = status.get_document("metrics")?.get_document("commands")?;
         let total = |told: &Bson| match told.as_document()?.get("total")? {

@@ -1,18 +1,16 @@
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use leasehold_core::{Backend, Deadline};
+use futures::future::BoxFuture;
+use leasehold_conformance::Harness;
+use leasehold_core::Backend;
 use leasehold_memory::Memory;
-use leasehold_mongo::Mongo;
-use leasehold_sqlite::Sqlite;
 use tempfile::TempDir;
-use tokio::sync::OnceCell;
 
 use crate::Trouble;
 use crate::counted::Counted;
-use crate::limits::{NaiveMongo, RawMongo, RawSqlite};
-use crate::server::Server;
-use crate::target::{PATIENCE, Target};
+use crate::target::Target;
 
 /// What can be measured, in the order of the report.
 #[derive(
@@ -37,6 +35,10 @@ pub(crate) enum Kind {
     #[value(skip)]
     #[strum(to_string = "naive loop")]
     NaiveMongo,
+    /// What a harness opens.
+    #[value(skip)]
+    #[strum(to_string = "this store")]
+    Given,
 }
 
 impl Kind {
@@ -44,6 +46,7 @@ impl Kind {
     pub(crate) fn backend(self) -> Self {
         match self {
             Self::Memory => Self::Memory,
+            Self::Given => Self::Given,
             Self::Sqlite | Self::RawSqlite => Self::Sqlite,
             Self::Mongo | Self::RawMongo | Self::NaiveMongo => Self::Mongo,
         }
@@ -54,6 +57,7 @@ impl Kind {
         match self {
             // Nothing stands behind memory that could be measured without it.
             Self::Memory => None,
+            Self::Given => Some(Self::Memory),
             Self::Sqlite | Self::RawSqlite => Some(Self::RawSqlite),
             Self::Mongo | Self::RawMongo | Self::NaiveMongo => Some(Self::RawMongo),
         }
@@ -69,12 +73,12 @@ impl Kind {
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Place {
     #[arg(long)]
-    kind: Kind,
+    pub(crate) kind: Kind,
     /// A file or a server's URL.
     #[arg(long)]
-    at: String,
+    pub(crate) at: String,
     #[arg(long, default_value = "")]
-    database: String,
+    pub(crate) database: String,
 }
 
 impl Place {
@@ -86,83 +90,72 @@ impl Place {
 
     /// One more handle of the store, with connections of its own.
     pub(crate) async fn open(&self) -> Result<Arc<dyn Backend>, Trouble> {
-        Ok(match self.kind {
-            Kind::Sqlite | Kind::RawSqlite => Arc::new(Sqlite::open(&self.at).await?),
-            Kind::Mongo | Kind::RawMongo | Kind::NaiveMongo => Arc::new(self.mongo().await?),
-            Kind::Memory => return Err("a store in memory is of one process".into()),
-        })
-    }
-
-    async fn mongo(&self) -> Result<Mongo, Trouble> {
-        Ok(Mongo::with(leasehold_mongo::Config::new(&self.at).database(&self.database)).await?)
+        match self.kind {
+            #[cfg(feature = "stores")]
+            Kind::Sqlite | Kind::Mongo => crate::ours::another(self).await,
+            kind => Err(format!("{kind} is of one process").into()),
+        }
     }
 }
 
 /// Makes stores: each with a folder or a database of its own.
-#[derive(Debug)]
 pub(crate) struct Stores {
     folder: PathBuf,
-    server: OnceCell<Arc<Server>>,
+    given: Option<Arc<dyn Harness>>,
+    #[cfg(feature = "stores")]
+    pub(crate) server: tokio::sync::OnceCell<Arc<crate::server::Server>>,
 }
 
 impl Stores {
-    pub(crate) fn new(folder: PathBuf) -> Self {
-        Self { folder, server: OnceCell::new() }
+    /// Makes files in this folder, and asks this harness for a store that is not one of this workspace.
+    pub(crate) fn new(folder: PathBuf, given: Option<Arc<dyn Harness>>) -> Self {
+        Self {
+            folder,
+            given,
+            #[cfg(feature = "stores")]
+            server: tokio::sync::OnceCell::new(),
+        }
     }
 
     /// A new store, empty.
     pub(crate) async fn open(&self, kind: Kind) -> Result<Opened, Trouble> {
         let folder = tempfile::Builder::new().prefix("leasehold-bench-").tempdir_in(&self.folder)?;
-        let mut place =
-            Place { kind, at: folder.path().join("jobs.db").display().to_string(), database: String::new() };
-        let opened = |store, place| Opened { store, place, server: None, _folder: folder };
-        match kind {
-            Kind::Memory => Ok(opened(Store::Backend(Counted::calls_of(Memory::new())), place)),
-            Kind::Sqlite => {
-                let sqlite = Sqlite::open(&place.at).await?;
-                sqlite.setup(Deadline::after(PATIENCE)).await?;
-                Ok(opened(Store::Backend(Counted::calls_of(sqlite)), place))
-            }
-            Kind::RawSqlite => {
-                let raw = RawSqlite::open(place.at.as_ref()).await?;
-                Ok(opened(Store::Limit(Arc::new(raw)), place))
-            }
-            Kind::Mongo | Kind::RawMongo | Kind::NaiveMongo => {
-                let server = self.server().await?;
-                (place.at, place.database) = (server.url().to_owned(), server.new_database());
-                let store = on_server(&place, &server).await?;
-                Ok(Opened { server: Some(server), ..opened(store, place) })
-            }
-        }
+        let at = folder.path().join("jobs.db").display().to_string();
+        let place = Place { kind, at, database: String::new() };
+        let (place, store, on_close) = match kind {
+            Kind::Memory => (place, Store::Backend(Counted::calls_of(Arc::new(Memory::new()))), None),
+            Kind::Given => (place, Store::Backend(Counted::stranger(self.of_harness().await?)), None),
+            #[cfg(feature = "stores")]
+            _ => crate::ours::open(self, place).await?,
+            #[cfg(not(feature = "stores"))]
+            _ => return Err(format!("{kind} is measured with the feature `stores` alone").into()),
+        };
+        Ok(Opened { store, place, on_close, _folder: folder })
     }
 
-    async fn server(&self) -> Result<Arc<Server>, Trouble> {
-        self.server.get_or_try_init(async || Server::start().await.map(Arc::new)).await.cloned()
+    async fn of_harness(&self) -> Result<Arc<dyn Backend>, Trouble> {
+        static STORES: AtomicU64 = AtomicU64::new(0);
+        let harness = self.given.as_ref().ok_or("there is no harness")?;
+        let number = STORES.fetch_add(1, Ordering::Relaxed);
+        let name = format!("bench_{:x}_{number}", std::process::id());
+        Ok(harness.open(&leasehold_conformance::Place { name, clock: None }).await?)
     }
 }
 
-async fn on_server(place: &Place, server: &Arc<Server>) -> Result<Store, Trouble> {
-    Ok(match place.kind {
-        Kind::RawMongo => Store::Limit(Arc::new(RawMongo::open(server.clone(), &place.database))),
-        Kind::NaiveMongo => Store::Limit(Arc::new(NaiveMongo::open(server.clone(), &place.database).await?)),
-        _ => {
-            let mongo = place.mongo().await?;
-            mongo.setup(Deadline::after(PATIENCE)).await?;
-            Store::Backend(Counted::commands_of(mongo, server.clone()))
-        }
-    })
-}
+/// What is to be done when a store is no longer needed.
+pub(crate) type Closing = BoxFuture<'static, Result<(), Trouble>>;
 
 /// An open store. Its folder goes when it is dropped, its database when it is closed.
 pub(crate) struct Opened {
     store: Store,
     place: Place,
-    server: Option<Arc<Server>>,
+    on_close: Option<Closing>,
     _folder: TempDir,
 }
 
-enum Store {
+pub(crate) enum Store {
     Backend(Counted),
+    #[cfg(feature = "stores")]
     Limit(Arc<dyn Target>),
 }
 
@@ -170,6 +163,7 @@ impl Opened {
     pub(crate) fn target(&self) -> Arc<dyn Target> {
         match &self.store {
             Store::Backend(backend) => Arc::new(backend.clone()),
+            #[cfg(feature = "stores")]
             Store::Limit(limit) => limit.clone(),
         }
     }
@@ -177,6 +171,7 @@ impl Opened {
     pub(crate) fn backend(&self) -> Option<&Counted> {
         match &self.store {
             Store::Backend(backend) => Some(backend),
+            #[cfg(feature = "stores")]
             Store::Limit(_) => None,
         }
     }
@@ -187,9 +182,9 @@ impl Opened {
     }
 
     pub(crate) async fn close(self) -> Result<(), Trouble> {
-        if let Some(server) = &self.server {
-            server.database(&self.place.database).drop().await?;
+        match self.on_close {
+            Some(close) => close.await,
+            None => Ok(()),
         }
-        Ok(())
     }
 }

@@ -50,7 +50,7 @@ impl Target for Counted {
     }
 
     async fn trips(&self) -> Result<Option<u64>, Trouble> {
-        Counted::trips(self).await.map(Some)
+        Counted::trips(self).await
     }
 }
 

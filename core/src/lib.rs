@@ -1,7 +1,8 @@
 //! The core of the Leasehold job queue: the contract, the policies, the client and the worker.
 //!
 //! It names no store. Users take the `leasehold` crate, which joins this one with the stores; authors of
-//! stores implement [`backend::Backend`] and let `leasehold-conformance` judge it.
+//! stores implement [`backend::Backend`] and let `leasehold-conformance` judge it; how is in
+//! [the guide](https://github.com/leasehold/leasehold/blob/main/docs/guide/writing-a-backend.md).
 //!
 //! In reading order: [`job`] says what a job is, [`backend`] what a store promises, [`policy`] what is
 //! decided, [`client`] and [`worker`] are what programs hold, [`layer`] is what stands between both and the store.

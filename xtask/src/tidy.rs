@@ -26,6 +26,7 @@ const BACKEND_FILES: &[&str] = &[
 ];
 /// Files that one backend has alone, and why.
 const OWN_FILES: &[(&str, &str)] = &[
+    ("backend-files", "journal"),
     ("backend-sqlite", "writer"),
     ("backend-mongo", "session"),
     ("backend-mongo", "candidates"),
@@ -88,12 +89,14 @@ pub(crate) fn tidy() -> Result<(), Trouble> {
         }
     }
     backends(&mut faults)?;
+    crate::excerpts::excerpts(&mut faults)?;
     if faults.is_empty() { Ok(()) } else { Err(format!("tidy found:\n  {}", faults.join("\n  ")).into()) }
 }
 
 /// Every backend has the same file names.
 fn backends(faults: &mut Vec<String>) -> Result<(), Trouble> {
-    for entry in std::fs::read_dir(root())? {
+    let entries = std::fs::read_dir(root())?.chain(std::fs::read_dir(root().join("examples"))?);
+    for entry in entries {
         let folder = entry?.path();
         let name = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         if !name.starts_with("backend-") {

@@ -52,13 +52,9 @@ async fn watch(opened: &Opened) -> Result<BTreeMap<String, u64>, Trouble> {
     let store = Store::with_limits(std::sync::Arc::new(backend.clone()), Limits::default());
     let worker = Worker::builder(&store).handle("never", || async {}).build()?.start();
     sleep(SETTLING).await;
-    let now = async || match backend.server() {
-        Some(server) => server.commands_by_name().await,
-        None => Ok(BTreeMap::from([("calls".to_owned(), backend.trips().await?)])),
-    };
-    let before = now().await?;
+    let before = backend.asked().await?;
     sleep(WATCHED).await;
-    let mut commands = now().await?;
+    let mut commands = backend.asked().await?;
     for (name, count) in &mut commands {
         *count -= before.get(name).unwrap_or(&0);
     }

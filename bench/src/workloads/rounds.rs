@@ -206,6 +206,7 @@ pub(crate) async fn claim_all(
     Ok(settled.load(Ordering::Relaxed))
 }
 
-fn since(before: Option<u64>, after: Option<u64>) -> Option<u64> {
+/// What was counted between.
+pub(crate) fn since(before: Option<u64>, after: Option<u64>) -> Option<u64> {
     after.zip(before).map(|(after, before)| after - before)
 }

@@ -3,7 +3,7 @@ use leasehold_core::client::Store;
 use leasehold_core::worker::Worker;
 
 use super::Name;
-use super::rounds::enqueue;
+use super::rounds::{enqueue, since};
 use crate::Trouble;
 use crate::options::Options;
 use crate::report::{Report, Row};
@@ -48,5 +48,5 @@ async fn one_round(opened: &Opened, jobs: usize) -> Result<Sample, Trouble> {
     let mut watch = Watch::default();
     let summary = watch.time(worker.run()).await;
     expect("run", summary.succeeded == jobs as u64)?;
-    Ok(Sample::new(jobs, watch.elapsed(), Some(backend.trips().await? - before)))
+    Ok(Sample::new(jobs, watch.elapsed(), since(before, backend.trips().await?)))
 }

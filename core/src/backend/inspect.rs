@@ -1,8 +1,11 @@
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::claim::SetAside;
+use crate::error::{Error, Result};
 use crate::id::{JobId, WorkerId};
 use crate::job::{JobRecord, Reason, State};
 use crate::name::{Kind, QueueName, Tag};
@@ -65,7 +68,22 @@ impl Filter {
             && self.enqueued_from.is_none_or(|from| job.enqueued_at >= from)
             && self.enqueued_until.is_none_or(|until| job.enqueued_at <= until)
     }
+
+    /// The ages of the jobs that a list of them has still to look at, that after which it goes on among them; none
+    /// if there are none.
+    pub fn ages(&self, order: Order, after: Option<Age>) -> Option<RangeInclusive<Age>> {
+        let mut first = (self.enqueued_from.unwrap_or_default(), JobId::from_uuid(Uuid::nil()));
+        let mut last = (self.enqueued_until.unwrap_or(Timestamp::MAX), JobId::from_uuid(Uuid::max()));
+        match order {
+            Order::OldestFirst => first = after.map_or(first, |after| after.max(first)),
+            Order::NewestFirst => last = after.map_or(last, |after| after.min(last)),
+        }
+        (first <= last).then_some(first..=last)
+    }
 }
+
+/// A job's place in every list: when the store took it in, and its id. It never changes.
+pub type Age = (Timestamp, JobId);
 
 /// The order of a list: by when the store took the jobs in, then by id, which never changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -78,10 +96,40 @@ pub enum Order {
     OldestFirst,
 }
 
+impl Order {
+    const fn mark(self) -> &'static str {
+        match self {
+            Self::NewestFirst => "n",
+            Self::OldestFirst => "o",
+        }
+    }
+}
+
 /// A place in a list: where the next page begins. Opaque; of use only with the list it came from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Cursor(pub String);
+
+impl Cursor {
+    /// A cursor that goes on after a job of this age, for stores that find their jobs by it.
+    pub fn after(order: Order, (at, job): Age) -> Self {
+        Self(format!("{}{}.{job}", order.mark(), at.as_millis()))
+    }
+
+    /// The age that it goes on after.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if it is not one that [`after`](Self::after) wrote for a list
+    /// in this order.
+    pub fn age(&self, order: Order) -> Result<Age> {
+        let parse = || {
+            let (at, job) = self.0.strip_prefix(order.mark())?.split_once('.')?;
+            Some((Timestamp::from_millis(at.parse().ok()?), job.parse().ok()?))
+        };
+        let why = "the cursor is not of this list; use one that the same list returned, or none to begin";
+        parse().ok_or_else(|| Error::invalid(why))
+    }
+}
 
 /// Asks for a page of jobs.
 #[derive(Debug, Clone)]
@@ -145,5 +193,33 @@ impl QueueCounts {
     /// How many jobs there are.
     pub fn total(&self) -> u64 {
         self.states.values().sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_is_of_one_list() {
+        let age = (Timestamp::from_millis(-7), JobId::generate());
+        let cursor = Cursor::after(Order::OldestFirst, age);
+        assert_eq!(cursor.age(Order::OldestFirst).unwrap(), age);
+        for cursor in [cursor, Cursor("'; --".into()), Cursor("n1".into()), Cursor("n1.x".into())] {
+            assert_eq!(cursor.age(Order::NewestFirst).unwrap_err().kind(), crate::ErrorKind::InvalidInput);
+        }
+    }
+
+    #[test]
+    fn what_is_still_to_be_looked_at_is_within_the_filter() {
+        let at = |millis| Timestamp::from_millis(millis);
+        let age = |millis| (at(millis), JobId::from_uuid(Uuid::from_u128(1)));
+        let filter = Filter { enqueued_from: Some(at(5)), enqueued_until: Some(at(9)), ..Filter::default() };
+        let oldest = |after| filter.ages(Order::OldestFirst, after).unwrap();
+        assert!(oldest(None).contains(&age(5)) && oldest(None).contains(&age(9)));
+        assert!(!oldest(None).contains(&age(4)) && !oldest(None).contains(&age(10)));
+        assert_eq!(oldest(Some(age(7))).start(), &age(7));
+        assert_eq!(filter.ages(Order::NewestFirst, Some(age(7))).unwrap().end(), &age(7));
+        assert_eq!(filter.ages(Order::OldestFirst, Some(age(10))), None);
     }
 }

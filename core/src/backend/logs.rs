@@ -83,7 +83,7 @@ pub struct ReadLogs {
 }
 
 /// One line of a log.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct LogLine {
     /// Its place: larger than that of every earlier line of the source, never reused (L2).

@@ -36,7 +36,7 @@ pub use self::control::{
 };
 pub use self::describe::{Capabilities, Description, Durability};
 pub use self::enqueue::{Enqueue, EnqueueAnswer, Enqueued};
-pub use self::inspect::{Counts, Cursor, Filter, Find, List, Order, Page, QueueCounts};
+pub use self::inspect::{Age, Counts, Cursor, Filter, Find, List, Order, Page, QueueCounts};
 pub use self::logs::{AppendLogs, Level, LogAppend, LogCaps, LogLine, LogPage, LogSource, NewLine, ReadLogs};
 pub use self::recover::{Expired, ExpiredLease, Recover};
 pub use self::renew::{Renew, Renewal, Renewed};

@@ -1,3 +1,5 @@
+use serde::{Deserialize, Serialize};
+
 use crate::id::VersionId;
 use crate::job::Payload;
 use crate::name::ScheduleName;
@@ -5,7 +7,7 @@ use crate::time::Timestamp;
 
 /// A schedule as its store keeps it. What it does is in `body`, which a store never reads; when it is next
 /// due is outside, so that a store can look for it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Schedule {
     /// Its name.
     pub name: ScheduleName,

@@ -77,7 +77,7 @@ pub struct Workers {
 }
 
 /// A worker as its store shows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct WorkerRecord {
     /// Which one.

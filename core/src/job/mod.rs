@@ -5,6 +5,7 @@ mod options;
 mod payload;
 mod record;
 mod state;
+mod transition;
 
 pub use new_job::{Due, IntoJob, JobArgs, NewJob};
 pub use options::{JobOptions, Keep, Limit, Retention, Unique, UniqueScope};

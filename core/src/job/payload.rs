@@ -1,8 +1,8 @@
 use std::fmt;
 
 use bytes::Bytes;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::{Error, Result};
 
@@ -80,9 +80,67 @@ impl From<String> for Payload {
     }
 }
 
+/// As text where the bytes are UTF-8 and the format is one for people, else as bytes.
+impl Serialize for Payload {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match std::str::from_utf8(&self.0) {
+            Ok(text) if serializer.is_human_readable() => serializer.serialize_str(text),
+            Ok(_) | Err(_) => serializer.serialize_bytes(&self.0),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Payload {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if deserializer.is_human_readable() {
+            deserializer.deserialize_any(TextOrBytes)
+        } else {
+            deserializer.deserialize_byte_buf(TextOrBytes)
+        }
+    }
+}
+
+struct TextOrBytes;
+
+impl<'de> Visitor<'de> for TextOrBytes {
+    type Value = Payload;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("text or bytes")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Payload, E> {
+        Ok(Payload::from(text.to_owned()))
+    }
+
+    fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<Payload, E> {
+        Ok(Payload::from(bytes.to_vec()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Payload, A::Error> {
+        let mut bytes = Vec::new();
+        while let Some(byte) = items.next_element::<u8>()? {
+            bytes.push(byte);
+        }
+        Ok(bytes.into())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn comes_back_from_json_byte_for_byte() {
+        for bytes in [&b""[..], b"\"a\\ \0 \xc3\xa4\"", b"\xff\xfe", b"[1,2]"] {
+            let payload = Payload::from(bytes.to_vec());
+            let json = serde_json::to_string(&payload).unwrap();
+            assert_eq!(serde_json::from_str::<Payload>(&json).unwrap(), payload, "{json}");
+            let value = serde_json::to_value(&payload).unwrap();
+            assert_eq!(serde_json::from_value::<Payload>(value).unwrap(), payload, "{json}");
+        }
+        assert!(serde_json::from_str::<Payload>("[256]").is_err());
+    }
 
     #[test]
     fn tells_what_does_not_fit() {

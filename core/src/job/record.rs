@@ -10,7 +10,7 @@ use crate::name::{Kind, QueueName};
 use crate::time::Timestamp;
 
 /// A job as its store shows it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct JobRecord {
     /// Its id for ever.

@@ -47,4 +47,4 @@ impl Bound {
     }
 }
 
-super::around!(Bound);
+crate::around!(Bound);

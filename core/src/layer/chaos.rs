@@ -93,4 +93,4 @@ impl Chaos {
     }
 }
 
-super::around!(Chaos);
+crate::around!(Chaos);

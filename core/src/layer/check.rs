@@ -47,7 +47,7 @@ impl Check {
     }
 }
 
-super::around!(Check);
+crate::around!(Check);
 
 impl Enqueue {
     /// Checks the jobs against `limits`, for whoever reaches a store past [`Check`], such as an enqueue in

@@ -99,10 +99,12 @@ impl Operation {
 /// `self.around(operation, deadline, request, |backend, deadline, request| inner call)`.
 ///
 /// The list of methods stands here once, so that a new method of the contract cannot be forgotten in a layer:
-/// the trait has no default bodies.
+/// the trait has no default bodies. It is for the crates of this workspace, and no part of what is promised.
+#[doc(hidden)]
+#[macro_export]
 macro_rules! around {
     ($layer:ty) => {
-        $crate::layer::around! { @impl $layer;
+        $crate::around! { @impl $layer;
             Describe describe() -> $crate::backend::Description;
             Setup setup() -> ();
             Now now() -> $crate::Timestamp;
@@ -138,9 +140,9 @@ macro_rules! around {
             ) -> $crate::Result<$answer> {
                 let call = |request, deadline| {
                     let _: &_ = &request;
-                    self.inner.$method(deadline $(, $crate::layer::around!(@of request, $request))?)
+                    self.inner.$method(deadline $(, $crate::around!(@of request, $request))?)
                 };
-                let request = ($($crate::layer::around!(@of request, $request))?);
+                let request = ($($crate::around!(@of request, $request))?);
                 self.around($crate::layer::Operation::$variant, deadline, request, call).await
             })*
         }
@@ -149,8 +151,6 @@ macro_rules! around {
         $value
     };
 }
-
-pub(crate) use around;
 
 #[cfg(test)]
 mod tests {

@@ -61,4 +61,4 @@ fn in_doubt(error: Error) -> Error {
         .caused_by(error)
 }
 
-super::around!(Retry);
+crate::around!(Retry);

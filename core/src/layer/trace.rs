@@ -44,4 +44,4 @@ impl Trace {
     }
 }
 
-super::around!(Trace);
+crate::around!(Trace);

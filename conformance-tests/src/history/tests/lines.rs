@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use leasehold_core::backend::{Backend, Enqueue};
-use leasehold_core::{Deadline, NewJob};
+use leasehold_core::layer::Operation;
+use leasehold_core::{Deadline, Error, ErrorKind, NewJob, Result};
 use leasehold_memory::Memory;
 
 use crate::history::event::{Call, What};
@@ -72,7 +73,7 @@ async fn a_line_that_was_cut_off_did_not_happen() {
 #[tokio::test]
 async fn a_call_that_is_dropped_is_unknown() {
     let sink = MemorySink::default();
-    let process = Recorder::wrap(Arc::new(Never), "a", Arc::new(sink.clone()));
+    let process = Recorder::wrap(Arc::new(Never::default()), "a", Arc::new(sink.clone()));
     let call = process.now(Deadline::default());
     assert!(tokio::time::timeout(std::time::Duration::ZERO, call).await.is_err());
     let events = sink.events();
@@ -87,7 +88,7 @@ async fn errors_are_sorted_by_what_they_say_of_the_effect() {
     let process = Recorder::wrap(Arc::new(Memory::new()), "a", Arc::new(sink.clone()));
     assert!(process.now(late).await.is_err());
     assert!(matches!(sink.events()[1].what, What::Fail { .. }), "a call that was never made has failed");
-    let process = Recorder::wrap(Arc::new(Unknowing), "b", Arc::new(sink.clone()));
+    let process = Recorder::wrap(Arc::new(Unknowing::default()), "b", Arc::new(sink.clone()));
     assert!(process.now(late).await.is_err());
     assert!(matches!(sink.events()[3].what, What::Info { .. }), "an unknown call has not failed");
 }
@@ -98,71 +99,48 @@ fn the_clock_goes_on() {
     assert!(first > 0 && monotonic() >= first);
 }
 
-/// Backends that answer every call in one way.
-macro_rules! backends {
-    ($($name:ident)+, $answers:tt) => {$(backends!(@one $name, $answers);)+};
-    (@one $name:ident, { $($method:ident($($request:ty)?) -> $result:ty;)+ }) => {
-        #[async_trait::async_trait]
-        impl Backend for $name {$(
-            async fn $method(&self, _: Deadline $(, _: $request)?) -> leasehold_core::Result<$result> {
-                self.answer().await
-            }
-        )+}
-    };
+/// Never answers.
+#[derive(Debug, Default)]
+struct Never {
+    inner: Memory,
 }
 
-mod answers {
-    use futures::stream::BoxStream;
-    use leasehold_core::backend::*;
-    use leasehold_core::{Backend, Deadline, Error, ErrorKind, JobRecord, Result, Timestamp};
-
-    /// Never answers.
-    #[derive(Debug)]
-    pub(super) struct Never;
-
-    impl Never {
-        async fn answer<T>(&self) -> Result<T> {
-            std::future::pending().await
-        }
+impl Never {
+    async fn around<R, T, F>(
+        &self,
+        _: Operation,
+        _: Deadline,
+        _: R,
+        _: impl Fn(R, Deadline) -> F,
+    ) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        std::future::pending().await
     }
-
-    /// Says of every call that nothing is known of it.
-    #[derive(Debug)]
-    pub(super) struct Unknowing;
-
-    impl Unknowing {
-        async fn answer<T>(&self) -> Result<T> {
-            Err(Error::new(ErrorKind::Unknown, "no answer"))
-        }
-    }
-
-    backends!(Never Unknowing, {
-        describe() -> Description;
-        setup() -> ();
-        now() -> Timestamp;
-        enqueue(Enqueue) -> Vec<Enqueued>;
-        claim(Claim) -> Claimed;
-        renew(Renew) -> Vec<Renewed>;
-        settle(Settle) -> Vec<Answer>;
-        expired(Expired) -> Vec<ExpiredLease>;
-        recover(Recover) -> Vec<Answer>;
-        append_logs(AppendLogs) -> Vec<Answer>;
-        read_logs(ReadLogs) -> LogPage;
-        find(Find) -> Vec<Option<JobRecord>>;
-        list(List) -> Page;
-        counts(Counts) -> Vec<QueueCounts>;
-        amend(Amend) -> Amended;
-        set_queue(SetQueue) -> ();
-        queues() -> Vec<QueueRecord>;
-        prune(Prune) -> Pruned;
-        check_in(CheckIn) -> CheckedIn;
-        workers(Workers) -> Vec<WorkerRecord>;
-        stop_workers(StopWorkers) -> u64;
-        put_schedule(PutSchedule) -> ();
-        schedules(Schedules) -> Vec<Schedule>;
-        delete_schedule(DeleteSchedule) -> bool;
-        watch(Watch) -> BoxStream<'static, Event>;
-    });
 }
 
-use answers::{Never, Unknowing};
+leasehold_core::around!(Never);
+
+/// Says of every call that nothing is known of it.
+#[derive(Debug, Default)]
+struct Unknowing {
+    inner: Memory,
+}
+
+impl Unknowing {
+    async fn around<R, T, F>(
+        &self,
+        _: Operation,
+        _: Deadline,
+        _: R,
+        _: impl Fn(R, Deadline) -> F,
+    ) -> Result<T>
+    where
+        F: Future<Output = Result<T>>,
+    {
+        Err(Error::new(ErrorKind::Unknown, "no answer"))
+    }
+}
+
+leasehold_core::around!(Unknowing);

@@ -1,0 +1,61 @@
+//! Opens the stores of this workspace that have a driver, and what they are compared with.
+
+use std::sync::Arc;
+
+use leasehold_core::{Backend, Deadline};
+use leasehold_mongo::Mongo;
+use leasehold_sqlite::Sqlite;
+
+use crate::Trouble;
+use crate::counted::Counted;
+use crate::limits::{NaiveMongo, RawMongo, RawSqlite};
+use crate::server::Server;
+use crate::stores::{Closing, Kind, Place, Store, Stores};
+use crate::target::PATIENCE;
+
+/// A new store, empty: at this place if it is in a file.
+pub(crate) async fn open(stores: &Stores, place: Place) -> Result<(Place, Store, Option<Closing>), Trouble> {
+    if matches!(place.kind, Kind::Sqlite | Kind::RawSqlite) {
+        let store = in_file(&place).await?;
+        return Ok((place, store, None));
+    }
+    let server = stores.server.get_or_try_init(async || Server::start().await.map(Arc::new)).await?.clone();
+    let place = Place { at: server.url().to_owned(), database: server.new_database(), ..place };
+    let store = on_server(&place, &server).await?;
+    let database = server.database(&place.database);
+    let close = async move { Ok(database.drop().await?) };
+    Ok((place, store, Some(Box::pin(close))))
+}
+
+async fn in_file(place: &Place) -> Result<Store, Trouble> {
+    if place.kind == Kind::RawSqlite {
+        return Ok(Store::Limit(Arc::new(RawSqlite::open(place.at.as_ref()).await?)));
+    }
+    let sqlite = Sqlite::open(&place.at).await?;
+    sqlite.setup(Deadline::after(PATIENCE)).await?;
+    Ok(Store::Backend(Counted::calls_of(Arc::new(sqlite))))
+}
+
+async fn on_server(place: &Place, server: &Arc<Server>) -> Result<Store, Trouble> {
+    Ok(match place.kind {
+        Kind::RawMongo => Store::Limit(Arc::new(RawMongo::open(server.clone(), &place.database))),
+        Kind::NaiveMongo => Store::Limit(Arc::new(NaiveMongo::open(server.clone(), &place.database).await?)),
+        _ => {
+            let mongo = mongo(place).await?;
+            mongo.setup(Deadline::after(PATIENCE)).await?;
+            Store::Backend(Counted::commands_of(Arc::new(mongo), server.clone()))
+        }
+    })
+}
+
+/// One more handle of a store, with connections of its own.
+pub(crate) async fn another(place: &Place) -> Result<Arc<dyn Backend>, Trouble> {
+    match place.kind {
+        Kind::Sqlite => Ok(Arc::new(Sqlite::open(&place.at).await?)),
+        _ => Ok(Arc::new(mongo(place).await?)),
+    }
+}
+
+async fn mongo(place: &Place) -> Result<Mongo, Trouble> {
+    Ok(Mongo::with(leasehold_mongo::Config::new(&place.at).database(&place.database)).await?)
+}

@@ -1,0 +1,291 @@
+//! What an event makes of a job's record: pure, for every store that keeps its records whole. Who may bring the
+//! event about, and what else it changes, such as a unique key or a count, is the store's to know.
+
+use std::time::Duration;
+
+use super::options::{Keep, UniqueScope};
+use super::record::{Failure, JobRecord};
+use super::state::{Reason, State};
+use crate::backend::{Action, AmendAnswer, NewFailure, Verdict};
+use crate::id::WorkerId;
+use crate::name::UniqueKey;
+use crate::time::Timestamp;
+
+impl JobRecord {
+    /// Brings the state up to `now`: a scheduled job becomes queued by the passing of time alone.
+    pub fn look(&mut self, now: Timestamp) {
+        if self.state.is_waiting() {
+            self.state = waiting(self.due, now);
+        }
+    }
+
+    /// Puts it under a lease, which spends an attempt (clause C4).
+    pub fn start(&mut self, worker: WorkerId, lease: Duration, now: Timestamp) {
+        self.state = State::Running;
+        self.reason = None;
+        self.attempt += 1;
+        self.worker = Some(worker);
+        self.started_at = Some(now);
+        self.lease_until = Some(now.plus(lease));
+    }
+
+    /// Ends its attempt as its holder, or a recoverer, says. The right to say so was checked.
+    pub fn settle(&mut self, verdict: Verdict, failure: Option<NewFailure>, now: Timestamp) {
+        if let Some(NewFailure { reason, class, message }) = failure {
+            let (attempt, worker) = (self.attempt, self.worker);
+            self.remember(Failure { attempt, worker, at: now, reason, class, message });
+        }
+        match verdict {
+            Verdict::Succeed { result } => {
+                self.result = result;
+                self.end(State::Succeeded, None, now);
+            }
+            Verdict::Fail { reason } => self.end(State::Failed, Some(reason), now),
+            Verdict::Cancel { reason } => self.end(State::Cancelled, Some(reason), now),
+            Verdict::Retry { .. } | Verdict::Release { .. } if self.cancel_requested => {
+                self.end(State::Cancelled, Some(Reason::Cancelled), now);
+            }
+            // A policy does not ask for this; if one does, the job must not wait for a claim that never takes it.
+            Verdict::Retry { .. } if self.attempt >= self.options.max_attempts => {
+                self.end(State::Failed, Some(Reason::MaxAttempts), now);
+            }
+            Verdict::Retry { reason, delay } => self.wait(now.plus(delay), reason, now),
+            Verdict::Release { reason, delay } => {
+                self.attempt -= 1;
+                let due = if delay.is_zero() { self.due } else { now.plus(delay) };
+                self.wait(due, reason, now);
+            }
+        }
+    }
+
+    /// Does what an operator asked for where its state allows it, and answers what came of it. Whether a requeued job
+    /// gets its unique key again, and the removal of a deleted one, are the store's to see to.
+    pub fn amend(&mut self, action: &Action, now: Timestamp) -> AmendAnswer {
+        self.look(now);
+        match action {
+            Action::Cancel if self.state == State::Cancelled => return AmendAnswer::AlreadyApplied,
+            Action::Cancel if self.state == State::Running => {
+                self.cancel_requested = true;
+                return AmendAnswer::Requested;
+            }
+            Action::Cancel if self.state.is_waiting() => {
+                self.end(State::Cancelled, Some(Reason::Cancelled), now);
+            }
+            Action::Requeue { due } if self.state.is_terminal() => self.requeue(due.by(now), now),
+            Action::Delete if self.state != State::Running => {}
+            Action::Move { queue } if *queue == self.queue => return AmendAnswer::AlreadyApplied,
+            Action::Move { queue } if self.state != State::Running => self.queue = queue.clone(),
+            Action::Reprioritise { priority } if *priority == self.options.priority => {
+                return AmendAnswer::AlreadyApplied;
+            }
+            Action::Reprioritise { priority } => self.options.priority = *priority,
+            Action::Postpone { due } if self.state.is_waiting() => {
+                if due.by(now) == self.due {
+                    return AmendAnswer::AlreadyApplied;
+                }
+                self.wait(due.by(now), Reason::Postponed, now);
+            }
+            _ => return AmendAnswer::Refused(self.state),
+        }
+        AmendAnswer::Applied
+    }
+
+    /// Makes it end, to be kept as long as its retention says (clauses S1, F5).
+    pub fn end(&mut self, state: State, reason: Option<Reason>, now: Timestamp) {
+        let retention = &self.options.retention;
+        let keep = match state {
+            State::Succeeded => retention.succeeded,
+            State::Failed => retention.failed,
+            _ => retention.cancelled,
+        };
+        self.expires_at = match keep {
+            Keep::For(span) => Some(now.plus(span)),
+            Keep::Forever => None,
+        };
+        self.finished_at = Some(now);
+        self.leave(state, reason);
+    }
+
+    /// The unique key that it holds, if it holds one (clause P4). One that it holds for a period may have gone to
+    /// another job since the period ended.
+    pub fn held_key(&self, now: Timestamp) -> Option<&UniqueKey> {
+        let unique = self.options.unique.as_ref()?;
+        let holds = match unique.scope {
+            // Not by its attempts: a release gives the first one back, and a requeue counts anew.
+            UniqueScope::UntilClaimed => {
+                self.state.is_waiting() && self.started_at.is_none() && self.generation == 0
+            }
+            UniqueScope::UntilFinished => !self.state.is_terminal(),
+            UniqueScope::For(period) => self.enqueued_at.plus(period) >= now,
+        };
+        holds.then_some(&unique.key)
+    }
+
+    fn requeue(&mut self, due: Timestamp, now: Timestamp) {
+        self.generation += 1;
+        (self.attempt, self.crashes) = (0, 0);
+        (self.result, self.progress) = (None, None);
+        (self.finished_at, self.expires_at) = (None, None);
+        self.wait(due, Reason::Requeued, now);
+    }
+
+    fn wait(&mut self, due: Timestamp, reason: Reason, now: Timestamp) {
+        self.due = due;
+        self.leave(waiting(due, now), Some(reason));
+    }
+
+    fn leave(&mut self, state: State, reason: Option<Reason>) {
+        self.state = state;
+        self.reason = reason;
+        self.lease_until = None;
+        self.cancel_requested = false;
+    }
+}
+
+fn waiting(due: Timestamp, now: Timestamp) -> State {
+    if due > now { State::Scheduled } else { State::Queued }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::job::{Cause, Due, JobOptions, Keep, Payload, Retention, Unique};
+    use crate::{JobId, Kind, QueueName};
+
+    const NOW: Timestamp = Timestamp::from_millis(1_000_000);
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn job() -> JobRecord {
+        let (queue, kind) = (QueueName::default(), Kind::new("work").unwrap());
+        let options = JobOptions { max_attempts: 3, ..JobOptions::default() };
+        JobRecord::new(JobId::generate(), queue, kind, Payload::EMPTY, options, NOW, NOW)
+    }
+
+    fn running() -> JobRecord {
+        let mut job = job();
+        job.start(WorkerId::generate(), SECOND, NOW);
+        job
+    }
+
+    fn in_state(state: State) -> JobRecord {
+        let mut job = if state == State::Running { running() } else { job() };
+        match state {
+            State::Scheduled => job.wait(NOW.plus(SECOND), Reason::Error, NOW),
+            State::Queued | State::Running => {}
+            ended => job.end(ended, None, NOW),
+        }
+        assert_eq!(job.state, state);
+        job
+    }
+
+    fn verdicts() -> Vec<(Verdict, Cause)> {
+        let (reason, delay) = (Reason::Error, SECOND);
+        vec![
+            (Verdict::Succeed { result: None }, Cause::Finish),
+            (Verdict::Fail { reason }, Cause::Finish),
+            (Verdict::Cancel { reason }, Cause::Finish),
+            (Verdict::Retry { reason, delay }, Cause::Retry),
+            (Verdict::Retry { reason, delay: Duration::ZERO }, Cause::Retry),
+            (Verdict::Release { reason, delay }, Cause::Release),
+            (Verdict::Release { reason, delay: Duration::ZERO }, Cause::Release),
+        ]
+    }
+
+    #[test]
+    fn settles_by_the_table_and_drops_the_lease() {
+        for (verdict, cause) in verdicts() {
+            let mut job = running();
+            job.settle(verdict.clone(), None, NOW);
+            assert!(State::Running.may_become(job.state, cause), "{verdict:?} makes it {}", job.state);
+            assert_eq!((job.lease_until, job.finished_at.is_some()), (None, job.state.is_terminal()));
+            let given_back = u32::from(cause != Cause::Release);
+            assert_eq!(job.attempt, given_back, "{verdict:?}");
+        }
+    }
+
+    #[test]
+    fn amends_by_the_table() {
+        let due = Due::In(SECOND);
+        let actions = [
+            (Action::Cancel, Cause::Cancel),
+            (Action::Requeue { due }, Cause::Requeue),
+            (Action::Postpone { due: Due::In(2 * SECOND) }, Cause::Postpone),
+        ];
+        for state in State::ALL {
+            for (action, cause) in &actions {
+                let mut job = in_state(state);
+                let before = job.clone();
+                match job.amend(action, NOW) {
+                    AmendAnswer::Applied => {
+                        assert!(state.may_become(job.state, *cause), "{state} {action:?}");
+                    }
+                    AmendAnswer::Requested => assert!(job.cancel_requested && state == State::Running),
+                    _ => assert_eq!(job, before, "{state} {action:?}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn leaves_a_running_job_where_it_is() {
+        let elsewhere = Action::Move { queue: QueueName::new("elsewhere").unwrap() };
+        for action in [Action::Delete, elsewhere, Action::Postpone { due: Due::Now }] {
+            assert_eq!(running().amend(&action, NOW), AmendAnswer::Refused(State::Running));
+        }
+        assert_eq!(running().amend(&Action::Reprioritise { priority: 3 }, NOW), AmendAnswer::Applied);
+    }
+
+    #[test]
+    fn ends_what_was_asked_to_and_what_has_no_attempt_left() {
+        let retry = || Verdict::Retry { reason: Reason::Error, delay: SECOND };
+        let mut asked = running();
+        assert_eq!(asked.amend(&Action::Cancel, NOW), AmendAnswer::Requested);
+        asked.settle(retry(), None, NOW);
+        assert_eq!((asked.state, asked.reason), (State::Cancelled, Some(Reason::Cancelled)));
+        let mut last = running();
+        last.attempt = last.options.max_attempts;
+        last.settle(retry(), None, NOW);
+        assert_eq!((last.state, last.reason), (State::Failed, Some(Reason::MaxAttempts)));
+    }
+
+    #[test]
+    fn keeps_an_ended_job_as_long_as_its_producer_asked() {
+        let seconds = |n| Keep::For(n * SECOND);
+        let retention = Retention { succeeded: seconds(1), failed: seconds(2), cancelled: Keep::Forever };
+        let ends = [(State::Succeeded, Some(1)), (State::Failed, Some(2)), (State::Cancelled, None)];
+        for (state, seconds) in ends {
+            let mut job = job();
+            job.options.retention = retention;
+            job.end(state, None, NOW);
+            assert_eq!(job.expires_at, seconds.map(|n| NOW.plus(n * SECOND)));
+        }
+    }
+
+    #[test]
+    fn holds_its_key_as_long_as_its_scope_says() {
+        let holds = |scope, job: &JobRecord, now| {
+            let mut job = job.clone();
+            job.options.unique = Some(Unique { key: UniqueKey::new("k").unwrap(), scope });
+            job.held_key(now).is_some()
+        };
+        let mut released = running();
+        released.settle(Verdict::Release { reason: Reason::Released, delay: Duration::ZERO }, None, NOW);
+        let mut again = in_state(State::Cancelled);
+        again.amend(&Action::Requeue { due: Due::Now }, NOW);
+        let jobs = [job(), running(), released, in_state(State::Failed), again];
+        let all = |scope| jobs.iter().map(|job| holds(scope, job, NOW)).collect::<Vec<_>>();
+        assert_eq!(all(UniqueScope::UntilClaimed), [true, false, false, false, false]);
+        assert_eq!(all(UniqueScope::UntilFinished), [true, true, true, false, true]);
+        assert_eq!(all(UniqueScope::For(SECOND)), [true; 5]);
+        assert!(!holds(UniqueScope::For(SECOND), &job(), NOW.plus(SECOND + Duration::from_millis(1))));
+    }
+
+    #[test]
+    fn comes_back_from_json() {
+        let mut job = running();
+        let failure = NewFailure { reason: Reason::Panic, class: "c".into(), message: "m".into() };
+        job.settle(Verdict::Fail { reason: Reason::Panic }, Some(failure), NOW);
+        let json = serde_json::to_string(&job).unwrap();
+        assert_eq!(serde_json::from_str::<JobRecord>(&json).unwrap(), job);
+    }
+}
