@@ -176,6 +176,24 @@ async fn unnote(db: &Db, request: &Claim, noted: Vec<JobId>, taken: &[LeasedJob]
     Ok(())
 }
 
+/// Takes jobs that are about to be removed out of the notes of the claims that they were settled under: whoever enqueues
+/// them again enqueues other jobs.
+pub(crate) async fn forget(db: &Db, jobs: impl Iterator<Item = &Document>) -> Done<()> {
+    let (mut ids, mut claims) = (Vec::new(), Vec::new());
+    for job in jobs {
+        let settlements = job.get_array("settlements").map(Vec::as_slice).unwrap_or_default();
+        claims.extend(
+            settlements.iter().filter_map(|settlement| settlement.as_document()?.get("claim").cloned()),
+        );
+        ids.extend(job.get("_id").cloned());
+    }
+    if !claims.is_empty() {
+        let noted = db.quickly(Kept::Claims);
+        noted.update_many(doc! {"_id": {"$in": claims}}, doc! {"$pullAll": {"jobs": ids}}).await?;
+    }
+    Ok(())
+}
+
 /// Leases those that still wait, as they were seen, to the claim.
 pub(crate) async fn lease(
     session: &mut Session<'_>,

@@ -16,13 +16,13 @@ use crate::error::{DUPLICATE, Done};
 use crate::record::{self, Fields, OFF_TURN, RUNNING, WAITING};
 use crate::session::{Change, Db, Kept, Session, date, millis};
 use crate::transition::{Next, count, stages};
-use crate::{inspect, logs};
+use crate::{claim, inspect, logs};
 
 /// How often a job is looked at again that others changed between reading and writing.
 const TRIES: usize = 20;
 
 /// What an amendment looks at.
-const FIELDS: [&str; 11] = [
+const FIELDS: [&str; 12] = [
     "queue",
     "priority",
     "state",
@@ -34,6 +34,7 @@ const FIELDS: [&str; 11] = [
     "options",
     "amended",
     "unique_key",
+    "settlements.claim",
 ];
 
 pub(crate) async fn amend(db: &Db, request: Amend) -> Done<Amended> {
@@ -183,6 +184,9 @@ fn act(job: &Document, action: &Action, held: &HashMap<String, JobId>) -> AmendA
 async fn write(db: &Db, ids: &[JobId], jobs: &[(usize, &Document)], action: &Action) -> Done<HashSet<JobId>> {
     if let Action::Move { queue } = action {
         register(db, std::iter::once(queue)).await?;
+    }
+    if matches!(action, Action::Delete) {
+        claim::forget(db, jobs.iter().map(|(_, job)| *job)).await?;
     }
     let mut session = match action {
         // What leaves a queue is counted in the same transaction.
@@ -378,7 +382,11 @@ pub(crate) async fn prune(db: &Db, request: Prune) -> Done<Pruned> {
     };
     let mut session = db.atomic().await?;
     let (jobs, more) = loop {
-        let pipeline = vec![doc! {"$match": over()}, doc! {"$limit": limit}, doc! {"$project": {"queue": 1}}];
+        let pipeline = vec![
+            doc! {"$match": over()},
+            doc! {"$limit": limit},
+            doc! {"$project": {"queue": 1, "settlements.claim": 1}},
+        ];
         let outcome = remove_found(&mut session, pipeline, request.limit).await;
         if let Some(removed) = session.end(outcome).await? {
             break removed;
@@ -405,6 +413,7 @@ async fn remove_found(
     found.truncate(limit);
     let ids: HashSet<JobId> = found.iter().filter_map(record::id).collect();
     if !found.is_empty() {
+        claim::forget(session.db, found.iter()).await?;
         count_out(session, found.iter()).await?;
         // Also those whose ids are not of ours, which were set aside.
         let found: Vec<_> = found.iter().filter_map(|job| job.get("_id").cloned()).collect();
