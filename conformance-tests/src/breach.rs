@@ -24,6 +24,11 @@ impl Breach {
     pub(crate) fn new(what: impl Into<String>) -> Self {
         Self { at: Location::caller(), what: what.into() }
     }
+
+    /// The same, and what was going on.
+    pub(crate) fn during(self, what: &str) -> Self {
+        Self { what: format!("{what}: {}", self.what), ..self }
+    }
 }
 
 impl fmt::Display for Breach {

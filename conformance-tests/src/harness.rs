@@ -4,6 +4,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use leasehold_core::{Backend, Error, ManualClock};
 
+use crate::processes::CutPoint;
+
 /// Opens the backend that is to be judged.
 ///
 /// That is all an author of a backend writes. See the [crate](crate) for a whole example.
@@ -23,6 +25,17 @@ pub trait Harness: Send + Sync + 'static {
     /// skipped. [`CannotRun::Failed`], which any [`Error`] becomes, where the backend is at fault: the case
     /// fails.
     async fn open(&self, place: &Place) -> Result<Arc<dyn Backend>, CannotRun>;
+
+    /// What another process of this program needs in its environment so that its harness opens the same stores.
+    /// Asked after a place was opened. Defaults to none: a store lives within one process.
+    fn elsewhere(&self) -> Option<Vec<(String, String)>> {
+        None
+    }
+
+    /// Where within the backend a process may end, and which steps come by. Defaults to nowhere.
+    fn cut_points(&self) -> &'static [CutPoint] {
+        &[]
+    }
 }
 
 /// Where one run of one case takes place.
@@ -34,15 +47,17 @@ pub struct Place {
     /// The store's hour, which only the case moves; none where the store is to go by its own clock, as it does in
     /// production.
     pub clock: Option<ManualClock>,
+    /// Which of the program's harnesses it belongs to, where there are several.
+    pub(crate) server: String,
 }
 
 impl Place {
     /// A place for one run of `case`, which no other run in any process shares.
-    pub(crate) fn of(case: &str) -> Self {
+    pub(crate) fn of(case: &str, server: &str) -> Self {
         let mut name: String =
             case.chars().filter(|c| c.is_ascii_lowercase() || *c == '_').take(24).collect();
         name.push_str(&format!("_{:x}_{:x}", std::process::id(), fastrand::u32(..)));
-        Self { name, clock: Some(ManualClock::default()) }
+        Self { name, clock: Some(ManualClock::default()), server: server.into() }
     }
 }
 

@@ -59,11 +59,13 @@ pub mod history;
 mod breach;
 mod cases;
 mod model;
+mod processes;
 
 pub use case::{CASE_BOUND, Case, Report};
 pub use clause::{Clause, ELSEWHERE, Need};
 pub use harness::{CannotRun, Harness, Place};
 pub use options::{CASES, SEED, SEQUENCES};
+pub use processes::{CutPoint, Effect, Skew, Step};
 pub use report::{Line, REPORT, read_reports};
 pub use run::{STRICT, main, main_on};
 

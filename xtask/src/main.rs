@@ -1,6 +1,7 @@
 //! The chores of this workspace, as `cargo xtask CHORE`.
 
 mod check;
+mod failpoints;
 #[cfg(feature = "kill")]
 mod history;
 #[cfg(feature = "kill")]

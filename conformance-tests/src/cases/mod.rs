@@ -25,6 +25,10 @@ mod events;
 mod races;
 mod sequences;
 
+mod crashes;
+mod pauses;
+mod processes;
+
 use crate::case::Case;
 
 /// Every table, in the order of the contract.
@@ -46,4 +50,7 @@ pub(crate) const TABLES: &[&[Case]] = &[
     calls::CASES,
     races::CASES,
     sequences::CASES,
+    processes::CASES,
+    crashes::CASES,
+    pauses::CASES,
 ];

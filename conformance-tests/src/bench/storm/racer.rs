@@ -1,107 +1,22 @@
-//! Many clients that do all at once what clients do, and do it badly: they forget jobs, sleep through leases,
-//! repeat themselves and give up. What they did is recorded and judged.
+//! One client of a storm.
 
 use std::sync::Arc;
 
 use fastrand::Rng;
 use leasehold_core::backend::{Action, Answer, Claim, ExpiredLease, Renewed, Settlement, Verdict};
-use leasehold_core::layer::{Chaos, Faults};
-use leasehold_core::policy::{Backoff, RetryPolicy, after_expiry};
-use leasehold_core::{Backend, Due, JobId, LeasedJob, ManualClock, NewJob, QueueName, Reason};
+use leasehold_core::{Due, JobId, LeasedJob, NewJob, QueueName, Reason};
 use tokio::sync::RwLock;
 
-use super::{Bench, SUCCEED, kind, lines, secs, settlement, text};
-use crate::breach::{Breach, Done, Kept, Trouble, must};
-use crate::history::{Journal, MemorySink, Recorder, Rules, check};
+use super::{BATCHES, JOBS, STEPS, Storm, Time, WORKERS, recovery};
+use crate::bench::{Bench, SUCCEED, kind, lines, secs, settlement, text};
+use crate::breach::{Done, Kept, Trouble};
+use crate::history::Journal;
 
-const JOBS: usize = 240;
-const WORKERS: usize = 8;
-const STEPS: usize = 120;
-/// How often each worker produces.
-const BATCHES: usize = 10;
+/// How long it asks for, which is soon over.
 const LEASE: std::time::Duration = secs(20);
 
-/// What sort of weather it is.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Storm {
-    /// How many requests and answers are lost.
-    pub(crate) faults: Faults,
-    /// Whether operators change jobs meanwhile.
-    pub(crate) operators: bool,
-    /// Whether callers drop their calls before the answer comes.
-    pub(crate) drops: bool,
-}
-
-/// Lets the storm rage, waits until every job has ended, and judges what was recorded.
-pub(crate) async fn rage(t: &Bench, storm: Storm) -> Kept {
-    let sink = MemorySink::default();
-    let ground = Recorder::wrap(t.shared_backend(), "ground", Arc::new(sink.clone()));
-    let journal = ground.journal().clone();
-    journal.manual_clock(t.clock())?;
-    let time = Arc::new(RwLock::new(Time { journal: journal.clone(), clock: t.clock().clone() }));
-    let mut tasks = Vec::new();
-    for number in 0..WORKERS {
-        let worker = Worker::new(t, &storm, number, &sink, Arc::clone(&time)).await?;
-        tasks.push(tokio::spawn(worker.work()));
-    }
-    for task in tasks {
-        task.await??;
-    }
-    drain(&t.on(Arc::new(ground)), &time).await?;
-    journal.last_look(t.another().await?.backend()).await?;
-    let lossy = storm.faults.reply_lost > 0.0 || storm.drops;
-    let rules = Rules::drained(JOBS / 2).losses(3).unknown(if lossy { 5 } else { 0 });
-    let repeats = storm.faults.repeated > 0.0;
-    let verdict = check(&sink.events(), &if repeats { rules.repeats_inside() } else { rules });
-    must!(verdict.is_valid(), "in a {storm:?}: {verdict}");
-    Ok(())
-}
-
-/// The clock, which one client at a time may move, and none while a claim is under way: whoever repeats a claim
-/// does so within its lease, since what it was given may be somebody else's by then.
-struct Time {
-    journal: Journal,
-    clock: ManualClock,
-}
-
-impl Time {
-    async fn pass(time: &RwLock<Self>, seconds: u64) -> Done {
-        let time = time.write().await;
-        Ok(time.journal.advance(&time.clock, secs(seconds))?)
-    }
-}
-
-/// Lets every lease run out and every wait end, until all jobs have ended.
-async fn drain(t: &Bench, time: &RwLock<Time>) -> Kept {
-    for _ in 0..1_000 {
-        Time::pass(time, 600).await?;
-        for lost in t.expired(500).await? {
-            t.recover_all(vec![recovery(&lost)]).await?;
-        }
-        for lease in t.claim(500).await? {
-            t.finish(&lease, SUCCEED).await?;
-        }
-        let counts = t.counts().await?;
-        let alive: u64 = leasehold_core::State::ALL
-            .into_iter()
-            .filter(|state| !state.is_terminal())
-            .map(|state| counts.of(state))
-            .sum();
-        if alive == 0 {
-            return Ok(());
-        }
-    }
-    Err(Breach::new("after the storm jobs are left that never end"))
-}
-
-fn recovery(lost: &ExpiredLease) -> Settlement {
-    let policy = RetryPolicy::new(Backoff::Fixed { delay: secs(2) });
-    let decision = after_expiry(lost, &policy, 0.0);
-    Settlement { job: lost.job, token: lost.token, verdict: decision.verdict, failure: decision.failure }
-}
-
 /// A client that produces, works, recovers and operates, as the dice fall.
-struct Worker {
+pub(crate) struct Racer {
     t: Bench,
     journal: Journal,
     time: Arc<RwLock<Time>>,
@@ -113,43 +28,45 @@ struct Worker {
     added: Vec<JobId>,
 }
 
-impl Worker {
-    async fn new(
-        t: &Bench,
-        storm: &Storm,
-        number: usize,
-        sink: &MemorySink,
-        time: Arc<RwLock<Time>>,
-    ) -> Done<Self> {
-        let seed = fastrand::u64(..);
-        let client = t.another().await?;
-        let line: Arc<dyn Backend> = Arc::new(Chaos::new(client.shared_backend(), storm.faults, seed));
-        let recorder = Recorder::wrap(line, &format!("w{number}#1"), Arc::new(sink.clone()));
-        let journal = recorder.journal().clone();
-        let (dice, t) = (Rng::with_seed(seed), client.on(Arc::new(recorder)));
+impl Racer {
+    /// A client that is recorded already, and may be told to drop its calls.
+    pub(super) fn new(t: Bench, journal: Journal, time: Arc<RwLock<Time>>, storm: Storm, seed: u64) -> Self {
         let (held, asleep, lost, added) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Ok(Self { t, journal, time, storm: *storm, dice, held, asleep, lost, added })
+        Self { t, journal, time, storm, dice: Rng::with_seed(seed), held, asleep, lost, added }
     }
 
-    async fn work(mut self) -> Kept {
-        for step in 0..STEPS {
-            if step % (STEPS / BATCHES) == 0 {
-                self.produce().await?;
-            }
-            match self.dice.u8(..16) {
-                0..=3 => self.claim().await?,
-                4..=9 => self.handle().await?,
-                10 => self.wake().await?,
-                11 => self.read_lost().await?,
-                12..=13 => self.recover().await?,
-                14 if self.storm.operators => self.operate().await?,
-                _ => {}
-            }
-            if self.dice.u8(..8) == 0 {
-                Time::pass(&self.time, 1).await?;
-            }
-            tokio::task::yield_now().await;
+    /// A client in a process that does not move the clock.
+    pub(crate) fn elsewhere(t: &Bench, journal: &Journal, storm: Storm, seed: u64) -> Self {
+        let time = Time::moved_elsewhere(journal, t.clock());
+        Self::new(t.clone(), journal.clone(), time, storm, seed)
+    }
+
+    /// Takes so many steps.
+    pub(super) async fn race(mut self, steps: usize) -> Kept {
+        for step in 0..steps {
+            self.step(step).await?;
         }
+        Ok(())
+    }
+
+    /// Does one thing, as the dice fall, and every so often produces jobs.
+    pub(crate) async fn step(&mut self, number: usize) -> Done {
+        if number.is_multiple_of(STEPS / BATCHES) {
+            self.produce().await?;
+        }
+        match self.dice.u8(..16) {
+            0..=3 => self.claim().await?,
+            4..=9 => self.handle().await?,
+            10 => self.wake().await?,
+            11 => self.read_lost().await?,
+            12..=13 => self.recover().await?,
+            14 if self.storm.operators => self.operate().await?,
+            _ => {}
+        }
+        if self.dice.u8(..8) == 0 {
+            Time::pass(&self.time, 1).await?;
+        }
+        tokio::task::yield_now().await;
         Ok(())
     }
 
@@ -158,7 +75,7 @@ impl Worker {
         loop {
             let work = call(self.t.clone());
             let answer = if self.storm.drops && self.dice.u8(..6) == 0 {
-                super::drop_after(self.dice.usize(1..6), work).await
+                crate::bench::drop_after(self.dice.usize(1..6), work).await
             } else {
                 Some(work.await)
             };
@@ -175,7 +92,7 @@ impl Worker {
         }
     }
 
-    async fn produce(&mut self) -> Kept {
+    async fn produce(&mut self) -> Done {
         let new = |dice: &mut Rng| {
             NewJob::new(kind("work"), text(&format!("{{ \"n\": {}.0 }}", dice.u32(..))))
                 .priority(dice.i16(-1..=1))
@@ -193,7 +110,7 @@ impl Worker {
         Ok(())
     }
 
-    async fn claim(&mut self) -> Kept {
+    async fn claim(&mut self) -> Done {
         let claim = Claim::new(self.t.worker, [QueueName::default()], self.dice.usize(1..=4), LEASE);
         let time = Arc::clone(&self.time);
         let stands = time.read().await;
@@ -213,7 +130,7 @@ impl Worker {
         Ok(())
     }
 
-    async fn handle(&mut self) -> Kept {
+    async fn handle(&mut self) -> Done {
         if self.held.is_empty() {
             return Ok(());
         }
@@ -227,7 +144,7 @@ impl Worker {
         }
     }
 
-    async fn wake(&mut self) -> Kept {
+    async fn wake(&mut self) -> Done {
         if self.asleep.is_empty() {
             return Ok(());
         }
@@ -239,7 +156,7 @@ impl Worker {
         }
     }
 
-    async fn renew(&mut self, lease: LeasedJob) -> Kept {
+    async fn renew(&mut self, lease: LeasedJob) -> Done {
         let renewed = self.call(|t| renew(t, lease.clone())).await?;
         if renewed != Some(Renewed::Lost) {
             self.held.push(lease);
@@ -247,7 +164,7 @@ impl Worker {
         Ok(())
     }
 
-    async fn log(&mut self, lease: LeasedJob) -> Kept {
+    async fn log(&mut self, lease: LeasedJob) -> Done {
         let position = self.dice.u64(..3);
         let logged = self.call(|t| log(t, lease.clone(), position)).await?;
         if logged != Some(Answer::Lost) {
@@ -256,7 +173,7 @@ impl Worker {
         Ok(())
     }
 
-    async fn settle(&mut self, lease: LeasedJob) -> Kept {
+    async fn settle(&mut self, lease: LeasedJob) -> Done {
         let delay = secs(self.dice.u64(..10));
         let spent = lease.job.attempt >= lease.job.options.max_attempts;
         let verdict = match self.dice.u8(..8) {
@@ -277,13 +194,13 @@ impl Worker {
     }
 
     /// Reads lost leases, to take them back some time later.
-    async fn read_lost(&mut self) -> Kept {
+    async fn read_lost(&mut self) -> Done {
         let lost = self.call(|t| async move { t.expired(5).await }).await?;
         self.lost.extend(lost.unwrap_or_default());
         Ok(())
     }
 
-    async fn recover(&mut self) -> Kept {
+    async fn recover(&mut self) -> Done {
         for _ in 0..3 {
             let Some(last) = self.lost.len().checked_sub(1) else { return Ok(()) };
             let lease = self.lost.swap_remove(self.dice.usize(..=last));
@@ -292,7 +209,7 @@ impl Worker {
         Ok(())
     }
 
-    async fn operate(&mut self) -> Kept {
+    async fn operate(&mut self) -> Done {
         if self.added.is_empty() {
             return Ok(());
         }
