@@ -7,7 +7,7 @@ use std::cmp::Reverse;
 use std::time::Duration;
 
 use leasehold_core::backend::{Claim, Claimed, SetAside};
-use leasehold_core::{JobId, JobRecord, LeasedJob, QueueName};
+use leasehold_core::{JobId, JobRecord, LeasedJob, QueueName, fail_point};
 use mongodb::bson::{Bson, Document, doc};
 
 use crate::candidates::{self, Candidate, Look, Selection};
@@ -119,7 +119,9 @@ impl<'a> Taking<'a> {
         if candidates.is_empty() {
             return Ok(0);
         }
+        fail_point!("claim::looked");
         note(self.db, self.request, &candidates).await?;
+        fail_point!("claim::noted");
         let (taken, mut full) = take(self.db, self.request, candidates).await?;
         if !full.is_empty() && self.selection.full.is_empty() {
             // All at once, so that no number of full keys stands before a job that may be taken.
