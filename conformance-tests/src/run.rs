@@ -31,8 +31,10 @@ pub fn main_on<H: Harness>(servers: impl IntoIterator<Item = (&'static str, H)>)
 
 fn judge(harnesses: Vec<(String, Arc<dyn Harness>)>) -> ExitCode {
     if let Some(role) = Role::told() {
-        let mine = harnesses.into_iter().find(|(kind, _)| *kind == role.server);
-        return mine.map_or(ExitCode::FAILURE, |(_, harness)| play(&role, harness));
+        return role.map_or(ExitCode::FAILURE, |role| {
+            let mine = harnesses.into_iter().find(|(kind, _)| *kind == role.server);
+            mine.map_or(ExitCode::FAILURE, |(_, harness)| play(&role, harness))
+        });
     }
     let mut arguments = match crate::options::take_from(std::env::args(), harnesses.len() as u64) {
         Ok(rest) => Arguments::from_iter(rest),

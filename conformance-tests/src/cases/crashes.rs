@@ -10,29 +10,31 @@ use crate::bench::{Bench, jobs};
 use crate::breach::{Breach, Kept, must, must_eq};
 use crate::case::cases;
 use crate::history::{FileSink, Recorder, Rules};
-use crate::processes::{Crew, CutPoint, Effect, Hour, Order, Plan, Said, Step, WORKER_POINTS, points_of};
+use crate::processes::{
+    Crew, CutPoint, Effect, Hour, Order, Plan, Said, Step, WORKER_POINTS, bound, points_of,
+};
 
 cases! {
     /// Wherever a producer ends, its enqueue can be made again, and leaves one job.
-    [P1, P2, E2] survives_a_crash_in_an_enqueue needs [Failpoints];
+    [P1, P2, E2] survives_a_crash_in_an_enqueue needs [Failpoints] within bound;
     /// Wherever a producer of a batch ends, the batch can be made again, and leaves each job once.
-    [P3, P2, E2] survives_a_crash_in_a_batch needs [Failpoints];
+    [P3, P2, E2] survives_a_crash_in_a_batch needs [Failpoints] within bound;
     /// Wherever a worker ends that claims, its claim can be made again, and has given out each job once.
-    [C1, C4, E2] survives_a_crash_in_a_claim needs [Failpoints];
+    [C1, C4, E2] survives_a_crash_in_a_claim needs [Failpoints] within bound;
     /// Wherever a worker ends that renews, its leases hold, and can be renewed again.
-    [C1, C2, E2] survives_a_crash_in_a_renewal needs [Failpoints];
+    [C1, C2, E2] survives_a_crash_in_a_renewal needs [Failpoints] within bound;
     /// Wherever a worker ends that settles jobs as done, they are done once.
-    [S1, S2, C2, E2] survives_a_crash_in_a_success needs [Failpoints];
+    [S1, S2, C2, E2] survives_a_crash_in_a_success needs [Failpoints] within bound;
     /// Wherever a worker ends that settles jobs for another try, they get one more.
-    [S3, S2, C2, E2] survives_a_crash_in_a_retry needs [Failpoints];
+    [S3, S2, C2, E2] survives_a_crash_in_a_retry needs [Failpoints] within bound;
     /// Wherever a worker ends that takes back lost leases, they are taken back once.
-    [C3, C5, S2, E2] survives_a_crash_in_a_recovery needs [Failpoints];
+    [C3, C5, S2, E2] survives_a_crash_in_a_recovery needs [Failpoints] within bound;
     /// Wherever a scheduler ends, a tick is one job, and the schedule moves on.
-    [F2, E2] survives_a_crash_in_a_tick needs [Failpoints];
+    [F2, E2] survives_a_crash_in_a_tick needs [Failpoints] within bound;
     /// Wherever a worker ends that writes lines to a log, each line is there once.
-    [L2, E2] survives_a_crash_in_a_log needs [Failpoints];
+    [L2, E2] survives_a_crash_in_a_log needs [Failpoints] within bound;
     /// Wherever a worker ends, whatever it had begun is done by others.
-    [C3, C4, S2] survives_the_crash_of_a_worker needs [Failpoints, Processes];
+    [C3, C4, S2] survives_the_crash_of_a_worker needs [Failpoints, Processes] within bound;
 }
 
 async fn survives_a_crash_in_an_enqueue(t: Bench) -> Kept {

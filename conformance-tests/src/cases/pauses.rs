@@ -4,27 +4,27 @@ use crate::bench::Bench;
 use crate::breach::{Kept, must_be, must_eq};
 use crate::case::cases;
 use crate::history::Rules;
-use crate::processes::{Crew, CutPoint, Hour, Order, Plan, Said, Step, points_of};
+use crate::processes::{Crew, CutPoint, Hour, Order, Plan, Said, Step, bound, points_of};
 
 cases! {
     /// A producer that falls asleep anywhere in an enqueue, and goes on when others have gone far, harms nothing.
-    [P1, P2, E2] survives_a_pause_in_an_enqueue needs [Failpoints, Processes];
+    [P1, P2, E2] survives_a_pause_in_an_enqueue needs [Failpoints, Processes] within bound;
     /// The same of a batch.
-    [P3, P2, E2] survives_a_pause_in_a_batch needs [Failpoints, Processes];
+    [P3, P2, E2] survives_a_pause_in_a_batch needs [Failpoints, Processes] within bound;
     /// The same of a claim: what it is given by then is nobody else's.
-    [C1, C2, C4, E2] survives_a_pause_in_a_claim needs [Failpoints, Processes];
+    [C1, C2, C4, E2] survives_a_pause_in_a_claim needs [Failpoints, Processes] within bound;
     /// The same of a renewal: it gives nobody's lease back to whoever has lost it.
-    [C1, C2, E2] survives_a_pause_in_a_renewal needs [Failpoints, Processes];
+    [C1, C2, E2] survives_a_pause_in_a_renewal needs [Failpoints, Processes] within bound;
     /// The same of a success: it ends nothing that is somebody else's.
-    [S1, S2, C2] survives_a_pause_in_a_success needs [Failpoints, Processes];
+    [S1, S2, C2] survives_a_pause_in_a_success needs [Failpoints, Processes] within bound;
     /// The same of a retry: it brings back nothing that has ended.
-    [S1, S3, C2] survives_a_pause_in_a_retry needs [Failpoints, Processes];
+    [S1, S3, C2] survives_a_pause_in_a_retry needs [Failpoints, Processes] within bound;
     /// The same of a recovery: it takes nothing from whoever has it by then.
-    [C2, C3, S1] survives_a_pause_in_a_recovery needs [Failpoints, Processes];
+    [C2, C3, S1] survives_a_pause_in_a_recovery needs [Failpoints, Processes] within bound;
     /// The same of a scheduler: a tick is one job.
-    [F2, E2] survives_a_pause_in_a_tick needs [Failpoints, Processes];
+    [F2, E2] survives_a_pause_in_a_tick needs [Failpoints, Processes] within bound;
     /// The same of lines for a log.
-    [L2, C2] survives_a_pause_in_a_log needs [Failpoints, Processes];
+    [L2, C2] survives_a_pause_in_a_log needs [Failpoints, Processes] within bound;
 }
 
 async fn survives_a_pause_in_an_enqueue(t: Bench) -> Kept {

@@ -242,10 +242,10 @@ impl Crew {
 impl Member {
     /// Ends it, if it has not ended, and waits until it is gone.
     fn end(&mut self) {
-        drop(self.orders.take());
         // One that has ended cannot be killed.
         let _ = self.process.kill();
         let _ = self.process.wait();
+        drop(self.orders.take());
     }
 }
 

@@ -11,6 +11,8 @@ mod order;
 mod skew;
 mod step;
 
+use std::time::Duration;
+
 pub(crate) use self::child::play;
 pub(crate) use self::crew::{Crew, Hour};
 pub use self::matrix::{CutPoint, Effect, Step};
@@ -18,3 +20,9 @@ pub(crate) use self::matrix::{WORKER_POINTS, points_of};
 pub(crate) use self::order::{Ending, Order, Role, Said};
 pub use self::skew::Skew;
 pub(crate) use self::step::Plan;
+use crate::case::CASE_BOUND;
+
+/// How long a case may take that starts process after process.
+pub(crate) fn bound() -> Duration {
+    CASE_BOUND * 4
+}

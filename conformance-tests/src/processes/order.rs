@@ -28,8 +28,9 @@ impl Role {
     pub(crate) const VARIABLE: &str = "CONFORMANCE_ROLE";
 
     /// What this process was told, if it is a child.
-    pub(crate) fn told() -> Option<Self> {
-        serde_json::from_str(&std::env::var(Self::VARIABLE).ok()?).ok()
+    pub(crate) fn told() -> Option<serde_json::Result<Self>> {
+        let told = std::env::var(Self::VARIABLE).ok()?;
+        Some(serde_json::from_str(&told))
     }
 }
 

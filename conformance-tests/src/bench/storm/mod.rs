@@ -5,14 +5,14 @@ mod racer;
 
 use std::sync::Arc;
 
-use leasehold_core::backend::{ExpiredLease, Filter, Order, Settlement};
+use leasehold_core::backend::{Answer, ExpiredLease, Filter, Order, Settlement};
 use leasehold_core::layer::{Chaos, Faults};
 use leasehold_core::policy::{Backoff, RetryPolicy, after_expiry};
 use leasehold_core::{Backend, ManualClock, State};
 use tokio::sync::RwLock;
 
 pub(crate) use self::racer::Racer;
-use super::{Bench, SUCCEED, secs};
+use super::{Bench, SUCCEED, secs, settlement};
 use crate::breach::{Breach, Done, Kept, must};
 use crate::history::{Journal, MemorySink, Recorder, Rules, check};
 
@@ -122,12 +122,11 @@ pub(crate) async fn drain(t: &Bench, time: &RwLock<Time>) -> Kept {
     left.states = Some(alive);
     for _ in 0..1_000 {
         Time::pass(time, 600).await?;
-        for lost in t.expired(500).await? {
-            t.recover_all(vec![recovery(&lost)]).await?;
-        }
-        for lease in t.claim(500).await? {
-            t.finish(&lease, SUCCEED).await?;
-        }
+        let lost = t.expired(500).await?;
+        t.recover_all(lost.iter().map(recovery).collect()).await?;
+        let held = t.claim(500).await?;
+        let answers = t.settle_all(held.iter().map(|lease| settlement(lease, SUCCEED)).collect()).await?;
+        must!(!answers.contains(&Answer::Lost), "a holder was refused: {answers:?}");
         if t.page(left.clone(), Order::OldestFirst, None, 1).await?.jobs.is_empty() {
             return Ok(());
         }
