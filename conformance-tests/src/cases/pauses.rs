@@ -1,6 +1,8 @@
 //! The crash matrix once more, with processes that fall asleep where the others died, and go on when all has changed.
 
-use crate::bench::Bench;
+use leasehold_core::backend::Answer;
+
+use crate::bench::{Bench, LOST_ATTEMPT, SUCCEED};
 use crate::breach::{Kept, must_be, must_eq};
 use crate::case::cases;
 use crate::history::Rules;
@@ -85,10 +87,19 @@ async fn cell(crew: &mut Crew, step: Step, point: &CutPoint) -> Kept {
     let sleeper = crew.start(&[]).await?;
     must_eq!(crew.ask(sleeper, &Order::SleepAt(point.name.into())).await?, Said::Ready);
     must_eq!(crew.ask(sleeper, &Order::Take(plan.clone())).await?, Said::Step);
-    // Leases run out, others take the jobs and end them.
-    crew.drain().await?;
+    crew.wait_until_stopped(sleeper)?;
+    // Its leases run out, and somebody else has the jobs by the time that it goes on.
+    crew.pass(120).await?;
+    let lost = crew.t.expired(500).await?;
+    for lease in &lost {
+        must_eq!(crew.t.recover((lease.job, lease.token), LOST_ATTEMPT).await?, Answer::Applied);
+    }
+    let held = crew.t.claim(500).await?;
     crew.thaw(sleeper)?;
     must_be!(crew.hear_from(sleeper).await?, Said::Answers(answers) if answers.len() == plan.jobs.len());
+    for lease in &held {
+        crew.t.finish(lease, SUCCEED).await?;
+    }
     plan.clear(&crew.t).await?;
     crew.drain().await
 }

@@ -191,7 +191,20 @@ impl Crew {
     #[cfg(unix)]
     pub(crate) fn freeze(&self, number: usize) -> Done {
         self.journal.fault(format!("{} is frozen", self.members[number].name))?;
-        self.signal(number, rustix::process::Signal::STOP)
+        self.signal(number, rustix::process::Signal::STOP)?;
+        self.wait_until_stopped(number)
+    }
+
+    /// Waits until a child has stopped that was told to, or said that it would: one that goes on before it stops
+    /// would stop for ever.
+    #[cfg(unix)]
+    pub(crate) fn wait_until_stopped(&self, number: usize) -> Done {
+        let pid = rustix::process::Pid::from_child(&self.members[number].process);
+        let waited = rustix::process::waitpid(Some(pid), rustix::process::WaitOptions::UNTRACED);
+        match waited.map_err(trouble)? {
+            Some((_, status)) if status.stopped() => Ok(()),
+            other => Err(Trouble::Unmet(format!("child {number} was to stop, and did not: {other:?}"))),
+        }
     }
 
     /// Lets a child go on after it was frozen.
@@ -210,6 +223,11 @@ impl Crew {
     #[cfg(not(unix))]
     pub(crate) fn freeze(&self, _: usize) -> Done {
         Err(Trouble::Unmet("processes are frozen on Unix alone".into()))
+    }
+
+    #[cfg(not(unix))]
+    pub(crate) fn wait_until_stopped(&self, number: usize) -> Done {
+        self.freeze(number)
     }
 
     #[cfg(not(unix))]
