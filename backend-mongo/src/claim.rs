@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use leasehold_core::backend::{Claim, Claimed, SetAside};
-use leasehold_core::{JobId, JobRecord, LeasedJob, QueueName};
+use leasehold_core::{JobId, JobRecord, LeasedJob, QueueName, fail_point};
 use mongodb::bson::{Bson, Document, doc};
 
 use crate::candidates::{self, Candidate, Look, Selection};
@@ -121,7 +121,9 @@ impl<'a> Taking<'a> {
             return Ok(0);
         }
         let noted: Vec<JobId> = candidates.iter().map(|candidate| candidate.job.id).collect();
+        fail_point!("claim::looked");
         note(self.db, self.request, &candidates).await?;
+        fail_point!("claim::noted");
         let (taken, mut full) = take(self.db, self.request, candidates).await?;
         unnote(self.db, self.request, noted, &taken).await?;
         if !full.is_empty() && self.selection.full.is_empty() {

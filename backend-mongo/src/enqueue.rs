@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use leasehold_core::backend::{Enqueue, EnqueueAnswer, Enqueued};
-use leasehold_core::{Error, ErrorKind, JobId, NewJob, UniqueKey};
+use leasehold_core::{Error, ErrorKind, JobId, NewJob, UniqueKey, fail_point};
 use mongodb::ClientSession;
 use mongodb::bson::{Document, doc};
 use mongodb::error::{ErrorKind as DriverKind, UNKNOWN_TRANSACTION_COMMIT_RESULT};
@@ -110,7 +110,9 @@ async fn insert(db: &Db, jobs: &[NewJob], which: &[usize]) -> Done<Vec<usize>> {
     let documents = which.iter().map(|&i| document(&jobs[i], now)).collect::<Done<Vec<_>>>()?;
     let mut session = db.causal().await?;
     let before = session.operation_time();
+    fail_point!("enqueue::before_send");
     let inserted = db.of(Kept::Jobs).insert_many(documents).ordered(false).session(&mut session).await;
+    fail_point!("enqueue::acted");
     let Err(error) = inserted else {
         db.wrote_at(session.operation_time());
         return Ok(Vec::new());

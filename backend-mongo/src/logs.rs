@@ -19,7 +19,7 @@ use futures::future::{try_join, try_join3};
 use leasehold_core::backend::{
     Answer, AppendLogs, LogAppend, LogLine, LogPage, LogSource, NewLine, ReadLogs,
 };
-use leasehold_core::{Error, ErrorKind, JobId, Timestamp, WorkerId};
+use leasehold_core::{Error, ErrorKind, JobId, Timestamp, WorkerId, fail_point};
 use mongodb::bson::{Document, doc};
 use mongodb::options::ReturnDocument;
 use tokio::time::{Instant, timeout};
@@ -102,7 +102,9 @@ async fn round(
         }
         moved.push((before, Moved { index: i, append, head, lines, is_new }));
     }
+    fail_point!("append_logs::numbered");
     let written = move_heads(db, &moved).await?;
+    fail_point!("append_logs::moved");
     let mut moved: Vec<Moved<'_>> = moved.into_iter().map(|(_, moved)| moved).collect();
     moved.retain(|moved| {
         let stands = !moved.is_new || written.contains(&moved.append.job);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures::TryStreamExt;
 use leasehold_core::backend::LogCaps;
-use leasehold_core::{Error, ErrorKind, Timestamp};
+use leasehold_core::{Error, ErrorKind, Timestamp, fail_point};
 use mongodb::bson::Timestamp as LogTime;
 use mongodb::bson::{Bson, DateTime, Document, RawDocument, RawDocumentBuf, doc};
 use mongodb::options::{Acknowledgment, CollectionOptions, ReadConcern, WriteConcern};
@@ -309,6 +309,7 @@ impl Session<'_> {
 
     /// Runs a command that writes.
     async fn command(&mut self, mut command: Document) -> Done<Document> {
+        fail_point!("write::before_send");
         let reply = match &mut self.inner {
             Some(session) => self.db.database.run_command(command).session(session).await?,
             None => {
@@ -318,6 +319,7 @@ impl Session<'_> {
                 reply
             }
         };
+        fail_point!("write::acted");
         if let Ok(error) = reply.get_document("writeConcernError") {
             let code = error.get_i32("code").unwrap_or(64);
             let what = error.get_str("errmsg").unwrap_or("the write concern was not met");

@@ -165,6 +165,7 @@ impl Backend for Mongo {
         capabilities.transactions = facts.transactions;
         capabilities.shared_events = true;
         capabilities.events = true;
+        capabilities.own_clock = true;
         // Without transactions, what spans several documents is several steps.
         (capabilities.strict_limits, capabilities.exact_counts) = (facts.transactions, facts.transactions);
         let (version, location) = (facts.version, self.0.config.location());

@@ -6,13 +6,35 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use leasehold_conformance::{CannotRun, Far, Harness, Place, Reach};
+use leasehold_conformance::{CannotRun, CutPoint, Effect, Far, Harness, Place, Reach, Step};
 use leasehold_core::{Backend, Deadline, JobId, NewJob};
 use leasehold_mongo::mongodb::bson::spec::BinarySubtype;
 use leasehold_mongo::mongodb::bson::{Binary, Document, doc};
 use leasehold_mongo::mongodb::error::Error as ServerError;
 use leasehold_mongo::{Config, Mongo};
 use leasehold_test_servers::{Missing, Mongo as Server, Proxy};
+
+/// Where another process of this program finds the server.
+const SERVER: &str = "LEASEHOLD_CONFORMANCE_SERVER";
+
+/// The commands that write, and what is between the steps of what takes several.
+const CUT_POINTS: &[CutPoint] = &[
+    CutPoint::new("enqueue::before_send", Effect::None, &[Step::Enqueue, Step::EnqueueMany, Step::Tick]),
+    CutPoint::new("enqueue::acted", Effect::All, &[Step::Enqueue, Step::EnqueueMany, Step::Tick]),
+    CutPoint::new("claim::looked", Effect::None, &[Step::Claim]),
+    CutPoint::new("claim::noted", Effect::None, &[Step::Claim]),
+    CutPoint::new("write::before_send", Effect::None, Step::ALL),
+    CutPoint::new("write::acted", Effect::All, UPDATES),
+    CutPoint::new("write::acted", Effect::None, REGISTERING),
+    CutPoint::new("write::acted", Effect::Some, &[Step::AppendLogs]),
+    CutPoint::new("append_logs::numbered", Effect::None, &[Step::AppendLogs]),
+    CutPoint::new("append_logs::moved", Effect::Some, &[Step::AppendLogs]),
+];
+
+/// The steps that are one command of updates.
+const UPDATES: &[Step] = &[Step::Claim, Step::Renew, Step::Succeed, Step::Retry, Step::Recover];
+/// The steps whose first command makes a queue known.
+const REGISTERING: &[Step] = &[Step::Enqueue, Step::EnqueueMany, Step::Tick];
 
 /// A kind of server, started by the first case that needs it.
 struct On {
@@ -28,6 +50,14 @@ impl On {
     fn server(&self) -> Result<&Server, CannotRun> {
         let server = self.server.get_or_init(|| (self.start)().map_err(|missing| missing.to_string()));
         server.as_ref().map_err(CannotRun::missing)
+    }
+
+    /// The URL of the server, which another process may have started.
+    fn url(&self) -> Result<String, CannotRun> {
+        if let Ok(url) = std::env::var(SERVER) {
+            return Ok(url);
+        }
+        Ok(self.server()?.url().to_owned())
     }
 
     /// The store of this place, over the server of this URL.
@@ -52,11 +82,11 @@ fn missing(error: ServerError) -> CannotRun {
 #[async_trait]
 impl Harness for On {
     async fn open(&self, place: &Place) -> Result<Arc<dyn Backend>, CannotRun> {
-        Ok(Arc::new(self.set_up(place, self.server()?.url()).await?))
+        Ok(Arc::new(self.set_up(place, &self.url()?).await?))
     }
 
     async fn damage(&self, place: &Place, job: JobId) -> Result<(), CannotRun> {
-        let store = self.set_up(place, self.server()?.url()).await?;
+        let store = self.set_up(place, &self.url()?).await?;
         let database = store.client().default_database();
         let database = database.unwrap_or_else(|| store.client().database("leasehold"));
         let jobs = database.collection::<Document>(&format!("{}_jobs", place.name));
@@ -94,13 +124,21 @@ impl Harness for On {
         jobs: Vec<NewJob>,
         commit: bool,
     ) -> Result<(), CannotRun> {
-        let store = self.set_up(place, self.server()?.url()).await?;
+        let store = self.set_up(place, &self.url()?).await?;
         let mut session = store.client().start_session().await.map_err(missing)?;
         session.start_transaction().await.map_err(missing)?;
         store.enqueue_in(&mut session, jobs).await?;
         let done =
             if commit { session.commit_transaction().await } else { session.abort_transaction().await };
         done.map_err(missing)
+    }
+
+    fn elsewhere(&self) -> Option<Vec<(String, String)>> {
+        Some(vec![(SERVER.into(), self.url().ok()?)])
+    }
+
+    fn cut_points(&self) -> &'static [CutPoint] {
+        CUT_POINTS
     }
 }
 

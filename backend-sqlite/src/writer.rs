@@ -285,6 +285,7 @@ impl Actor {
         calls: &mut [Box<dyn Call>],
     ) -> std::result::Result<(), Failure> {
         run_sql(session, "BEGIN IMMEDIATE; SAVEPOINT call").await?;
+        leasehold_core::fail_point!("write::after_send");
         session.watched = self.events.receiver_count() > 0;
         for call in calls.iter_mut().filter(|call| call.is_wanted()) {
             session.now = self.config.clock.now();
@@ -297,7 +298,10 @@ impl Actor {
             };
             kept.map_err(rolled_back)?;
         }
-        run_sql(session, "COMMIT").await.map_err(commit_failed)
+        leasehold_core::fail_point!("write::applied");
+        run_sql(session, "COMMIT").await.map_err(commit_failed)?;
+        leasehold_core::fail_point!("write::acted");
+        Ok(())
     }
 
     async fn open_session(&mut self) -> std::result::Result<Session, Failure> {

@@ -7,18 +7,42 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use leasehold_conformance::{CannotRun, Far, Harness, Place, Reach};
+use leasehold_conformance::{CannotRun, CutPoint, Effect, Far, Harness, Place, Reach, Step};
 use leasehold_core::{Backend, Deadline, JobId, NewJob};
 use leasehold_sqlite::{Config, Sqlite};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection, Executor, SqliteConnection};
 use tempfile::TempDir;
 
-struct InFiles(TempDir);
+/// Where another process of this program finds the files.
+const FOLDER: &str = "LEASEHOLD_CONFORMANCE_FOLDER";
+
+/// Every write is one transaction of the one writer.
+const CUT_POINTS: &[CutPoint] = &[
+    CutPoint::new("write::after_send", Effect::None, Step::ALL).others_wait(),
+    CutPoint::new("write::applied", Effect::None, Step::ALL).others_wait(),
+    CutPoint::new("write::acted", Effect::All, Step::ALL),
+];
+
+struct InFiles {
+    folder: PathBuf,
+    /// Gone with this process, if it is the one that made it.
+    _made: Option<TempDir>,
+}
+
+impl InFiles {
+    fn find() -> Self {
+        if let Some(folder) = std::env::var_os(FOLDER) {
+            return Self { folder: folder.into(), _made: None };
+        }
+        let made = tempfile::tempdir().expect("a folder for temporary files");
+        Self { folder: made.path().into(), _made: Some(made) }
+    }
+}
 
 impl InFiles {
     fn file(&self, place: &Place) -> PathBuf {
-        self.0.path().join(&place.name)
+        self.folder.join(&place.name)
     }
 
     fn config(&self, place: &Place) -> Config {
@@ -77,6 +101,14 @@ impl Harness for InFiles {
         let done = if commit { transaction.commit().await } else { transaction.rollback().await };
         done.map_err(missing)
     }
+
+    fn elsewhere(&self) -> Option<Vec<(String, String)>> {
+        Some(vec![(FOLDER.into(), self.folder.display().to_string())])
+    }
+
+    fn cut_points(&self) -> &'static [CutPoint] {
+        CUT_POINTS
+    }
 }
 
 /// Somebody else's lock on the file: as long as it is held, nobody can write.
@@ -95,5 +127,5 @@ impl Reach for Lock {
 }
 
 fn main() -> ExitCode {
-    leasehold_conformance::main(InFiles(tempfile::tempdir().expect("a folder for temporary files")))
+    leasehold_conformance::main(InFiles::find())
 }

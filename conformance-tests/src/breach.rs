@@ -38,6 +38,11 @@ impl Breach {
             Some(CannotRun::Failed(_)) | None => Report::Broken(self.to_string()),
         }
     }
+
+    /// The same, and what was going on.
+    pub(crate) fn during(self, what: &str) -> Self {
+        Self { what: format!("{what}: {}", self.what), ..self }
+    }
 }
 
 impl fmt::Display for Breach {

@@ -67,7 +67,12 @@ impl Case {
     ///
     /// A report of a broken promise begins with the clauses: `breaks C2, E2: ...`.
     pub fn judge(&self, harness: Arc<dyn Harness>) -> Report {
-        match self.judge_within((self.bound)(), harness) {
+        self.judge_on("", harness)
+    }
+
+    /// Judges it as one of several harnesses, that of this name.
+    pub(crate) fn judge_on(&self, server: &str, harness: Arc<dyn Harness>) -> Report {
+        match self.judge_within((self.bound)(), server, harness) {
             Report::Broken(how) => {
                 Report::Broken(format!("breaks {}: {}\n  {how}", self.clauses_with(", "), self.sentence))
             }
@@ -75,10 +80,13 @@ impl Case {
         }
     }
 
-    fn judge_within(&self, bound: Duration, harness: Arc<dyn Harness>) -> Report {
+    fn judge_within(&self, bound: Duration, server: &str, harness: Arc<dyn Harness>) -> Report {
+        if let Some(what) = self.needs.iter().find_map(|need| need.missing_here()) {
+            return Report::CannotRun(what);
+        }
         let (answer, answered) = mpsc::channel();
-        let case = *self;
-        let work = move || answer.send(case.judge_here(harness));
+        let (case, place) = (*self, Place::of(self.name, server));
+        let work = move || answer.send(case.judge_here(harness, place));
         let thread = match thread::Builder::new().name(self.name.into()).spawn(work) {
             Ok(thread) => thread,
             Err(error) => return Report::CannotRun(format!("no thread for the case: {error}")),
@@ -93,14 +101,13 @@ impl Case {
         }
     }
 
-    fn judge_here(&self, harness: Arc<dyn Harness>) -> Report {
+    fn judge_here(&self, harness: Arc<dyn Harness>, place: Place) -> Report {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build();
         let runtime = match runtime {
             Ok(runtime) => runtime,
             Err(error) => return Report::CannotRun(format!("no runtime for the case: {error}")),
         };
         let seed = seed();
-        let place = Place::of(self.name);
         fastrand::seed(seed);
         let report = match runtime.block_on(self.judge_at(harness, place, seed)) {
             Report::Broken(how) => {
@@ -119,7 +126,7 @@ impl Case {
             Ok(backend) => backend,
             Err(why) => return Breach::from(why).report(),
         };
-        match self.lacking(&*backend).await {
+        match self.lacking(&*harness, &*backend).await {
             Ok(None) => {}
             Ok(Some(reason)) => return Report::NotSupported(reason),
             Err(error) => return Report::Broken(format!("it cannot be described: {error:?}")),
@@ -131,12 +138,16 @@ impl Case {
     }
 
     /// Why this backend cannot run the case, if it cannot.
-    pub(crate) async fn lacking(&self, backend: &dyn Backend) -> leasehold_core::Result<Option<String>> {
+    pub(crate) async fn lacking(
+        &self,
+        harness: &dyn Harness,
+        backend: &dyn Backend,
+    ) -> leasehold_core::Result<Option<String>> {
         if self.needs.is_empty() {
             return Ok(None);
         }
         let capabilities = backend.describe(Deadline::default()).await?.capabilities;
-        let lacking = self.needs.iter().find_map(|need| need.lacking(&capabilities));
+        let lacking = self.needs.iter().find_map(|need| need.lacking(harness, &capabilities));
         Ok(lacking.map(|why| format!("not supported: {why}")))
     }
 }
@@ -229,7 +240,7 @@ mod tests {
             })
         });
         for case in [waits, blocks] {
-            let report = case.judge_within(Duration::from_millis(50), Arc::new(InMemory));
+            let report = case.judge_within(Duration::from_millis(50), "", Arc::new(InMemory));
             assert!(matches!(&report, Report::Broken(how) if how.contains("hangs")), "{report:?}");
         }
     }

@@ -3,6 +3,9 @@
 use leasehold_core::backend::Capabilities;
 use serde::{Deserialize, Serialize};
 
+use crate::harness::Harness;
+use crate::processes::Skew;
+
 /// A clause of the contract, by the number it has in `docs/contract.md`.
 #[derive(
     Debug,
@@ -125,11 +128,19 @@ pub enum Need {
     ExactCounts,
     /// Transactions of the caller's.
     Transactions,
+    /// Several processes on one store.
+    Processes,
+    /// Failpoints in this build.
+    Failpoints,
+    /// A clock of the store's own.
+    OwnClock,
+    /// Processes whose clocks are wrong.
+    Skew,
 }
 
 impl Need {
     /// Why a store of these capabilities cannot run the case; none if it can.
-    pub(crate) fn lacking(self, capabilities: &Capabilities) -> Option<&'static str> {
+    pub(crate) fn lacking(self, harness: &dyn Harness, capabilities: &Capabilities) -> Option<&'static str> {
         let (has, otherwise) = match self {
             Self::AtomicBatch => (capabilities.atomic_batch, "its batches are not all or nothing"),
             Self::Events => (capabilities.events, "it has no events"),
@@ -143,7 +154,24 @@ impl Need {
                 (capabilities.exact_counts, "its counts are not of one moment while jobs move")
             }
             Self::Transactions => (capabilities.transactions, "it has no transactions of a caller's"),
+            Self::Processes => (harness.elsewhere().is_some(), "the store lives within one process"),
+            Self::OwnClock => {
+                (capabilities.own_clock, "it reads the clock of the machine that its client runs on")
+            }
+            Self::Failpoints | Self::Skew => (true, ""),
         };
         (!has).then_some(otherwise)
+    }
+
+    /// What this machine or this build lacks for the case; none if nothing.
+    pub(crate) fn missing_here(self) -> Option<String> {
+        match self {
+            Self::Processes if !cfg!(unix) => Some("processes are killed and frozen on Unix alone".into()),
+            Self::Failpoints if !cfg!(feature = "failpoints") => {
+                Some("the suite was built without its feature `failpoints`".into())
+            }
+            Self::Skew => Skew::new(0).err().map(|missing| missing.to_string()),
+            _ => None,
+        }
     }
 }

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use leasehold_core::{Backend, Error, JobId, ManualClock, NewJob};
 
+use crate::processes::CutPoint;
+
 /// Opens the backend that is to be judged.
 ///
 /// That is all an author of a backend writes. See the [crate](crate) for a whole example.
@@ -54,6 +56,17 @@ pub trait Harness: Send + Sync + 'static {
     ) -> Result<(), CannotRun> {
         Err(CannotRun::unable("its harness has no transaction of a caller's"))
     }
+
+    /// What another process of this program needs in its environment so that its harness opens the same stores.
+    /// Asked after a place was opened. Defaults to none: a store lives within one process.
+    fn elsewhere(&self) -> Option<Vec<(String, String)>> {
+        None
+    }
+
+    /// Where within the backend a process may end, and which steps come by. Defaults to nowhere.
+    fn cut_points(&self) -> &'static [CutPoint] {
+        &[]
+    }
 }
 
 /// A client of a store that can be taken away from it.
@@ -90,15 +103,17 @@ pub struct Place {
     /// The store's hour, which only the case moves; none where the store is to go by its own clock, as it does in
     /// production.
     pub clock: Option<ManualClock>,
+    /// Which of the program's harnesses it belongs to, where there are several.
+    pub(crate) server: String,
 }
 
 impl Place {
     /// A place for one run of `case`, which no other run in any process shares.
-    pub(crate) fn of(case: &str) -> Self {
+    pub(crate) fn of(case: &str, server: &str) -> Self {
         let mut name: String =
             case.chars().filter(|c| c.is_ascii_lowercase() || *c == '_').take(24).collect();
         name.push_str(&format!("_{:x}_{:x}", std::process::id(), fastrand::u32(..)));
-        Self { name, clock: Some(ManualClock::default()) }
+        Self { name, clock: Some(ManualClock::default()), server: server.into() }
     }
 }
 

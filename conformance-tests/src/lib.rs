@@ -43,8 +43,13 @@
 //! with the reason; what this machine lacks is reported in the same way, and fails in a [`STRICT`] run. Who wants to
 //! know case by case how a run went sets [`REPORT`].
 //!
+//! Where a store can be reached from several processes, [`Harness::elsewhere`] says how, and the cases start this very
+//! program again, to kill, freeze and skew it. With the feature `failpoints` they also end a process at each
+//! [`CutPoint`]: those of the core, and those that the backend marks by
+//! [`fail_point!`](leasehold_core::fail_point) and names in [`Harness::cut_points`].
+//!
 //! In reading order: `cases` holds the tables and the cases, area by area; `bench` the verbs that they are
-//! written in.
+//! written in; `processes` what is done with several processes.
 
 mod case;
 mod clause;
@@ -59,11 +64,13 @@ pub mod history;
 mod breach;
 mod cases;
 mod model;
+mod processes;
 
 pub use case::{CASE_BOUND, Case, Report};
 pub use clause::{Clause, Need};
 pub use harness::{CannotRun, Far, Harness, Place, Reach};
 pub use options::{CASES, SEED, SEQUENCES};
+pub use processes::{CutPoint, Effect, Skew, Step};
 pub use report::{Line, REPORT, read_reports};
 pub use run::{STRICT, main, main_on};
 

@@ -85,7 +85,7 @@ impl Reporter {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().ok()?;
         let described = runtime.block_on(async {
-            let backend = self.harness.open(&Place::of("describe")).await.ok()?;
+            let backend = self.harness.open(&Place::of("describe", &self.server)).await.ok()?;
             backend.describe(Deadline::default()).await.ok()
         });
         runtime.shutdown_background();

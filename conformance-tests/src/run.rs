@@ -5,6 +5,7 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
 use crate::case::{Case, Report};
 use crate::harness::Harness;
+use crate::processes::{Role, play};
 use crate::report::Reporter;
 
 /// The environment variable that, set to `1`, makes it a failure if this machine lacks what a case needs.
@@ -29,6 +30,12 @@ pub fn main_on<H: Harness>(servers: impl IntoIterator<Item = (&'static str, H)>)
 }
 
 fn judge(harnesses: Vec<(String, Arc<dyn Harness>)>) -> ExitCode {
+    if let Some(role) = Role::told() {
+        return role.map_or(ExitCode::FAILURE, |role| {
+            let mine = harnesses.into_iter().find(|(kind, _)| *kind == role.server);
+            mine.map_or(ExitCode::FAILURE, |(_, harness)| play(&role, harness))
+        });
+    }
     let mut arguments = match crate::options::take_from(std::env::args(), harnesses.len() as u64) {
         Ok(rest) => Arguments::from_iter(rest),
         Err(why) => {
@@ -47,7 +54,7 @@ fn judge(harnesses: Vec<(String, Arc<dyn Harness>)>) -> ExitCode {
         let reporter = Arc::new(Reporter::new(&kind, &harness));
         // Only a list has to know beforehand what will not run: a run says it case by case. Who asks for a list may
         // not run these at all, so they are written down here.
-        let unfit = if arguments.list { unfit(&harness, strict) } else { Vec::new() };
+        let unfit = if arguments.list { unfit(&kind, &harness, strict) } else { Vec::new() };
         if let Err(error) = unfit.iter().try_for_each(|(case, report)| reporter.note(case, report)) {
             eprintln!("what is not supported cannot be written down: {error}");
             return ExitCode::FAILURE;
@@ -67,8 +74,9 @@ fn trial(
     strict: bool,
     reporter: Arc<Reporter>,
 ) -> Trial {
+    let server = kind.to_owned();
     Trial::ignorable_test(format!("{kind}{}", case.full_name()), move || {
-        let report = case.judge(harness);
+        let report = case.judge_on(&server, harness);
         reporter.note(case, &report)?;
         outcome(report, strict)
     })
@@ -86,16 +94,22 @@ fn outcome(report: Report, strict: bool) -> Result<Completion, Failed> {
 
 /// The cases that will not run, because the backend does not support them or this machine lacks something; a
 /// strict run tries the latter, and fails.
-fn unfit(harness: &Arc<dyn Harness>, strict: bool) -> Vec<(&'static Case, Report)> {
-    let probe =
-        |case: &Case| Case { run: |_| Box::pin(async { Ok(()) }), ..*case }.judge(Arc::clone(harness));
+fn unfit(kind: &str, harness: &Arc<dyn Harness>, strict: bool) -> Vec<(&'static Case, Report)> {
+    let probe = |case: &Case| {
+        Case { run: |_| Box::pin(async { Ok(()) }), ..*case }.judge_on(kind, Arc::clone(harness))
+    };
     let (needy, able): (Vec<&'static Case>, Vec<_>) = crate::cases().partition(|case| !case.needs.is_empty());
     if let Some(missing @ Report::CannotRun(_)) = able.first().map(|case| probe(case)) {
         let all = crate::cases().map(|case| (case, missing.clone()));
         return if strict { Vec::new() } else { all.collect() };
     }
+    let unfit = |report: &Report| match report {
+        Report::NotSupported(_) => true,
+        Report::CannotRun(_) => !strict,
+        Report::Kept | Report::Broken(_) => false,
+    };
     let probed = needy.into_iter().map(|case| (case, probe(case)));
-    probed.filter(|(_, report)| matches!(report, Report::NotSupported(_))).collect()
+    probed.filter(|(_, report)| unfit(report)).collect()
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@
 pub mod backend;
 pub mod client;
 pub mod error;
+pub mod failpoints;
 pub mod id;
 pub mod job;
 pub mod layer;

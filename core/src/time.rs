@@ -5,6 +5,8 @@
 //! process waits for is measured by tokio's monotonic clock and never compared with a timestamp.
 
 use std::fmt;
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -105,24 +107,58 @@ impl Clock for TokioClock {
 
 /// A clock that stands still until it is moved. Clones show the same time.
 #[derive(Clone)]
-pub struct ManualClock(Arc<AtomicI64>);
+pub struct ManualClock {
+    hour: Arc<AtomicI64>,
+    /// Where the hour is kept for several processes.
+    file: Option<Arc<Path>>,
+}
 
 impl ManualClock {
     /// A clock that stands at `at`.
     pub fn at(at: Timestamp) -> Self {
-        Self(Arc::new(AtomicI64::new(at.0)))
+        Self { hour: Arc::new(AtomicI64::new(at.0)), file: None }
+    }
+
+    /// A clock that shows the same time in all processes that open this file; one of them moves it. The file is made
+    /// if it is not there.
+    ///
+    /// # Errors
+    /// That the file cannot be read or written, or says no hour.
+    pub fn in_file(file: impl AsRef<Path>) -> io::Result<Self> {
+        let file = file.as_ref();
+        let clock = Self { file: Some(file.into()), ..Self::default() };
+        if file.exists() {
+            clock.hour.store(read_hour(file)?, Ordering::SeqCst);
+        } else {
+            write_hour(file, clock.hour.load(Ordering::SeqCst))?;
+        }
+        Ok(clock)
     }
 
     /// Moves the clock forward.
     pub fn advance(&self, span: Duration) {
-        let moved = self.now().plus(span);
-        self.0.store(moved.0, Ordering::SeqCst);
+        self.set(self.now().plus(span));
     }
 
-    /// Sets the clock, also backwards, as a bad host's clock does.
+    /// Sets the clock, also backwards, as a bad host's clock does. One in a file that cannot be written stands.
     pub fn set(&self, at: Timestamp) {
-        self.0.store(at.0, Ordering::SeqCst);
+        match &self.file {
+            Some(file) if write_hour(file, at.0).is_err() => {}
+            _ => self.hour.store(at.0, Ordering::SeqCst),
+        }
     }
+}
+
+fn read_hour(file: &Path) -> io::Result<i64> {
+    let text = std::fs::read_to_string(file)?;
+    text.parse().map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+/// Whoever reads sees the hour before or after, and never half of it.
+fn write_hour(file: &Path, hour: i64) -> io::Result<()> {
+    let new = file.with_extension("new");
+    std::fs::write(&new, hour.to_string())?;
+    std::fs::rename(new, file)
 }
 
 impl Default for ManualClock {
@@ -134,7 +170,10 @@ impl Default for ManualClock {
 
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
-        Timestamp(self.0.load(Ordering::SeqCst))
+        if let Some(hour) = self.file.as_ref().and_then(|file| read_hour(file).ok()) {
+            self.hour.store(hour, Ordering::SeqCst);
+        }
+        Timestamp(self.hour.load(Ordering::SeqCst))
     }
 }
 
@@ -200,5 +239,17 @@ mod tests {
         let before = clock.now();
         tokio::time::advance(Duration::from_hours(1)).await;
         assert_eq!(clock.now().since(before), Duration::from_hours(1));
+    }
+
+    #[test]
+    fn a_clock_in_a_file_is_one_clock_for_all_who_open_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("hour");
+        let (one, two) = (ManualClock::in_file(&file).unwrap(), ManualClock::in_file(&file).unwrap());
+        one.advance(Duration::from_hours(1));
+        assert_eq!(two.now().since(ManualClock::default().now()), Duration::from_hours(1));
+        assert_eq!(ManualClock::in_file(&file).unwrap().now(), one.now());
+        std::fs::write(&file, "noon").unwrap();
+        assert!(ManualClock::in_file(&file).is_err());
     }
 }

@@ -140,7 +140,15 @@ async fn a_store_that_fails_never_ends_a_worker() {
     }
     let handler = |args, runs| async { Ok::<_, BoxError>(counted(args, runs).await) };
     let worker = builder(&store).state(runs.clone()).handle(Add::KIND, handler).build().unwrap().start();
-    let faults = Faults { refused: 0.2, request_lost: 0.2, reply_lost: 0.2, repeated: 0.2, hung: 0.05 };
+    let faults = Faults {
+        refused: 0.2,
+        request_lost: 0.2,
+        reply_lost: 0.2,
+        repeated: 0.2,
+        late: 0.2,
+        delayed: 0.2,
+        hung: 0.05,
+    };
     for faults in [faults, Faults { refused: 1.0, ..faults }, faults, Faults { hung: 1.0, ..faults }, faults]
     {
         chaos.set(faults);

@@ -142,7 +142,15 @@ async fn checks_leases_results_and_progress() {
 #[tokio::test(start_paused = true)]
 async fn a_bad_line_is_got_over_and_changes_nothing() {
     let memory = Memory::new();
-    let faults = Faults { refused: 0.2, request_lost: 0.2, reply_lost: 0.2, repeated: 0.2, hung: 0.0 };
+    let faults = Faults {
+        refused: 0.2,
+        request_lost: 0.2,
+        reply_lost: 0.2,
+        repeated: 0.2,
+        late: 0.2,
+        delayed: 0.2,
+        hung: 0.0,
+    };
     let chaos = Retry::new(Arc::new(Chaos::new(Arc::new(memory.clone()), faults, 7)));
     let patient = || Deadline::after(Duration::from_secs(600));
     for _ in 0..100 {
@@ -241,4 +249,20 @@ async fn checks_what_is_asked_and_what_is_said() {
     queue.pause(long(), long()).await.expect("text for people is cut, not refused");
     let pause = store.queues().await.unwrap()[0].settings.pause.clone().unwrap();
     assert!(pause.by.len() <= 1_024 && pause.reason.len() <= 1_024);
+}
+
+#[tokio::test]
+async fn a_late_request_arrives_before_the_next_one_of_its_kind() {
+    let memory = Memory::new();
+    let chaos = Chaos::new(Arc::new(memory.clone()), Faults { late: 1.0, ..Faults::default() }, 7);
+    let error = enqueue(&chaos, vec![job()]).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unknown);
+    let enqueued = async || {
+        let counts = memory.counts(Deadline::default(), Counts::default()).await.unwrap();
+        counts.iter().map(|queue| queue.enqueued).sum::<u64>()
+    };
+    assert_eq!(enqueued().await, 0);
+    chaos.set(Faults { delayed: 1.0, ..Faults::default() });
+    enqueue(&chaos, vec![job()]).await.unwrap();
+    assert_eq!(enqueued().await, 2);
 }

@@ -56,8 +56,16 @@ impl Mongo {
     /// # Errors
     /// [`Missing`] if none can be started.
     pub fn own(nodes: usize) -> Result<Self, Missing> {
+        Self::own_with(nodes, &[])
+    }
+
+    /// The same with this in the environment of every node, such as a library to preload.
+    ///
+    /// # Errors
+    /// [`Missing`] if none can be started.
+    pub fn own_with(nodes: usize, environment: &[(String, String)]) -> Result<Self, Missing> {
         let arguments = ["--replSet=test", "--oplogSize=128"];
-        let set = Self::start(nodes, &arguments, "")?;
+        let set = Self::start_with(nodes, &arguments, "", environment)?;
         let hosts: Vec<String> = set.nodes.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
         let set = Self { url: format!("mongodb://{}/?replicaSet=test", hosts.join(",")), ..set };
         set.prepare(set.nodes[0].url.clone(), Some(initiate(&hosts)))?;
@@ -155,11 +163,20 @@ impl Mongo {
 
     /// Starts servers with these arguments; `options` are those that their URLs need.
     fn start(nodes: usize, arguments: &[&str], options: &str) -> Result<Self, Missing> {
+        Self::start_with(nodes, arguments, options, &[])
+    }
+
+    fn start_with(
+        nodes: usize,
+        arguments: &[&str],
+        options: &str,
+        environment: &[(String, String)],
+    ) -> Result<Self, Missing> {
         let program = program("mongod")?;
         let start = |_| -> io::Result<Node> {
             let port = free_port()?;
             let url = format!("mongodb://127.0.0.1:{port}/?directConnection=true{options}");
-            Ok(Node { process: start(&program, port, arguments)?, port, url })
+            Ok(Node { process: start(&program, environment, port, arguments)?, port, url })
         };
         let started = (0..nodes).map(start).collect::<io::Result<Vec<_>>>();
         let nodes = started
@@ -197,8 +214,8 @@ impl Mongo {
     }
 }
 
-fn start(program: &Path, port: u16, more: &[&str]) -> io::Result<Process> {
-    Process::start(program, |folder| {
+fn start(program: &Path, environment: &[(String, String)], port: u16, more: &[&str]) -> io::Result<Process> {
+    Process::start(program, environment, |folder| {
         let path = |name: &str| folder.join(name).display().to_string();
         let mut arguments: Vec<String> = vec!["--port".into(), port.to_string()];
         arguments.extend(["--dbpath".into(), path(""), "--logpath".into(), path("log")]);

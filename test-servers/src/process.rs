@@ -53,14 +53,20 @@ end; rm -rf "$folder"
 "#;
 
 impl Process {
-    /// Starts a program with these arguments; its folder is a new one, which the arguments may name.
-    pub(crate) fn start(program: &Path, arguments: impl FnOnce(&Path) -> Vec<String>) -> io::Result<Self> {
+    /// Starts a program with these arguments, and this in its environment; its folder is a new one, which the arguments
+    /// may name.
+    pub(crate) fn start(
+        program: &Path,
+        environment: &[(String, String)],
+        arguments: impl FnOnce(&Path) -> Vec<String>,
+    ) -> io::Result<Self> {
         let folder = tempfile::Builder::new().prefix("leasehold-server-").tempdir()?.keep();
         let mut watchdog = Command::new("sh")
             .args(["-c", WATCHDOG, "sh"])
             .arg(&folder)
             .arg(program)
             .args(arguments(&folder))
+            .envs(environment.iter().cloned())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

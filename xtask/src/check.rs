@@ -39,6 +39,8 @@ const GUARDS: &[(&str, &str, &str)] = &[
     ("leasehold-mongo", "leasehold-sqlite", "backends do not know each other"),
     ("leasehold-mongo", "openssl", "TLS is rustls"),
     ("leasehold", "openssl", "TLS is rustls"),
+    ("leasehold", "fail v", "only tests have failpoints"),
+    ("leasehold-bench", "fail v", "only tests have failpoints"),
 ];
 
 /// Dependencies point one way.

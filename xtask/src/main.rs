@@ -2,6 +2,7 @@
 
 mod check;
 mod excerpts;
+mod failpoints;
 #[cfg(feature = "kill")]
 mod history;
 #[cfg(feature = "kill")]

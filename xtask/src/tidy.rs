@@ -51,6 +51,7 @@ const UNFINISHED: &[&str] = &["todo!", "unimplemented!", "FIXME", "XXX", "#[igno
 pub(crate) fn tidy() -> Result<(), Trouble> {
     eprintln!("\n== tidy");
     let mut faults = Vec::new();
+    let mut files = Vec::new();
     for file in sources()? {
         let text = std::fs::read_to_string(&file)?;
         let shown = file.strip_prefix(root()).unwrap_or(&file).display().to_string();
@@ -87,7 +88,9 @@ pub(crate) fn tidy() -> Result<(), Trouble> {
         if shown.starts_with("conformance-tests/src/cases") && text.contains("sleep(") {
             fault("a case sleeps; move the manual clock".into());
         }
+        files.push((shown, text));
     }
+    faults.extend(crate::failpoints::faults(&files));
     backends(&mut faults)?;
     crate::excerpts::excerpts(&mut faults)?;
     if faults.is_empty() { Ok(()) } else { Err(format!("tidy found:\n  {}", faults.join("\n  ")).into()) }

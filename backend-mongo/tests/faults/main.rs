@@ -5,6 +5,7 @@
 //! conformance suite.
 
 mod bench;
+mod clocks;
 mod conflicts;
 mod crowded;
 mod cutting;

@@ -122,8 +122,13 @@ impl Bench {
 
     /// Adds lines as told.
     pub(crate) async fn log_as(&self, append: LogAppend) -> Done<Answer> {
-        let request = AppendLogs { appends: vec![append] };
-        Ok(one_each(1, self.backend().append_logs(Deadline::default(), request).await?)?[0])
+        Ok(self.log_all(vec![append]).await?[0])
+    }
+
+    /// Adds lines to several logs in one call.
+    pub(crate) async fn log_all(&self, appends: Vec<LogAppend>) -> Done<Vec<Answer>> {
+        let asked = appends.len();
+        one_each(asked, self.backend().append_logs(Deadline::default(), AppendLogs { appends }).await?)
     }
 
     /// Reads a log after a sequence.

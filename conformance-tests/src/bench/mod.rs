@@ -19,7 +19,7 @@ use leasehold_core::{
 
 pub(crate) use self::dropping::drop_after;
 pub(crate) use self::holding::{lines, settlement, token_of};
-pub(crate) use self::storm::{Storm, rage};
+pub(crate) use self::storm::{CHAOS, Client, Storm, Time, drain, rage};
 pub(crate) use self::words::*;
 use crate::breach::{Done, Trouble};
 use crate::harness::{CannotRun, Harness, Place};
@@ -52,7 +52,7 @@ impl Bench {
 
     /// A client of a store of its own, with a clock of its own.
     pub(crate) async fn in_another_place(&self) -> Done<Self> {
-        let place = Place::of(&self.place.name);
+        let place = Place::of(&self.place.name, &self.place.server);
         let opened = self.harness.open(&place).await;
         let backend = opened.map_err(|why| Trouble::Unmet(format!("no second store: {why}")))?;
         Ok(Self::new(Arc::clone(&self.harness), place, backend, self.seed))
@@ -84,6 +84,22 @@ impl Bench {
             clients.push(opened.map_err(|why| Trouble::Unmet(format!("one of {count} clients: {why}")))?);
         }
         Ok(clients)
+    }
+
+    /// A client of another store, beside this one, which goes by this clock or by its own.
+    pub(crate) async fn beside(&self, clock: Option<ManualClock>) -> Done<Self> {
+        let place = Place { name: format!("{}_p", self.place.name), clock, ..self.place.clone() };
+        let opened = self.harness.open(&place).await;
+        let backend = opened.map_err(|why| Trouble::Unmet(format!("no store beside this one: {why}")))?;
+        Ok(Self::new(Arc::clone(&self.harness), place, backend, self.seed))
+    }
+
+    pub(crate) fn place(&self) -> &Place {
+        &self.place
+    }
+
+    pub(crate) fn harness(&self) -> &dyn Harness {
+        &*self.harness
     }
 
     /// The same client on another backend, such as one that is recorded.

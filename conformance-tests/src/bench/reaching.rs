@@ -27,7 +27,7 @@ impl Bench {
 
     /// A client of another store, which goes by its own clock.
     pub(crate) async fn in_its_own_time(&self) -> Result<Self, Breach> {
-        let place = Place { clock: None, ..Place::of(&self.place.name) };
+        let place = Place { clock: None, ..Place::of(&self.place.name, &self.place.server) };
         let backend = self.harness.open(&place).await?;
         Ok(Self::new(Arc::clone(&self.harness), place, backend, self.seed))
     }

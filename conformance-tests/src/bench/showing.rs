@@ -1,8 +1,8 @@
 //! The verbs of somebody who looks at the store or runs it.
 
 use leasehold_core::backend::{
-    Action, Amend, AmendAnswer, Counts, Cursor, Filter, Find, List, Order, Page, Pause, QueueCounts,
-    QueueSettings, Select, SetQueue,
+    Action, Amend, AmendAnswer, Capabilities, Counts, Cursor, Filter, Find, List, Order, Page, Pause,
+    QueueCounts, QueueSettings, Select, SetQueue,
 };
 use leasehold_core::{Deadline, JobId, JobRecord, QueueName, State};
 
@@ -10,6 +10,11 @@ use super::Bench;
 use crate::breach::{Done, Trouble};
 
 impl Bench {
+    /// What the store says that it can do.
+    pub(crate) async fn capabilities(&self) -> Done<Capabilities> {
+        Ok(self.backend().describe(Deadline::default()).await?.capabilities)
+    }
+
     /// Shows jobs by id.
     pub(crate) async fn find_all(&self, ids: &[JobId]) -> Done<Vec<Option<JobRecord>>> {
         let found = self.backend().find(Deadline::default(), Find { ids: ids.to_vec() }).await?;

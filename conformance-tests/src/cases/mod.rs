@@ -29,6 +29,10 @@ mod refusing;
 mod sequences;
 mod working;
 
+mod crashes;
+mod pauses;
+mod processes;
+
 use crate::case::Case;
 
 /// Every table, in the order of the contract.
@@ -54,4 +58,7 @@ pub(crate) const TABLES: &[&[Case]] = &[
     working::CASES,
     races::CASES,
     sequences::CASES,
+    processes::CASES,
+    crashes::CASES,
+    pauses::CASES,
 ];

@@ -44,6 +44,8 @@ pub struct Capabilities {
     pub strict_limits: bool,
     /// Whether counts are of one moment while jobs move, and a crash leaves none behind (S2).
     pub exact_counts: bool,
+    /// Whether the store has a clock of its own, so that those of its clients' machines count for nothing (C8).
+    pub own_clock: bool,
 }
 
 impl Capabilities {
@@ -57,6 +59,7 @@ impl Capabilities {
             events: false,
             strict_limits: false,
             exact_counts: false,
+            own_clock: false,
         }
     }
 }

@@ -1,3 +1,5 @@
+use std::any::Any;
+use std::collections::HashMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -19,22 +21,32 @@ pub struct Faults {
     pub repeated: f64,
     /// Nothing happens, and no answer ever comes.
     pub hung: f64,
+    /// The request waits while others pass it.
+    pub delayed: f64,
+    /// The request is lost, as it seems, and arrives just before a later one to the same method.
+    pub late: f64,
 }
 
-/// A store that is reached over a bad line, for tests: loses and repeats requests and answers by chance,
-/// repeatably from a seed. `describe`, `setup`, `now` and `watch` are spared.
+/// For how many turns of its runtime a delayed request waits at most.
+const TURNS: usize = 64;
+
+/// A store that is reached over a bad line, for tests: loses, repeats, delays and reorders requests and answers by
+/// chance, repeatably from a seed. `describe`, `setup`, `now` and `watch` are spared.
 #[derive(Debug)]
 pub struct Chaos {
     inner: Arc<dyn Backend>,
     /// The calls that it meets; none for all.
     only: Option<Vec<Operation>>,
     state: Mutex<(Faults, fastrand::Rng)>,
+    /// The requests that are still on their way, by method.
+    late: Mutex<HashMap<Operation, Vec<Box<dyn Any + Send>>>>,
 }
 
 impl Chaos {
     /// Puts `faults` between the caller and `inner`.
     pub fn new(inner: Arc<dyn Backend>, faults: Faults, seed: u64) -> Self {
-        Self { inner, only: None, state: Mutex::new((faults, fastrand::Rng::with_seed(seed))) }
+        let dice = fastrand::Rng::with_seed(seed);
+        Self { inner, only: None, state: Mutex::new((faults, dice)), late: Mutex::default() }
     }
 
     /// Spares all calls but these. Defaults to all.
@@ -62,7 +74,26 @@ impl Chaos {
         dice.f64() < fault(faults) && !spared
     }
 
-    async fn around<R: Clone, T, F>(
+    async fn wait_while_others_pass(&self) {
+        let turns = self.state().1.usize(1..=TURNS);
+        for _ in 0..turns {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn keep(&self, operation: Operation, request: impl Any + Send) {
+        let mut late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
+        late.entry(operation).or_default().push(Box::new(request));
+    }
+
+    /// The requests to a method that arrive now, long after they were made.
+    fn arriving<R: 'static>(&self, operation: Operation) -> Vec<R> {
+        let mut late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
+        let requests = late.remove(&operation).unwrap_or_default();
+        requests.into_iter().filter_map(|request| request.downcast().ok()).map(|request| *request).collect()
+    }
+
+    async fn around<R: Clone + Send + 'static, T, F>(
         &self,
         operation: Operation,
         deadline: Deadline,
@@ -81,6 +112,16 @@ impl Chaos {
         }
         if self.hits(operation, |faults| faults.request_lost) {
             return fault(ErrorKind::Unknown, "the request was lost");
+        }
+        if self.hits(operation, |faults| faults.late) {
+            self.keep(operation, request);
+            return fault(ErrorKind::Unknown, "the request is late");
+        }
+        for late in self.arriving(operation) {
+            let _ = call(late, deadline).await;
+        }
+        if self.hits(operation, |faults| faults.delayed) {
+            self.wait_while_others_pass().await;
         }
         if self.hits(operation, |faults| faults.repeated) {
             let _ = call(request.clone(), deadline).await;

@@ -8,6 +8,8 @@ mod bound;
 #[cfg(feature = "testing")]
 mod chaos;
 pub(crate) mod check;
+#[cfg(feature = "testing")]
+mod cuts;
 mod retry;
 mod trace;
 
@@ -17,6 +19,8 @@ pub use bound::Bound;
 #[cfg(feature = "testing")]
 pub use chaos::{Chaos, Faults};
 pub use check::Check;
+#[cfg(feature = "testing")]
+pub use cuts::Cuts;
 pub use retry::Retry;
 pub use trace::Trace;
 

@@ -32,6 +32,7 @@ pub(super) async fn fetch(shared: Arc<Shared>, ready: mpsc::UnboundedSender<(Lea
         // Not dropped when the worker stops: what the store has given out is to be given back at once.
         match shared.store.backend().claim(shared.store.deadline(), asked.claim.clone()).await {
             Ok(claimed) => {
+                crate::fail_point!("claim::acted");
                 failures = 0;
                 if shared.config.until_idle && idle && claimed.jobs.is_empty() {
                     shared.stopping.cancel();

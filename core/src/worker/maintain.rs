@@ -86,6 +86,7 @@ impl Shared {
                 Settlement { job: lease.job, token: lease.token, verdict, failure }
             };
             let settlements = expired.into_iter().map(decide).collect();
+            crate::fail_point!("recover::before_send");
             let answers =
                 self.store.backend().recover(self.store.deadline(), Recover { settlements }).await?;
             let recovered = answers.iter().filter(|answer| **answer != Answer::Lost).count();

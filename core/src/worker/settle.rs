@@ -22,6 +22,7 @@ pub(super) async fn settle(shared: Arc<Shared>, mut ended: mpsc::Receiver<(Settl
     let most = BATCH.min(shared.store.limits().batch);
     let mut batch = Vec::with_capacity(most);
     while ended.recv_many(&mut batch, most).await > 0 {
+        crate::fail_point!("settle::before_send");
         shared.settle_all(&mut batch).await;
         batch.clear();
     }

@@ -6,17 +6,17 @@ use leasehold_core::{Deadline, Due, ErrorKind, JobId, QueueName, Reason};
 use super::client::Client;
 use super::{EVERY, plan, queues, recovery, schedule};
 use crate::bench::{Bench, job, secs, settlement, text, worker_name};
-use crate::breach::{Done, Kept, Trouble};
+use crate::breach::{Done, Trouble};
 
 impl Client {
     /// Reads lost leases, to take them back some time later.
-    pub(super) async fn read_lost(&mut self) -> Kept {
+    pub(super) async fn read_lost(&mut self) -> Done {
         let lost = self.call(|t| async move { t.expired(5).await }).await?;
         self.lost.extend(lost.unwrap_or_default());
         Ok(())
     }
 
-    pub(super) async fn recover(&mut self) -> Kept {
+    pub(super) async fn recover(&mut self) -> Done {
         for _ in 0..3 {
             let Some(last) = self.lost.len().checked_sub(1) else { return Ok(()) };
             let lease = self.lost.swap_remove(self.dice.usize(..=last));
@@ -25,7 +25,7 @@ impl Client {
         Ok(())
     }
 
-    pub(super) async fn operate(&mut self) -> Kept {
+    pub(super) async fn operate(&mut self) -> Done {
         if self.added.is_empty() || self.dice.u8(..6) == 0 {
             return self.pause().await;
         }
@@ -42,13 +42,13 @@ impl Client {
     }
 
     /// Pauses a queue, or lets it go on.
-    async fn pause(&mut self) -> Kept {
+    async fn pause(&mut self) -> Done {
         let ([_, aside], paused) = (queues(), self.dice.bool());
         self.call(|t| set(t, aside.clone(), paused)).await?;
         Ok(())
     }
 
-    pub(super) async fn tick_or_count(&mut self) -> Kept {
+    pub(super) async fn tick_or_count(&mut self) -> Done {
         if self.dice.bool() {
             self.call(fire_one).await?;
         } else {
@@ -58,7 +58,7 @@ impl Client {
     }
 
     /// Gives back whatever it holds, and goes for good.
-    pub(super) async fn stop(mut self) -> Kept {
+    pub(super) async fn stop(mut self) -> Done {
         let held = std::mem::take(&mut self.held).into_iter();
         for lease in held.chain(std::mem::take(&mut self.asleep)) {
             let verdict = Verdict::Release { reason: Reason::Released, delay: secs(0) };

@@ -12,7 +12,7 @@ use crate::breach::{Done, Kept, Trouble};
 use crate::history::{Journal, MemorySink, Recorder};
 
 /// A client that produces, works, recovers and operates, as the dice fall.
-pub(super) struct Client {
+pub(crate) struct Client {
     pub(super) t: Bench,
     pub(super) journal: Journal,
     time: Arc<RwLock<Time>>,
@@ -39,33 +39,52 @@ impl Client {
         let line: Arc<dyn Backend> = Arc::new(Chaos::new(client.shared_backend(), storm.faults, seed));
         let recorder = Recorder::wrap(line, &format!("w{number}#1"), Arc::new(sink.clone()));
         let journal = recorder.journal().clone();
-        let (dice, t) = (Rng::with_seed(seed), client.on(Arc::new(recorder)));
+        let recorded = client.on(Arc::new(recorder));
+        Ok(Self { stops: number % 2 == 1, ..Self::recorded(recorded, journal, time, *storm, seed) })
+    }
+
+    /// A client in a process that does not move the clock.
+    pub(crate) fn elsewhere(t: &Bench, journal: &Journal, storm: Storm, seed: u64) -> Self {
+        let time = Time::moved_elsewhere(journal, t.clock());
+        Self::recorded(t.clone(), journal.clone(), time, storm, seed)
+    }
+
+    fn recorded(t: Bench, journal: Journal, time: Arc<RwLock<Time>>, storm: Storm, seed: u64) -> Self {
         let (held, asleep, lost, added) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let stops = number % 2 == 1;
-        Ok(Self { t, journal, time, stops, storm: *storm, dice, held, asleep, lost, added })
+        let dice = Rng::with_seed(seed);
+        Self { t, journal, time, stops: false, storm, dice, held, asleep, lost, added }
     }
 
     pub(super) async fn work(mut self) -> Kept {
-        for step in 0..STEPS {
-            if step % (STEPS / BATCHES) == 0 {
-                self.produce().await?;
-            }
-            match self.dice.u8(..16) {
-                0..=3 => self.claim().await?,
-                4..=9 => self.handle().await?,
-                10 => self.wake().await?,
-                11 => self.read_lost().await?,
-                12..=13 => self.recover().await?,
-                14 if self.storm.operators => self.operate().await?,
-                15 => self.tick_or_count().await?,
-                _ => {}
-            }
-            if self.dice.u8(..8) == 0 {
-                Time::pass(&self.time, 1).await?;
-            }
-            tokio::task::yield_now().await;
+        for number in 0..STEPS {
+            self.step(number).await?;
         }
-        if self.stops { self.stop().await } else { Ok(()) }
+        if self.stops {
+            self.stop().await?;
+        }
+        Ok(())
+    }
+
+    /// Does one thing, as the dice fall, and every so often produces jobs.
+    pub(crate) async fn step(&mut self, number: usize) -> Done {
+        if number.is_multiple_of(STEPS / BATCHES) {
+            self.produce().await?;
+        }
+        match self.dice.u8(..16) {
+            0..=3 => self.claim().await?,
+            4..=9 => self.handle().await?,
+            10 => self.wake().await?,
+            11 => self.read_lost().await?,
+            12..=13 => self.recover().await?,
+            14 if self.storm.operators => self.operate().await?,
+            15 => self.tick_or_count().await?,
+            _ => {}
+        }
+        if self.dice.u8(..8) == 0 {
+            Time::pass(&self.time, 1).await?;
+        }
+        tokio::task::yield_now().await;
+        Ok(())
     }
 
     /// Makes a call; one of which nothing is known is made again, for as long as this client cares.
@@ -93,7 +112,7 @@ impl Client {
         }
     }
 
-    async fn produce(&mut self) -> Kept {
+    async fn produce(&mut self) -> Done {
         let jobs: Vec<NewJob> = (0..JOBS / CLIENTS / BATCHES).map(|_| some_job(&mut self.dice)).collect();
         self.added.extend(jobs.iter().map(|job| job.id));
         self.call(|t| {
@@ -104,7 +123,7 @@ impl Client {
         Ok(())
     }
 
-    async fn claim(&mut self) -> Kept {
+    async fn claim(&mut self) -> Done {
         let [main, aside] = queues();
         let queues = match self.dice.u8(..6) {
             0 => vec![main],
@@ -131,7 +150,7 @@ impl Client {
         Ok(())
     }
 
-    async fn handle(&mut self) -> Kept {
+    async fn handle(&mut self) -> Done {
         if self.held.is_empty() {
             return Ok(());
         }
@@ -145,7 +164,7 @@ impl Client {
         }
     }
 
-    async fn wake(&mut self) -> Kept {
+    async fn wake(&mut self) -> Done {
         if self.asleep.is_empty() {
             return Ok(());
         }
@@ -157,7 +176,7 @@ impl Client {
         }
     }
 
-    async fn renew(&mut self, lease: LeasedJob) -> Kept {
+    async fn renew(&mut self, lease: LeasedJob) -> Done {
         let renewed = self.call(|t| renew(t, lease.clone())).await?;
         if renewed != Some(Renewed::Lost) {
             self.held.push(lease);
@@ -165,7 +184,7 @@ impl Client {
         Ok(())
     }
 
-    async fn log(&mut self, lease: LeasedJob) -> Kept {
+    async fn log(&mut self, lease: LeasedJob) -> Done {
         let position = self.dice.u64(..3);
         let logged = self.call(|t| log(t, lease.clone(), position)).await?;
         if logged != Some(Answer::Lost) {
@@ -174,7 +193,7 @@ impl Client {
         Ok(())
     }
 
-    async fn settle(&mut self, lease: LeasedJob) -> Kept {
+    async fn settle(&mut self, lease: LeasedJob) -> Done {
         let delay = secs(self.dice.u64(..10));
         let spent = lease.job.attempt >= lease.job.options.max_attempts;
         let verdict = match self.dice.u8(..8) {
