@@ -138,7 +138,7 @@ impl Stores {
         let harness = self.given.as_ref().ok_or("there is no harness")?;
         let number = STORES.fetch_add(1, Ordering::Relaxed);
         let name = format!("bench_{:x}_{number}", std::process::id());
-        Ok(harness.open(&leasehold_conformance::Place { name, clock: None }).await?)
+        Ok(harness.open(&leasehold_conformance::Place::named(name)).await?)
     }
 }
 

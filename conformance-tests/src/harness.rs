@@ -108,6 +108,11 @@ pub struct Place {
 }
 
 impl Place {
+    /// The place of this name, where the store goes by its own clock.
+    pub fn named(name: impl Into<String>) -> Self {
+        Self { name: name.into(), clock: None, server: String::new() }
+    }
+
     /// A place for one run of `case`, which no other run in any process shares.
     pub(crate) fn of(case: &str, server: &str) -> Self {
         let mut name: String =
