@@ -26,7 +26,7 @@ impl Client {
     }
 
     pub(super) async fn operate(&mut self) -> Done {
-        if self.added.is_empty() || self.dice.u8(..6) == 0 {
+        if self.added.is_empty() || self.dice.u8(..3) == 0 {
             return self.pause().await;
         }
         let job = self.added[self.dice.usize(..self.added.len())];

@@ -172,7 +172,11 @@ impl Judge<'_, '_> {
             let Some(next) = wait.next else { continue };
             let lost = self.model.lost_claims.iter().any(|lost| lost.i < next.c);
             let (attempt, wanted) = (next.given.job.attempt, wait.attempt);
-            if !lost && attempt > wanted {
+            // A claim that began later may have been the first one all the same.
+            let released = self.model.ops[wait.op].i;
+            let first = |other: &&Grant<'_>| other.c > released && other.i <= next.c;
+            let among_them = story.grants.iter().filter(first).any(|other| other.given.job.attempt <= wanted);
+            if !lost && !among_them && attempt > wanted {
                 let why = format!("attempt {wanted} was given back, and attempt {attempt} was given out");
                 self.find(Invariant::I6, why, next.ops.iter().copied().chain([wait.op]));
             }
