@@ -34,6 +34,12 @@ const BACKENDS: &[Backend] = &[
             ("standalone", "MongoDB, standalone"),
         ],
     },
+    Backend {
+        name: "files",
+        url: "none",
+        feature: "none: an example",
+        on: &[("", "plain files")],
+    },
 ];
 
 /// The page that is made as a whole, and how it begins.
@@ -136,6 +142,7 @@ impl<'a> Matrix<'a> {
             "events",
             "limit keys",
             "counts",
+            "clock",
         ];
         let columns = self.0.iter().filter(|column| of.is_empty() || column.of.name == of);
         let rows = columns.map(|column| row(column.can().map(str::to_owned)));
@@ -213,7 +220,7 @@ impl<'a> Column<'a> {
     }
 
     /// Its row in the table of stores.
-    fn can(&self) -> [&'static str; 9] {
+    fn can(&self) -> [&'static str; 10] {
         let can = &self.capabilities;
         let either = |can: bool, this: &'static str, that: &'static str| if can { this } else { that };
         [
@@ -235,6 +242,7 @@ impl<'a> Column<'a> {
             },
             either(can.strict_limits, "strict", "may be exceeded by claims at the same moment"),
             either(can.exact_counts, "of one moment", "not of one moment while jobs move"),
+            either(can.own_clock, "its own", "that of the client's machine"),
         ]
     }
 }
