@@ -108,6 +108,49 @@ fn a_recorded_storm_shows_what_is_wrong() {
     assert!(missed.is_empty(), "missed:\n{}", missed.join("\n"));
 }
 
+/// Some of the defects that random sequences show, a few of each kind of call.
+const SEEN_IN_SEQUENCES: &[Defect] = &[
+    Defect::TakesARetriedEnqueueTwice,
+    Defect::ForgetsUniqueKeys,
+    Defect::AltersPayloads,
+    Defect::ReversesPriorities,
+    Defect::IgnoresOwnLeases,
+    Defect::MakesEveryLimitAMutex,
+    Defect::AcceptsAStaleRenewal,
+    Defect::AcknowledgesByIdOnly,
+    Defect::RetriesTooEarly,
+    Defect::ReleasesToTheEnd,
+    Defect::AnswersLostToARepeatedSettlement,
+    Defect::RecoversLiveLeases,
+    Defect::CountsNoCrash,
+    Defect::CancelsARunningJobAtOnce,
+    Defect::RequeuesWithOldAttempts,
+    Defect::DeletesRunningJobs,
+    Defect::PrunesTooEarly,
+    Defect::SkipsAJobBetweenPages,
+    Defect::CountsBelowZero,
+    Defect::FiresTicksEarly,
+];
+
+#[test]
+fn random_sequences_show_what_is_wrong_in_few_steps() {
+    const FEW: usize = 12;
+    let sequences = case("answers_as_the_reference_does").unwrap();
+    let mut missed = Vec::new();
+    for defect in SEEN_IN_SEQUENCES {
+        match sequences.judge(Ours::with(*defect)) {
+            Report::Broken(how) if steps_left(&how).is_some_and(|steps| steps <= FEW) => {}
+            other => missed.push(format!("{defect}: {other:?}")),
+        }
+    }
+    assert!(missed.is_empty(), "missed:\n{}", missed.join("\n"));
+}
+
+/// How many steps are left of the sequence that a report shows.
+fn steps_left(how: &str) -> Option<usize> {
+    how.split_once("alone, of which ")?.1.split_whitespace().next()?.parse().ok()
+}
+
 #[test]
 fn a_storm_over_the_sound_store_shows_nothing() {
     for name in

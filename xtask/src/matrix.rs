@@ -34,12 +34,7 @@ const BACKENDS: &[Backend] = &[
             ("standalone", "MongoDB, standalone"),
         ],
     },
-    Backend {
-        name: "files",
-        url: "none",
-        feature: "none: an example",
-        on: &[("", "plain files")],
-    },
+    Backend { name: "files", url: "none", feature: "none: an example", on: &[("", "plain files")] },
 ];
 
 /// The page that is made as a whole, and how it begins.

@@ -183,10 +183,10 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Prune),
         2 => (filter(), select(vec![Order::OldestFirst, Order::NewestFirst]), 1..=4_usize)
             .prop_map(|(filter, order, page)| Step::List { filter, order, page }),
-        1 => (0..WORKERS, seldom(), soon())
+        2 => (0..WORKERS, seldom(), soon())
             .prop_map(|(worker, leaving, lost_after)| Step::CheckIn { worker, leaving, lost_after }),
         1 => of(0..WORKERS).prop_map(|worker| Step::StopWorkers { worker }),
-        1 => (0..SCHEDULES, of(soon()), seldom(), seldom())
+        2 => (0..SCHEDULES, of(soon()), seldom(), seldom())
             .prop_map(|(name, next, stale, again)| Step::PutSchedule { name, next, stale, again }),
         1 => (0..SCHEDULES).prop_map(|name| Step::DeleteSchedule { name }),
         4 => soon().prop_map(Step::Pass),
@@ -267,7 +267,7 @@ fn settlement() -> impl Strategy<Value = Settlement> {
 fn verdict() -> impl Strategy<Value = Verdict> {
     prop_oneof![
         2 => of(any::<u8>()).prop_map(|result| Verdict::Succeed {
-            result: result.map(|number| number.to_string().into())
+            result: result.map(|number| format!("{number}.0").into())
         }),
         1 => Just(Verdict::Fail { reason: Reason::Error }),
         1 => Just(Verdict::Cancel { reason: Reason::Aborted }),
