@@ -40,6 +40,10 @@ const GUARDS: &[(&str, &str, &str)] = &[
     ("leasehold-mongo", "openssl", "TLS is rustls"),
     ("leasehold", "openssl", "TLS is rustls"),
     ("leasehold", "fail v", "only tests have failpoints"),
+    ("leasehold-core", "fail v", "only tests have failpoints"),
+    ("leasehold-memory", "fail v", "only tests have failpoints"),
+    ("leasehold-sqlite", "fail v", "only tests have failpoints"),
+    ("leasehold-mongo", "fail v", "only tests have failpoints"),
     ("leasehold-bench", "fail v", "only tests have failpoints"),
 ];
 

@@ -9,12 +9,10 @@ mod step;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
 
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
 use tokio::runtime::Handle;
-use tokio::time::Instant;
 
 use self::play::play;
 use self::step::{Step, sequences};
@@ -27,8 +25,8 @@ const LANES: usize = 4;
 /// How many sequences follow each other in one store, which remembers the queues of all of them.
 const IN_ONE_PLACE: u64 = 100;
 
-/// How long a sequence that shows a difference is tried in shorter forms.
-const PATIENCE: Duration = Duration::from_mins(1);
+/// How often a sequence that shows a difference is tried in shorter forms.
+const TRIES: usize = 2_000;
 
 /// Plays so many sequences. The first one is cast with this seed, each other one with the next.
 pub(crate) async fn agree(t: &Bench, seed: u64, cases: u64) -> Kept {
@@ -80,11 +78,12 @@ impl Shared {
 async fn one(t: &Bench, seed: u64) -> Kept {
     let mut tree = cast(seed)?;
     let Err(breach) = play(t, &tree.current()).await else { return Ok(()) };
-    let (begun, mut shortest) = (Instant::now(), (tree.current(), breach));
+    let (mut tries, mut shortest) = (0, (tree.current(), breach));
     // After a difference a store is not what the next sequence expects.
     let mut t = t.in_another_place().await?;
     let mut shorter = tree.simplify();
-    while shorter && begun.elapsed() < PATIENCE {
+    while shorter && tries < TRIES {
+        tries += 1;
         shorter = match play(&t, &tree.current()).await {
             Ok(()) => tree.complicate(),
             Err(breach) => {

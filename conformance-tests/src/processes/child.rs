@@ -93,7 +93,7 @@ impl Child {
         let backend = harness.open(&place).await.map_err(|why| why.to_string())?;
         let sink = FileSink::append(&role.history).map_err(|error| error.to_string())?;
         let cuts = Arc::new(Cuts::new(backend));
-        let chaos = Arc::new(Chaos::new(cuts.clone(), Faults::default(), fastrand::u64(..)));
+        let chaos = Arc::new(Chaos::new(cuts.clone(), Faults::default(), role.seed));
         let recorder = Recorder::wrap(chaos.clone(), &role.process, Arc::new(sink));
         let journal = recorder.journal().clone();
         let t = Bench::new(harness, place, Arc::new(recorder), 0);

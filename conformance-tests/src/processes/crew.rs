@@ -100,6 +100,7 @@ impl Crew {
             clock: place.clock.as_ref().map(|_| self.folder.path().join("hour")),
             process: name.clone(),
             history: self.folder.path().join(&name),
+            seed: fastrand::u64(..),
         };
         self.histories.push(role.history.clone());
         let elsewhere = self.t.harness().elsewhere().unwrap_or_default();
@@ -250,8 +251,7 @@ impl Crew {
         self.members.iter_mut().for_each(Member::end);
         let fresh = self.t.another().await?;
         self.journal.last_look(fresh.backend()).await?;
-        let written = self.histories.iter().filter(|file| file.exists());
-        let events = read_files(written).map_err(|error| Breach::new(error.to_string()))?;
+        let events = read_files(&self.histories).map_err(|error| Breach::new(error.to_string()))?;
         let verdict = check(&events, rules);
         if verdict.is_valid() { Ok(verdict) } else { Err(Breach::new(verdict.to_string())) }
     }

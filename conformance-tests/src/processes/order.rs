@@ -21,6 +21,8 @@ pub(crate) struct Role {
     pub(crate) process: String,
     /// Where it writes its history.
     pub(crate) history: PathBuf,
+    /// What its line casts its dice with.
+    pub(crate) seed: u64,
 }
 
 impl Role {

@@ -90,7 +90,8 @@ pub(crate) async fn rage(t: &Bench, storm: Storm) -> Kept {
 
 /// What every storm has to show, lest it prove nothing.
 fn rules(storm: &Storm, capabilities: &Capabilities, first: Timestamp) -> Rules {
-    let lossy = storm.faults.reply_lost > 0.0 || storm.drops;
+    let Faults { request_lost, reply_lost, late, .. } = storm.faults;
+    let lossy = request_lost.max(reply_lost).max(late) > 0.0 || storm.drops;
     let ticks = (0..TICKS).map(|tick| first.plus(EVERY * tick));
     let rules = Rules::drained(JOBS / 2)
         .losses(3)

@@ -55,7 +55,11 @@ impl Judge<'_, '_> {
                 let ops: Vec<usize> = first.ops.iter().chain(&second.ops).copied().collect();
                 if first.given.token == second.given.token {
                     self.find(Invariant::I3, "one token was given for two attempts", ops);
-                } else if same && !self.given_back(first, second.c) && !self.given_back(second, first.c) {
+                } else if same
+                    && !self.given_back(first, second.c)
+                    && !self.given_back(second, first.c)
+                    && !self.may_be_enqueued_anew(first, second)
+                {
                     let why = format!("attempt {} was given out twice", first.given.job.attempt);
                     self.find(Invariant::I3, why, ops);
                 }

@@ -7,7 +7,7 @@ use leasehold_core::backend::Answer;
 
 use super::Judge;
 use super::hours::nanos;
-use super::model::{Fenced, Grant, Kind};
+use super::model::{Changed, Fenced, Grant, Kind};
 use crate::history::event::ChangeKind;
 use crate::history::verdict::Invariant;
 
@@ -94,6 +94,12 @@ impl Judge<'_, '_> {
         }
     }
 
+    /// Whether the job may have been deleted between two grants: enqueued again it begins anew.
+    pub(super) fn may_be_enqueued_anew(&self, first: &Grant<'_>, second: &Grant<'_>) -> bool {
+        let between = |change: &Changed| change.c > first.i && change.i < second.c;
+        self.story.changes.iter().any(|change| change.action == ChangeKind::Delete && between(change))
+    }
+
     /// I6: a later grant has a higher attempt, but where one was given back.
     fn attempts_rise(&mut self) {
         let story = self.story;
@@ -103,7 +109,8 @@ impl Judge<'_, '_> {
                 let ops: Vec<usize> = first.ops.iter().chain(&second.ops).copied().collect();
                 let back = a.generation == b.generation && b.attempt < a.attempt;
                 let same = a.generation == b.generation && b.attempt == a.attempt;
-                if b.generation < a.generation || back || same && !self.given_back(first, second.c) {
+                let falls = b.generation < a.generation || back || same && !self.given_back(first, second.c);
+                if falls && !self.may_be_enqueued_anew(first, second) {
                     let why = format!("attempt {} was followed by attempt {}", a.attempt, b.attempt);
                     self.find(Invariant::I6, why, ops);
                 }

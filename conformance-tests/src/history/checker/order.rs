@@ -79,7 +79,7 @@ impl World<'_, '_> {
             }
             while let Some(at) = going.pop_if(|at| waiting[*at].until <= claim.c) {
                 if let Some(line) = lines.get_mut(&waiting[at].job.queue) {
-                    line.retain(|_, other| *other != at);
+                    line.remove(&standing(waiting[at].job));
                 }
             }
             for at in passed_over(self.model, claim, &lines, &waiting) {
@@ -88,6 +88,10 @@ impl World<'_, '_> {
                     claim.jobs.iter().filter(|given| standing(&given.job) > standing(passed.job)).count();
                 passed.overtaken += by;
                 let (overtaken, alone) = (passed.overtaken, alone.contains(&claim.op));
+                // Whatever else is under way, the claim itself can hold so many.
+                if !alone && overtaken < claim.asked.limit {
+                    continue;
+                }
                 let bound = most_overtaking(self.model, passed.wait.from, claim.c);
                 if alone || overtaken > bound {
                     let others = if alone { 0 } else { bound };
