@@ -54,10 +54,11 @@ impl Heads {
         (fresh && head.taken >= WORTH && few).then(|| head.marks.clone())
     }
 
-    /// Whether the last look found more than it was asked for.
+    /// Whether much was taken, and the last look found more than it was asked for: only then is it worth to pass over
+    /// what others may be about to take.
     pub(crate) fn is_deep(&self, selection: &str) -> bool {
         let heads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        heads.get(selection).is_some_and(|head| head.deep)
+        heads.get(selection).is_some_and(|head| head.deep && head.taken >= WORTH)
     }
 
     /// Learns from a look at the head: the first due time by queue and priority, and how long a look from the
