@@ -7,7 +7,7 @@ use leasehold_core::{JobId, LeasedJob, LimitKey, QueueName, Result, Timestamp};
 use crate::schema::{By, Change, START, Tables};
 
 pub(crate) fn claim(tables: &mut Tables, now: Timestamp, request: Claim) -> Result<Claimed> {
-    let mut claimed = Claimed { set_aside: std::mem::take(&mut tables.untold), ..Claimed::default() };
+    let mut claimed = Claimed { set_aside: tables.tell(), ..Claimed::default() };
     if let Some((_, jobs)) = tables.claims.get(&request.id) {
         claimed.jobs = jobs.iter().filter_map(|id| still_held(tables, &request, *id)).collect();
         return Ok(claimed);

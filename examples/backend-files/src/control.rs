@@ -22,7 +22,7 @@ pub(crate) fn amend(tables: &mut Tables, now: Timestamp, request: Amend) -> Resu
 
 fn amend_one(tables: &mut Tables, now: Timestamp, id: JobId, action: &Action, preview: bool) -> AmendAnswer {
     if tables.unreadable.contains_key(&id) {
-        // Nothing is known of it but that it is there, so all that can be done is to remove it.
+        // Little is known of it but that it is there, so all that can be done is to remove it.
         return match action {
             Action::Delete if preview => AmendAnswer::Applied,
             Action::Delete => delete(tables, id),

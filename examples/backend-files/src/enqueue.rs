@@ -10,7 +10,7 @@ pub(crate) fn enqueue(tables: &mut Tables, now: Timestamp, request: Enqueue) -> 
 
 fn one(tables: &mut Tables, now: Timestamp, new: NewJob) -> Enqueued {
     // The id goes first: a repeated enqueue is told that it exists, and not that it is in its own way.
-    if tables.jobs.contains_key(&new.id) || tables.unreadable.contains_key(&new.id) {
+    if tables.jobs.contains_key(&new.id) {
         return Enqueued { job: new.id, answer: EnqueueAnswer::Existing };
     }
     if let Some(unique) = &new.options.unique {

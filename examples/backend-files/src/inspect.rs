@@ -13,7 +13,7 @@ pub(crate) fn find(tables: &mut Tables, now: Timestamp, request: Find) -> Result
 
 pub(crate) fn list(tables: &mut Tables, now: Timestamp, request: List) -> Result<Page> {
     let (jobs, next) = walk(tables, now, &request)?;
-    // When they were taken in cannot be read either, so they stand at the end.
+    // When they were taken in may not be known either, so they stand at the end.
     let aside = |(id, (_, why)): (&JobId, &(_, String))| SetAside { job: Some(*id), why: why.clone() };
     let unreadable = if next.is_none() { tables.unreadable.iter().map(aside).collect() } else { Vec::new() };
     Ok(Page { jobs, unreadable, next })

@@ -33,7 +33,7 @@ pub(crate) struct Journal {
     head: Head,
     /// Up to where it was read.
     read: u64,
-    /// How long it was when it was written anew, or first seen.
+    /// How long it was when it was written anew: up to the end of its first changes, which made all of its tables.
     base: u64,
     pub(crate) tables: Tables,
 }
@@ -56,7 +56,8 @@ pub(crate) async fn lock(folder: &Path) -> Result<File> {
 impl Journal {
     /// Opens the journal of a folder, and makes it if there is none.
     pub(crate) fn open_or_make(folder: &Path) -> Result<Self> {
-        if !folder.join("journal").exists() {
+        // An error is no answer: a journal that cannot be seen now must not be replaced by an empty one.
+        if !folder.join("journal").try_exists().map_err(unavailable)? {
             write_anew(folder, &Tables::default()).map_err(unavailable)?;
         }
         Self::open(folder, None)
@@ -71,15 +72,17 @@ impl Journal {
         let head = head(&first)?;
         let (read, base, tables) = match known {
             Some(known) if known.head == head => (known.read, known.base, known.tables),
-            _ => (first.len() as u64, 0, Tables::default()),
+            _ => {
+                // Whoever put it in place may have died before that was on the disk, and nothing may be written to a
+                // file that a loss of power takes away.
+                File::open(folder).and_then(|folder| folder.sync_all()).map_err(unavailable)?;
+                (first.len() as u64, 0, Tables::default())
+            }
         };
         reader.seek(SeekFrom::Start(read)).map_err(unavailable)?;
         let file = reader.get_ref().try_clone().map_err(unavailable)?;
         let mut journal = Self { file, head, read, base, tables };
         journal.read_on(reader)?;
-        if journal.base == 0 {
-            journal.base = journal.read;
-        }
         Ok(journal)
     }
 
@@ -97,6 +100,9 @@ impl Journal {
             };
             self.tables.replay(changes)?;
             self.read += line.len() as u64;
+            if self.base == 0 {
+                self.base = self.read;
+            }
             line.clear();
         }
         // Whoever wrote this may have died before it was on the disk, and whoever reads it may tell of it.
@@ -116,14 +122,15 @@ impl Journal {
         }
         self.read += line.len() as u64;
         if self.read > 2 * self.base + SLACK {
-            // What was asked for is done; a journal that stays long does no harm.
+            // What was asked for is done and stands in both journals; one that stays long does no harm.
             let _ = write_anew(folder, &self.tables);
         }
         Ok(())
     }
 }
 
-/// Writes a journal that says only what the tables hold, and puts it in place of the old one.
+/// Writes a journal that says only what the tables hold, and puts it in place of the old one. Whoever opens it sees
+/// to it that it stays there.
 fn write_anew(folder: &Path, tables: &Tables) -> io::Result<()> {
     let path = folder.join("journal.new");
     let head = Head { leasehold_files: VERSION, id: Uuid::new_v4() };
@@ -133,8 +140,7 @@ fn write_anew(folder: &Path, tables: &Tables) -> io::Result<()> {
     let mut file = File::create(&path)?;
     file.write_all(&text)?;
     file.sync_all()?;
-    std::fs::rename(path, folder.join("journal"))?;
-    File::open(folder)?.sync_all()
+    std::fs::rename(path, folder.join("journal"))
 }
 
 fn head(line: &[u8]) -> Result<Head> {

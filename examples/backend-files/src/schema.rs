@@ -6,9 +6,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use leasehold_core::backend::{LogLine, QueueSettings, Schedule, SetAside};
 use leasehold_core::{
-    ClaimId, Error, ErrorKind, JobId, LeaseToken, LimitKey, QueueName, Reason, Result, ScheduleName, State,
-    Timestamp, UniqueKey, WorkerId, limits,
+    ClaimId, Error, ErrorKind, JobId, JobOptions, JobRecord, Kind, LeaseToken, LimitKey, Payload, QueueName,
+    Reason, Result, ScheduleName, State, Timestamp, UniqueKey, WorkerId, limits,
 };
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
@@ -38,6 +39,8 @@ pub(crate) enum Change {
     Unscheduled(ScheduleName),
     /// The record of a job that cannot be read, and why; only in a journal that was written anew.
     Unreadable(JobId, Value, String),
+    /// A claim told of the records of these jobs, which cannot be read.
+    Told(Vec<JobId>),
 }
 
 /// A queue: its settings and its kept counts.
@@ -84,7 +87,7 @@ pub(crate) struct Tables {
     /// The jobs whose latest record cannot be read, with that record and the reason (clause B3).
     pub(crate) unreadable: BTreeMap<JobId, (Value, String)>,
     /// Those of them of which no claim has told yet.
-    pub(crate) untold: Vec<SetAside>,
+    untold: BTreeSet<JobId>,
     pub(crate) queues: BTreeMap<QueueName, Queue>,
     /// Who took each unique key last; whether it still holds it, its record tells.
     pub(crate) keys: BTreeMap<UniqueKey, JobId>,
@@ -120,6 +123,16 @@ impl Tables {
         entries.filter_map(|(by, id)| Some((by, self.jobs.get(id)?)))
     }
 
+    /// Tells of the records that cannot be read, of each only once.
+    pub(crate) fn tell(&mut self) -> Vec<SetAside> {
+        let told: Vec<JobId> = self.untold.iter().copied().collect();
+        if !told.is_empty() {
+            self.change(Change::Told(told.clone()));
+        }
+        let aside = |job| Some(SetAside { job: Some(job), why: self.unreadable.get(&job)?.1.clone() });
+        told.into_iter().filter_map(aside).collect()
+    }
+
     /// Does what a line of the journal says.
     pub(crate) fn replay(&mut self, line: &str) -> Result<()> {
         if let Ok(changes) = serde_json::from_str::<Vec<Change>>(line) {
@@ -130,8 +143,7 @@ impl Tables {
             |why| Error::new(ErrorKind::Corrupt, "a line of the journal is of no known form").caused_by(why);
         for value in serde_json::from_str::<Vec<Value>>(line).map_err(corrupt)? {
             let change = serde_json::from_value(value.clone()).or_else(|error| {
-                let id = value.pointer("/Job/job/id").and_then(Value::as_str).and_then(|id| id.parse().ok());
-                let Some(id) = id else { return Err(corrupt(error)) };
+                let Some(id) = part(&value, "id") else { return Err(corrupt(error)) };
                 Ok(Change::Unreadable(id, value, format!("the record cannot be read: {error}")))
             })?;
             self.apply(change);
@@ -141,14 +153,27 @@ impl Tables {
 
     /// Takes a job out of the way whose record cannot be read.
     fn set_aside(&mut self, id: JobId, record: Value, why: String) {
-        if let Some(mut row) = self.jobs.get(&id).cloned() {
+        if let Some(mut row) = self.remains(id, &record) {
             row.job.end(State::Failed, Some(Reason::Unreadable), row.job.enqueued_at);
             // Nobody knows when it ended, and nobody but an operator removes it.
             (row.token, row.job.finished_at, row.job.expires_at) = (None, None, None);
             self.apply_row(row);
         }
-        self.untold.push(SetAside { job: Some(id), why: why.clone() });
+        self.untold.insert(id);
         self.unreadable.insert(id, (record, why));
+    }
+
+    /// What is known of a job from before, and what can still be read of its record: enough to count it.
+    fn remains(&self, id: JobId, record: &Value) -> Option<Row> {
+        let queue = part(record, "queue");
+        if let Some(mut row) = self.jobs.get(&id).cloned() {
+            row.job.queue = queue.unwrap_or(row.job.queue);
+            return Some(row);
+        }
+        let (queue, at) = (queue.unwrap_or_default(), part(record, "enqueued_at").unwrap_or_default());
+        let (kind, payload) = (Kind::new("unreadable").ok()?, Payload::default());
+        let job = JobRecord::new(id, queue, kind, payload, JobOptions::default(), at, at);
+        Some(Row { job, token: None, settled: None, logged: 0 })
     }
 
     fn apply(&mut self, change: Change) {
@@ -175,6 +200,7 @@ impl Tables {
             Change::Schedule(schedule) => drop(self.schedules.insert(schedule.name.clone(), schedule)),
             Change::Unscheduled(name) => drop(self.schedules.remove(&name)),
             Change::Unreadable(id, record, why) => self.set_aside(id, record, why),
+            Change::Told(jobs) => self.untold.retain(|id| !jobs.contains(id)),
         }
     }
 
@@ -194,6 +220,7 @@ impl Tables {
 
     fn delete(&mut self, id: JobId) {
         self.unreadable.remove(&id);
+        self.untold.remove(&id);
         self.logs.forget(id);
         let Some(row) = self.take_out(id) else { return };
         self.queues.entry(row.job.queue).or_default().deleted += 1;
@@ -228,6 +255,13 @@ impl Tables {
             Change::Unreadable(*id, record.clone(), why.clone())
         };
         all.extend(self.unreadable.iter().map(aside));
+        let told = self.unreadable.keys().filter(|id| !self.untold.contains(id));
+        all.push(Change::Told(told.copied().collect()));
         all
     }
+}
+
+/// A part of the record of a job, if that part can be read.
+fn part<T: DeserializeOwned>(record: &Value, name: &str) -> Option<T> {
+    serde_json::from_value(record.pointer("/Job/job")?.get(name)?.clone()).ok()
 }

@@ -61,8 +61,19 @@ async fn total(files: &Files) -> Result<u64, Error> {
     Ok(counts.iter().map(leasehold_core::backend::QueueCounts::total).sum())
 }
 
+/// How many run and how many failed, were ever enqueued and deleted.
+async fn counted(files: &Files) -> (u64, u64, u64, u64) {
+    let counts = files.counts(soon(), Counts::default()).await.unwrap().remove(0);
+    (counts.of(State::Running), counts.of(State::Failed), counts.enqueued, counts.deleted)
+}
+
 fn claim() -> Claim {
     Claim::new(WorkerId::generate(), [QueueName::default()], 10, Duration::from_secs(30))
+}
+
+/// A claim that meets no job.
+fn none() -> Claim {
+    Claim::new(WorkerId::generate(), [], 10, Duration::from_secs(30))
 }
 
 fn all() -> List {
@@ -121,14 +132,18 @@ async fn a_record_that_cannot_be_read_is_set_aside() {
     assert_eq!(claimed.jobs.iter().map(|leased| leased.job.id).collect::<Vec<_>>(), [ids[0], ids[2]]);
     assert_eq!(claimed.set_aside.iter().map(|aside| aside.job).collect::<Vec<_>>(), [Some(ids[1])]);
     assert!(claimed.set_aside[0].why.contains("exploded"), "{:?}", claimed.set_aside);
-    assert!(files.claim(soon(), claim()).await.unwrap().set_aside.is_empty(), "it was told of twice");
+    for files in [&files, &place.open()] {
+        assert!(files.claim(soon(), claim()).await.unwrap().set_aside.is_empty(), "it was told of twice");
+    }
     let error = files.find(soon(), Find { ids: vec![ids[1]] }).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt);
     let page = files.list(soon(), all()).await.unwrap();
     assert_eq!((page.jobs.len(), page.unreadable[0].job), (2, Some(ids[1])));
+    assert_eq!(counted(&files).await, (2, 1, 3, 0));
     assert_eq!(amend(&files, ids[1], Action::Cancel).await, AmendAnswer::Refused(State::Failed));
     assert_eq!(amend(&files, ids[1], Action::Delete).await, AmendAnswer::Applied);
     assert!(place.open().list(soon(), all()).await.unwrap().unreadable.is_empty());
+    assert_eq!(counted(&place.open()).await, (2, 0, 3, 1));
 }
 
 #[tokio::test]
@@ -188,11 +203,37 @@ async fn a_journal_that_is_mostly_outdated_is_written_anew() {
         assert!(length < 8 << 20, "{length} bytes");
         for files in [&files, &witness, &place.open()] {
             let now = seen(files, &ids).await;
-            (before.enqueued, before.deleted) = (now.enqueued, now.enqueued - 2);
+            (before.enqueued, before.deleted) = (now.enqueued, now.enqueued - 3);
             assert_eq!(now, before);
+            assert!(files.claim(soon(), none()).await.unwrap().set_aside.is_empty(), "it was told of twice");
         }
     }
     assert!(was_written_anew, "the journal was never written anew");
+}
+
+#[tokio::test]
+async fn a_journal_of_short_lived_processes_does_not_grow_for_ever() {
+    let place = Place::new().await;
+    for _ in 0..8 {
+        let job =
+            NewJob::new(leasehold_core::Kind::new("large").unwrap(), Payload::from("x".repeat(1 << 20)));
+        let id = job.id;
+        place.open().enqueue(soon(), Enqueue { jobs: vec![job] }).await.unwrap();
+        amend(&place.open(), id, Action::Delete).await;
+        let length = std::fs::metadata(place.journal()).unwrap().len();
+        assert!(length < 8 << 20, "{length} bytes");
+    }
+}
+
+#[tokio::test]
+#[cfg(unix)]
+async fn a_journal_that_cannot_be_seen_is_not_replaced() {
+    let place = Place::new().await;
+    let away = place.folder().join("journal");
+    std::fs::remove_file(&away).unwrap();
+    std::os::unix::fs::symlink("journal", &away).unwrap();
+    assert!(place.open().setup(soon()).await.is_err(), "a loop of links is no missing journal");
+    assert!(away.is_symlink(), "it was replaced");
 }
 
 /// What can be seen of a store.
