@@ -36,7 +36,7 @@ async fn calls_a_lost_answer_unknown(t: Bench) -> Kept {
         (Faults { request_lost: 1.0, ..Faults::default() }, false),
     ];
     for (faults, happens) in lost {
-        let bad = t.over_a_line(faults, &[], millis(60));
+        let bad = t.over_a_line(faults, &[], millis(500));
         let request = Enqueue { jobs: vec![job()] };
         let id = request.jobs[0].id;
         let answer = bad.queue("default")?.enqueue(request.jobs[0].clone()).await;
