@@ -68,13 +68,15 @@ fn first_by_queue<'h>(model: &Model<'h>) -> BTreeMap<&'h QueueName, u64> {
 /// Whether what a watcher was told may have happened by then.
 fn may_be(model: &Model<'_>, told: &Told<'_>, first: &BTreeMap<&QueueName, u64>) -> bool {
     let begun = |queue| first.get(queue).is_some_and(|t| *t < told.t);
+    let set = |queue| {
+        let settings = model.settings.get(queue);
+        settings.is_some_and(|settings| settings.iter().any(|&op| model.ops[op].i < told.t))
+    };
     let story = told.hint.job().and_then(|job| model.stories.get(&job));
     match told.hint {
-        Hint::Waiting(queue) => begun(queue),
-        Hint::QueueSet(queue) => {
-            let settings = model.settings.get(queue);
-            settings.is_some_and(|settings| settings.iter().any(|&op| model.ops[op].i < told.t))
-        }
+        // A queue that goes on after a pause may have jobs that wait.
+        Hint::Waiting(queue) => begun(queue) || set(queue),
+        Hint::QueueSet(queue) => set(queue),
         Hint::Changed(_, queue, state) => {
             begun(queue) && story.is_some_and(|story| story.may_be_in(model, *state, told.t))
         }
