@@ -10,9 +10,7 @@ use crate::bench::{Bench, jobs};
 use crate::breach::{Breach, Kept, must, must_eq};
 use crate::case::cases;
 use crate::history::{FileSink, Recorder, Rules};
-use crate::processes::{
-    Crew, CutPoint, Effect, Hour, Order, Plan, Said, Step, WORKER_POINTS, bound, points_of,
-};
+use crate::processes::{self, Crew, CutPoint, Effect, Hour, Order, Plan, Said, Step, WORKER_POINTS, bound};
 
 cases! {
     /// Wherever a producer ends, its enqueue can be made again, and leaves one job.
@@ -75,26 +73,14 @@ async fn survives_a_crash_in_a_log(t: Bench) -> Kept {
 
 /// One row of the matrix: a step, cut off at every point.
 async fn row(t: &Bench, step: Step) -> Kept {
-    let mut crew = Crew::gather(t, Hour::Manual).await?;
-    let points: Vec<CutPoint> = points_of(t.harness(), step).collect();
-    for point in &points {
-        cell(&mut crew, step, point)
-            .await
-            .map_err(|breach| breach.during(&format!("{step}, cut off at {}", point.name)))?;
-    }
-    crew.verdict(&Rules::drained(points.len())).await?;
-    Ok(())
+    processes::row(t, step, "cut off", |_| true, |crew, plan, point| Box::pin(cell(crew, plan, point))).await
 }
 
-async fn cell(crew: &mut Crew, step: Step, point: &CutPoint) -> Kept {
-    let plan = Plan::make_ready(&crew.t, step).await?;
-    if step == Step::Recover {
-        crew.pass(120).await?;
-    }
-    cut_off(crew, &plan, point.name).await?;
+async fn cell(crew: &mut Crew, plan: &Plan, point: &CutPoint) -> Kept {
+    cut_off(crew, plan, point.name).await?;
     let fresh = crew.t.clone();
     let (taken, all) = (plan.taken(&fresh).await?, plan.jobs.len());
-    let atomic = step == Step::EnqueueMany && fresh.capabilities().await?.atomic_batch;
+    let atomic = plan.step == Step::EnqueueMany && fresh.capabilities().await?.atomic_batch;
     let allowed = match point.effect {
         Effect::None => taken == 0,
         Effect::All => taken == all,

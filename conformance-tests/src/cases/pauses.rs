@@ -5,8 +5,7 @@ use leasehold_core::backend::Answer;
 use crate::bench::{Bench, LOST_ATTEMPT, SUCCEED};
 use crate::breach::{Kept, must_be, must_eq};
 use crate::case::cases;
-use crate::history::Rules;
-use crate::processes::{Crew, CutPoint, Hour, Order, Plan, Said, Step, bound, points_of};
+use crate::processes::{self, Crew, CutPoint, Order, Plan, Said, Step, bound};
 
 cases! {
     /// A producer that falls asleep anywhere in an enqueue, and goes on when others have gone far, harms nothing.
@@ -67,23 +66,11 @@ async fn survives_a_pause_in_a_log(t: Bench) -> Kept {
 
 /// One row of the matrix. Where a sleeper holds others up, as within a transaction, they can but wait for it.
 async fn row(t: &Bench, step: Step) -> Kept {
-    let mut crew = Crew::gather(t, Hour::Manual).await?;
-    let points = points_of(t.harness(), step).filter(|point| !point.others_wait);
-    let points: Vec<CutPoint> = points.collect();
-    for point in &points {
-        cell(&mut crew, step, point)
-            .await
-            .map_err(|breach| breach.during(&format!("{step}, asleep at {}", point.name)))?;
-    }
-    crew.verdict(&Rules::drained(points.len())).await?;
-    Ok(())
+    let goes_on = |point: &CutPoint| !point.others_wait;
+    processes::row(t, step, "asleep", goes_on, |crew, plan, point| Box::pin(cell(crew, plan, point))).await
 }
 
-async fn cell(crew: &mut Crew, step: Step, point: &CutPoint) -> Kept {
-    let plan = Plan::make_ready(&crew.t, step).await?;
-    if step == Step::Recover {
-        crew.pass(120).await?;
-    }
+async fn cell(crew: &mut Crew, plan: &Plan, point: &CutPoint) -> Kept {
     let sleeper = crew.start(&[]).await?;
     must_eq!(crew.ask(sleeper, &Order::SleepAt(point.name.into())).await?, Said::Ready);
     must_eq!(crew.ask(sleeper, &Order::Take(plan.clone())).await?, Said::Step);

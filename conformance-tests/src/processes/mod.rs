@@ -2,12 +2,14 @@
 //! do what clients do, and kills, freezes and skews them.
 //!
 //! In reading order: `order` is what is said over the pipes between parent and child, `child` the child's side, `crew`
-//! the parent's; `matrix` says where processes are cut off, and `step` what they were about to do.
+//! the parent's; `matrix` says where processes are cut off, `step` what they were about to do, and
+//! `row` takes a step through all of the points.
 
 mod child;
 mod crew;
 mod matrix;
 mod order;
+mod row;
 mod skew;
 mod step;
 
@@ -15,9 +17,10 @@ use std::time::Duration;
 
 pub(crate) use self::child::play;
 pub(crate) use self::crew::{Crew, Hour};
+pub(crate) use self::matrix::WORKER_POINTS;
 pub use self::matrix::{CutPoint, Effect, Step};
-pub(crate) use self::matrix::{WORKER_POINTS, points_of};
 pub(crate) use self::order::{Ending, Order, Role, Said};
+pub(crate) use self::row::row;
 pub use self::skew::Skew;
 pub(crate) use self::step::Plan;
 use crate::case::CASE_BOUND;

@@ -35,6 +35,8 @@ struct Waiting<'m, 'h> {
     job: &'h Seen,
     until: u64,
     overtaken: usize,
+    /// How much of it racing claims have been found to explain: with time it can only be more.
+    explained: usize,
 }
 
 /// The jobs that wait at one moment of a sweep, by queue and standing, with their index.
@@ -66,7 +68,7 @@ impl World<'_, '_> {
     /// I10: a job that waits is passed over by no claim that is alone, and by no more jobs than the claims that
     /// are made meanwhile can hold.
     fn nobody_is_overtaken(&mut self, claims: &[Answered<'_>]) {
-        let alone = claims_alone(self.model);
+        let (alone, races) = (claims_alone(self.model), Races::read(self.model));
         let mut waiting = all_waiting(self.model);
         let mut coming: Vec<usize> = (0..waiting.len()).collect();
         let mut going = coming.clone();
@@ -89,12 +91,12 @@ impl World<'_, '_> {
                 passed.overtaken += by;
                 let (overtaken, alone) = (passed.overtaken, alone.contains(&claim.op));
                 // Whatever else is under way, the claim itself can hold so many.
-                if !alone && overtaken < claim.asked.limit {
+                if !alone && overtaken < claim.asked.limit.max(passed.explained + 1) {
                     continue;
                 }
-                let bound = most_overtaking(self.model, passed.wait.from, claim.c);
-                if alone || overtaken > bound {
-                    let others = if alone { 0 } else { bound };
+                passed.explained = races.most_overtaking(passed.wait.from, claim.c);
+                if alone || overtaken > passed.explained {
+                    let others = if alone { 0 } else { passed.explained };
                     let why = format!(
                         "it waited while {overtaken} jobs that stand after it were given out, and racing claims \
                          explain {others}"
@@ -155,7 +157,7 @@ fn all_waiting<'m, 'h>(model: &'m Model<'h>) -> Vec<Waiting<'m, 'h>> {
         for wait in story.waits().into_iter().filter(Wait::is_whole) {
             let Some(next) = wait.next else { continue };
             let (job, until) = (&next.given.job, next.i);
-            all.push(Waiting { story, wait, put, job, until, overtaken: 0 });
+            all.push(Waiting { story, wait, put, job, until, overtaken: 0, explained: 0 });
         }
     }
     all
@@ -202,18 +204,52 @@ impl Waiting<'_, '_> {
     }
 }
 
-/// How many jobs the claims that were made between these moments can have held at once, but for one: as many as
-/// each claimer's largest claim, and all that the claims may have been given of which nothing is known.
-fn most_overtaking(model: &Model<'_>, from: u64, to: u64) -> usize {
-    let mut largest: BTreeMap<WorkerId, usize> = BTreeMap::new();
-    let mut lost = 0;
-    for op in &model.ops {
-        let Call::Claim(asked) = op.call else { continue };
-        if op.i < to && from < op.c {
-            let most = largest.entry(asked.worker).or_default();
-            *most = asked.limit.max(*most);
-            lost += if matches!(op.outcome, Outcome::Unknown) { asked.limit } else { 0 };
-        }
+/// The claims that raced each other, in the order in which they began.
+struct Races {
+    known: Vec<Racer>,
+    /// How long the longest of them was under way.
+    longest: u64,
+    /// Those of which nothing is known: they may have taken effect at any time since.
+    unknown: Vec<Racer>,
+}
+
+struct Racer {
+    i: u64,
+    c: u64,
+    worker: WorkerId,
+    limit: usize,
+}
+
+impl Races {
+    fn read(model: &Model<'_>) -> Self {
+        let racers = model.ops.iter().filter_map(|op| match op.call {
+            Call::Claim(asked) => {
+                let racer = Racer { i: op.i, c: op.c, worker: asked.worker, limit: asked.limit };
+                Some((matches!(op.outcome, Outcome::Unknown), racer))
+            }
+            _ => None,
+        });
+        let (mut unknown, mut known): (Vec<_>, Vec<_>) = racers.partition(|(is_unknown, _)| *is_unknown);
+        known.sort_by_key(|(_, racer)| racer.i);
+        unknown.sort_by_key(|(_, racer)| racer.i);
+        let only = |racers: Vec<(bool, Racer)>| racers.into_iter().map(|(_, racer)| racer).collect();
+        let longest = known.iter().map(|(_, racer)| racer.c - racer.i).max().unwrap_or(0);
+        Self { known: only(known), longest, unknown: only(unknown) }
     }
-    (largest.values().sum::<usize>() + lost).saturating_sub(1)
+
+    /// How many jobs the claims that were made between these moments can have held at once, but for one: as many as
+    /// each claimer's largest claim, and all that the claims may have been given of which nothing is known.
+    fn most_overtaking(&self, from: u64, to: u64) -> usize {
+        let begun = |racers: &[Racer]| racers.partition_point(|racer| racer.i < to);
+        let ended = self.known.partition_point(|racer| racer.i.saturating_add(self.longest) <= from);
+        let unknown = &self.unknown[..begun(&self.unknown)];
+        let known = &self.known[ended..begun(&self.known).max(ended)];
+        let mut largest: BTreeMap<WorkerId, usize> = BTreeMap::new();
+        for racer in known.iter().filter(|racer| from < racer.c).chain(unknown) {
+            let most = largest.entry(racer.worker).or_default();
+            *most = racer.limit.max(*most);
+        }
+        let lost: usize = unknown.iter().map(|racer| racer.limit).sum();
+        (largest.values().sum::<usize>() + lost).saturating_sub(1)
+    }
 }

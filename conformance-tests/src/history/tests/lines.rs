@@ -73,7 +73,7 @@ async fn a_line_that_was_cut_off_did_not_happen() {
 #[tokio::test]
 async fn a_call_that_is_dropped_is_unknown() {
     let sink = MemorySink::default();
-    let process = Recorder::wrap(Arc::new(Never::default()), "a", Arc::new(sink.clone()));
+    let process = Recorder::wrap(Arc::new(Deaf::default()), "a", Arc::new(sink.clone()));
     let call = process.now(Deadline::default());
     assert!(tokio::time::timeout(std::time::Duration::ZERO, call).await.is_err());
     let events = sink.events();
@@ -88,7 +88,8 @@ async fn errors_are_sorted_by_what_they_say_of_the_effect() {
     let process = Recorder::wrap(Arc::new(Memory::new()), "a", Arc::new(sink.clone()));
     assert!(process.now(late).await.is_err());
     assert!(matches!(sink.events()[1].what, What::Fail { .. }), "a call that was never made has failed");
-    let process = Recorder::wrap(Arc::new(Unknowing::default()), "b", Arc::new(sink.clone()));
+    let deaf = Deaf { answers: true, ..Deaf::default() };
+    let process = Recorder::wrap(Arc::new(deaf), "b", Arc::new(sink.clone()));
     assert!(process.now(late).await.is_err());
     assert!(matches!(sink.events()[3].what, What::Info { .. }), "an unknown call has not failed");
 }
@@ -99,13 +100,14 @@ fn the_clock_goes_on() {
     assert!(first > 0 && monotonic() >= first);
 }
 
-/// Never answers.
+/// Never says what became of a call: it does not answer at all, or answers that it does not know.
 #[derive(Debug, Default)]
-struct Never {
+struct Deaf {
     inner: Memory,
+    answers: bool,
 }
 
-impl Never {
+impl Deaf {
     async fn around<R, T, F>(
         &self,
         _: Operation,
@@ -116,31 +118,11 @@ impl Never {
     where
         F: Future<Output = Result<T>>,
     {
-        std::future::pending().await
+        match self.answers {
+            true => Err(Error::new(ErrorKind::Unknown, "no answer")),
+            false => std::future::pending().await,
+        }
     }
 }
 
-leasehold_core::around!(Never);
-
-/// Says of every call that nothing is known of it.
-#[derive(Debug, Default)]
-struct Unknowing {
-    inner: Memory,
-}
-
-impl Unknowing {
-    async fn around<R, T, F>(
-        &self,
-        _: Operation,
-        _: Deadline,
-        _: R,
-        _: impl Fn(R, Deadline) -> F,
-    ) -> Result<T>
-    where
-        F: Future<Output = Result<T>>,
-    {
-        Err(Error::new(ErrorKind::Unknown, "no answer"))
-    }
-}
-
-leasehold_core::around!(Unknowing);
+leasehold_core::around!(Deaf);

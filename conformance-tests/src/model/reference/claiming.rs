@@ -1,6 +1,6 @@
 use std::cmp::Reverse;
 
-use leasehold_core::backend::{Claim, Expired, ExpiredLease, Renewal, Renewed};
+use leasehold_core::backend::{Claim, ExpiredLease, Renewal, Renewed};
 use leasehold_core::{JobId, LeasedJob, State};
 
 use super::{Job, Reference};
@@ -85,28 +85,11 @@ impl Reference {
     }
 
     /// The leases whose ends are past, longest ago first; of one moment in the order of their jobs' ids.
-    pub(in crate::model) fn expired(&self, request: Expired) -> Vec<ExpiredLease> {
+    pub(in crate::model) fn expired(&self) -> Vec<ExpiredLease> {
         let over = |job: &&Job| job.record.lease_until.is_some_and(|until| until < self.now);
         let mut over: Vec<&Job> = self.jobs.values().filter(over).collect();
         over.sort_by_key(|job| (job.record.lease_until, job.record.id));
-        over.into_iter().take(request.limit).filter_map(Job::expired).collect()
-    }
-}
-
-impl Job {
-    fn expired(&self) -> Option<ExpiredLease> {
-        let record = &self.record;
-        Some(ExpiredLease {
-            job: record.id,
-            token: self.token?,
-            queue: record.queue.clone(),
-            kind: record.kind.clone(),
-            worker: record.worker,
-            attempt: record.attempt,
-            max_attempts: record.options.max_attempts,
-            crashes: record.crashes,
-            crash_budget: record.options.crash_budget,
-            retry: record.options.retry.clone(),
-        })
+        let lost = |job: &Job| Some(ExpiredLease::new(&job.record, job.token?));
+        over.into_iter().filter_map(lost).collect()
     }
 }
