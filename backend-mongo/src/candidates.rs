@@ -192,12 +192,15 @@ pub(crate) async fn look(
     skip: usize,
 ) -> Done<Look> {
     let (now, mut marks) = (db.stamp().await?.no_later, db.heads.marks(&selection.name));
+    let read = async |marks: Option<&Marks>| {
+        db.plain().read_now(Kept::Claims, query(db, request, selection, marks, room, skip)).await
+    };
     let mut begun = Instant::now();
-    let mut found = read(db, request, selection, marks.as_ref(), room, skip).await?;
+    let mut found = read(marks.as_ref()).await?;
     if room > 0 && marks.as_ref().is_some_and(|marks| below(&found, marks) >= room) {
         // There may be more of them, and of higher priority.
         (marks, begun) = (None, Instant::now());
-        found = read(db, request, selection, None, room, skip).await?;
+        found = read(None).await?;
     }
     let took = begun.elapsed();
     let (mut look, mut first) = (Look::default(), Marks::new());
@@ -233,17 +236,6 @@ pub(crate) async fn look(
         db.heads.learn(&selection.name, first, now, marks.is_none().then_some(took));
     }
     Ok(look)
-}
-
-async fn read(
-    db: &Db,
-    request: &Claim,
-    selection: &Selection,
-    marks: Option<&Marks>,
-    room: usize,
-    skip: usize,
-) -> Done<Vec<Document>> {
-    db.plain().read_now(Kept::Claims, query(db, request, selection, marks, room, skip)).await
 }
 
 /// How many of these were put before the marks.

@@ -18,19 +18,62 @@ use crate::session::{Change, Db, Kept, Session};
 /// What was taken, and which keys are full.
 type Taken = (Vec<LeasedJob>, Vec<Document>);
 
+/// How often jobs are tried to be taken while others write to the same keys: half a second, and less when the keys are
+/// tried apart.
+const TRIES: u32 = 8;
+const TRIES_APART: u32 = 3;
+
+/// Takes what fits. A claimer that dies within its transaction leaves its keys locked until the server gives the
+/// transaction up: such keys are told as full, and hold up no others.
 pub(crate) async fn take(db: &Db, request: &Claim, candidates: Vec<Candidate>) -> Done<Taken> {
-    let keys: BTreeSet<String> =
-        candidates.iter().filter_map(|job| Some(job.limit.as_ref()?.0.clone())).collect();
-    let keys: Vec<String> = keys.into_iter().collect();
-    let mut session = db.atomic().await?;
-    loop {
-        let outcome = within(&mut session, request, &candidates, &keys).await;
-        let Some(outcome) = session.end(outcome).await? else { continue };
-        if let Some(taken) = outcome {
-            return Ok(taken);
+    let (mut taken, mut full) = (Vec::new(), Vec::new());
+    let (mut parts, mut tries) = (vec![candidates], TRIES);
+    while let Some(part) = parts.pop() {
+        let keys = keys(&part);
+        match try_to_take(db, request, &part, &keys, tries).await? {
+            Some((more, keys)) => {
+                taken.extend(more);
+                full.extend(keys);
+            }
+            None if keys.len() < 2 => full.push(doc! {"limit_key": {"$in": keys}}),
+            None => {
+                let middle = &keys[keys.len() / 2];
+                let is_below = |job: &Candidate| job.limit.as_ref().is_some_and(|(key, _)| key < middle);
+                let (below, rest) = part.into_iter().partition(is_below);
+                parts.extend([rest, below]);
+                tries = TRIES_APART;
+            }
         }
-        make(db, &keys).await?;
-        session.again().await?;
+    }
+    Ok((taken, full))
+}
+
+fn keys(candidates: &[Candidate]) -> Vec<String> {
+    let keys = candidates.iter().filter_map(|job| Some(job.limit.as_ref()?.0.clone()));
+    keys.collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// Takes what fits, all in one transaction; none if others keep writing to the keys.
+async fn try_to_take(
+    db: &Db,
+    request: &Claim,
+    candidates: &[Candidate],
+    keys: &[String],
+    tries: u32,
+) -> Done<Option<Taken>> {
+    let mut session = db.atomic().await?.trying(tries);
+    loop {
+        let outcome = within(&mut session, request, candidates, keys).await;
+        match session.end(outcome).await {
+            Ok(Some(Some(taken))) => return Ok(Some(taken)),
+            Ok(Some(None)) => {
+                make(db, keys).await?;
+                session.again().await?;
+            }
+            Ok(None) => {}
+            Err(fault) if fault.may_begin_again() => return Ok(None),
+            Err(fault) => return Err(fault),
+        }
     }
 }
 

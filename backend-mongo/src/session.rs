@@ -147,7 +147,7 @@ impl Db {
 
     /// A session with no transaction.
     pub(crate) fn plain(&self) -> Session<'_> {
-        Session { db: self, inner: None, tries: 0 }
+        Session { db: self, inner: None, tries: 0, most: TRIES }
     }
 
     /// A session in which all is done or nothing, where the server can.
@@ -206,6 +206,7 @@ pub(crate) struct Session<'a> {
     pub(crate) db: &'a Db,
     inner: Option<ClientSession>,
     tries: u32,
+    most: u32,
 }
 
 /// One statement of an update.
@@ -260,6 +261,11 @@ impl Written {
 }
 
 impl Session<'_> {
+    /// Begins again no more than so often.
+    pub(crate) fn trying(self, most: u32) -> Self {
+        Self { most, ..self }
+    }
+
     async fn begin(&mut self) -> Done<()> {
         if self.db.transactions {
             let mut session = self.db.client.start_session().await?;
@@ -291,7 +297,7 @@ impl Session<'_> {
             }
         };
         self.tries += 1;
-        if !fault.may_begin_again() || self.tries >= TRIES {
+        if !fault.may_begin_again() || self.tries >= self.most {
             return Err(fault);
         }
         tokio::time::sleep(Duration::from_millis(fastrand::u64(..4 << self.tries.min(5)))).await;

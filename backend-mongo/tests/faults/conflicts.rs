@@ -1,14 +1,15 @@
 //! The server's own faults, set by its failpoints.
 
 use leasehold_core::backend::{Action, Amend, Answer, Enqueue, Select};
-use leasehold_core::{Backend, Result, State};
+use leasehold_core::{Backend, LeasedJob, LimitKey, Result, State};
 use leasehold_mongo::Config;
+use leasehold_mongo::mongodb::Client;
 use leasehold_mongo::mongodb::bson::{Document, doc};
 use leasehold_test_servers::Mongo as Server;
 
 use crate::bench::{
-    SUCCEED, add, again, asking, claim, counts, find, fresh, jobs, must_be_in_doubt, set_up, settling, soon,
-    until,
+    SUCCEED, add, again, asking, claim, counts, database, find, fresh, job, jobs, must_be_in_doubt, set_up,
+    settling, soon, until,
 };
 use crate::load::Load;
 
@@ -127,4 +128,33 @@ async fn a_call_that_fails_after_it_had_written_a_part_is_in_doubt() {
     must_be_in_doubt("settle", outcome);
     let again = store.settle(soon(), twice).await.expect("answers");
     assert_eq!(again, [Answer::AlreadyApplied; 2]);
+}
+
+/// A claimer was killed within its transaction: the server keeps what it had locked for a minute.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claimer_that_died_holds_up_no_jobs_but_those_of_its_limit_key() {
+    let server = Server::own(1).expect("a server");
+    let config = Config::new(server.url()).database(fresh());
+    let store = set_up(config.clone()).await;
+    let limited = |key: &str| job().limit(LimitKey::new(key).expect("a key"), 5);
+    let kept = |key: &'static str| (0..2).map(move |_| limited(key));
+    // The keys have been used, and their documents are there.
+    add(&store, kept("a").chain(kept("b")).chain(kept("c")).collect()).await;
+    assert_eq!(claim(&store, 9).await.jobs.len(), 6);
+    let client = Client::with_uri_str(server.url()).await.expect("a client");
+    let mut dead = client.start_session().await.expect("a session");
+    dead.start_transaction().await.expect("begun");
+    let keys = database(&client, &config).collection::<Document>("leasehold_limits");
+    let touched = keys.update_one(doc! {"_id": "b"}, doc! {"$inc": {"claims": 1_i64}});
+    assert_eq!(touched.session(&mut dead).await.expect("written").matched_count, 1);
+    add(&store, kept("b").chain(kept("a")).chain(kept("c")).chain(jobs(2)).collect()).await;
+    let taken = claim(&store, 9).await.jobs;
+    let key = |lease: &LeasedJob| lease.job.options.limit.as_ref().map(|limit| limit.key.to_string());
+    let mut keys: Vec<_> = taken.iter().map(key).collect();
+    keys.sort();
+    let some = |key: &str| Some(key.to_owned());
+    assert_eq!(keys, [None, None, some("a"), some("a"), some("c"), some("c")]);
+    // The server gives the dead one's transaction up.
+    dead.abort_transaction().await.expect("aborted");
+    assert_eq!(claim(&store, 9).await.jobs.len(), 2);
 }
