@@ -17,7 +17,7 @@ use tokio::runtime::Handle;
 use self::play::play;
 use self::step::{Step, sequences};
 use crate::bench::Bench;
-use crate::breach::{Breach, Kept, Trouble};
+use crate::breach::{Breach, Done, Kept, Trouble};
 
 /// How many sequences are played at once, each on a store of its own.
 const LANES: usize = 4;
@@ -77,23 +77,58 @@ impl Shared {
 /// Plays one sequence; one that shows a difference is told in the shortest form that was found.
 async fn one(t: &Bench, seed: u64) -> Kept {
     let mut tree = cast(seed)?;
-    let Err(breach) = play(t, &tree.current()).await else { return Ok(()) };
-    let (mut tries, mut shortest) = (0, (tree.current(), breach));
-    // After a difference a store is not what the next sequence expects.
-    let mut t = t.in_another_place().await?;
-    let mut shorter = tree.simplify();
-    while shorter && tries < TRIES {
-        tries += 1;
-        shorter = match play(&t, &tree.current()).await {
-            Ok(()) => tree.complicate(),
-            Err(breach) => {
-                shortest = (tree.current(), breach);
-                t = t.in_another_place().await?;
-                tree.simplify()
-            }
-        };
+    let steps = tree.current();
+    let Err(breach) = play(t, &steps).await else { return Ok(()) };
+    let mut shrinking = Shrinking { t: t.in_another_place().await?, tries: 0, steps, breach };
+    shrinking.simplify(&mut tree).await?;
+    shrinking.leave_out().await?;
+    Err(told(seed, &shrinking.steps, &shrinking.breach))
+}
+
+/// The shortest sequence so far that shows a difference.
+struct Shrinking {
+    t: Bench,
+    tries: usize,
+    steps: Vec<Step>,
+    breach: Breach,
+}
+
+impl Shrinking {
+    /// Leaves each step out once, and makes what is in those that stay simpler.
+    async fn simplify(&mut self, tree: &mut impl ValueTree<Value = Vec<Step>>) -> Kept {
+        let mut simpler = tree.simplify();
+        while simpler && self.tries < TRIES {
+            simpler = match self.still_shows(tree.current()).await? {
+                true => tree.simplify(),
+                false => tree.complicate(),
+            };
+        }
+        Ok(())
     }
-    Err(told(seed, &shortest))
+
+    /// Leaves out what has become needless since, and most of all what follows the difference.
+    async fn leave_out(&mut self) -> Kept {
+        let mut before = usize::MAX;
+        while self.steps.len() < before {
+            before = self.steps.len();
+            for at in (0..before).rev() {
+                let mut fewer = self.steps.clone();
+                fewer.remove(at);
+                self.still_shows(fewer).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether this sequence shows a difference too, and is the shortest by now.
+    async fn still_shows(&mut self, steps: Vec<Step>) -> Done<bool> {
+        self.tries += 1;
+        let Err(breach) = play(&self.t, &steps).await else { return Ok(false) };
+        (self.steps, self.breach) = (steps, breach);
+        // After a difference a store is not what the next sequence expects.
+        self.t = self.t.in_another_place().await?;
+        Ok(true)
+    }
 }
 
 fn cast(seed: u64) -> Result<impl ValueTree<Value = Vec<Step>>, Trouble> {
@@ -104,7 +139,7 @@ fn cast(seed: u64) -> Result<impl ValueTree<Value = Vec<Step>>, Trouble> {
     sequences().new_tree(&mut runner).map_err(|why| Trouble::Unmet(format!("no sequence was cast: {why}")))
 }
 
-fn told(seed: u64, (steps, breach): &(Vec<Step>, Breach)) -> Breach {
+fn told(seed: u64, steps: &[Step], breach: &Breach) -> Breach {
     let steps: Vec<String> =
         steps.iter().enumerate().map(|(n, step)| format!("{:>4}. {step:?}", n + 1)).collect();
     Breach::new(format!(
