@@ -46,6 +46,8 @@ cases! {
     [F5] prunes_no_living_job;
     /// A pruning removes a bounded batch and tells whether there is more.
     [F5] prunes_in_bounded_batches;
+    /// Of jobs that are requeued while others prune, none is removed that the requeue was told to have brought back.
+    [F5, S2] prunes_no_job_that_is_requeued_meanwhile;
     /// A requeued job is not pruned by the retention of its earlier end.
     [F5, S1] forgets_the_retention_of_a_requeued_job;
 }
@@ -320,6 +322,36 @@ async fn prunes_an_ended_job_after_its_retention(t: Bench) -> Kept {
     must_eq!(t.find_all(&[lease.job.id]).await?, [None]);
     let counts = t.counts().await?;
     must_eq!((counts.total(), counts.enqueued, counts.deleted), (0, 1, 1));
+    Ok(())
+}
+
+async fn prunes_no_job_that_is_requeued_meanwhile(t: Bench) -> Kept {
+    const JOBS: usize = 20;
+    let other = t.another().await?;
+    for _ in 0..10 {
+        let ids = t.add_all((0..JOBS).map(|_| job().keep(Keep::For(secs(10))))).await?;
+        for lease in t.claim(JOBS).await? {
+            t.finish(&lease, SUCCEED).await?;
+        }
+        t.advance(secs(11));
+        let action = Action::Requeue { due: Due::Now };
+        let requeue = async {
+            let mut requeued = Vec::new();
+            for id in &ids {
+                if other.amend(*id, action.clone()).await? == AmendAnswer::Applied {
+                    requeued.push(*id);
+                }
+                tokio::task::yield_now().await;
+            }
+            Ok::<_, crate::breach::Trouble>(requeued)
+        };
+        let (pruned, requeued) = futures::join!(prune(&t, JOBS), requeue);
+        let (pruned, requeued) = (pruned?.jobs as usize, requeued?);
+        let there = t.find_all(&requeued).await?.into_iter().flatten().count();
+        must_eq!(there, requeued.len(), "requeued jobs that are there");
+        must_eq!(pruned + requeued.len(), JOBS, "jobs pruned and jobs requeued");
+        t.amend_all(&requeued, Action::Delete).await?;
+    }
     Ok(())
 }
 

@@ -16,6 +16,8 @@ cases! {
     [L2] numbers_the_lines_of_all_attempts_upwards;
     /// An append that is repeated is recognised by its position, whole or in part, and written once.
     [L2, E2] takes_a_repeated_append_once;
+    /// Of appends that arrive twice at the same moment each line is written once, and no sequence is given twice.
+    [L2, E2] takes_racing_appends_once;
     /// Each append of a batch is answered, in order; one that is lost spoils no other.
     [L2, C11] answers_a_batch_of_appends_in_order;
     /// A reader goes on after the last sequence that it saw, page by page, and misses nothing.
@@ -119,6 +121,25 @@ async fn takes_a_repeated_append_once(t: Bench) -> Kept {
     must!(t.log(&lease, 2, lines(["c"])).await? != Answer::Lost, "a repeated append was lost");
     must_eq!(t.log(&lease, 4, lines(["e"])).await?, Answer::Applied);
     must_eq!(t.said(lease.job.id).await?, ["a", "b", "c", "d", "e"]);
+    Ok(())
+}
+
+async fn takes_racing_appends_once(t: Bench) -> Kept {
+    const ROUNDS: u64 = 20;
+    let (clients, lease) = (t.several(4).await?, t.hold().await?);
+    for round in 0..ROUNDS {
+        let append = |client: &'_ Bench| {
+            let (client, lease) = (client.clone(), lease.clone());
+            async move { client.log(&lease, 2 * round, lines([format!("{round}.0"), format!("{round}.1")])).await }
+        };
+        for answer in futures::future::join_all(clients.iter().map(append)).await {
+            must!(answer? != Answer::Lost, "an append of the holder was lost");
+        }
+    }
+    let found = read(&t, lease.job.id, 0, 1_000).await?;
+    must!(rises(&found), "the sequences do not rise: {found:?}");
+    let wanted: Vec<String> = (0..ROUNDS).flat_map(|n| [format!("{n}.0"), format!("{n}.1")]).collect();
+    must_eq!(found.into_iter().map(|line| line.message).collect::<Vec<_>>(), wanted);
     Ok(())
 }
 

@@ -112,6 +112,8 @@ pub enum Call {
     Prune,
     /// Jobs are looked at, by id or in a list.
     Look,
+    /// A job's log is read.
+    ReadLog(Reading),
     /// Jobs are counted.
     Count,
     /// A queue is paused, or goes on.
@@ -150,6 +152,13 @@ pub enum Reply {
     Prune(u64),
     /// To a look: what was seen.
     Look(Vec<Seen>),
+    /// To the reading of a log.
+    ReadLog {
+        /// The lines.
+        lines: Vec<Line>,
+        /// Whether it was said that some are gone.
+        gap: bool,
+    },
     /// To a count.
     Count(Vec<QueueCounts>),
     /// To a check-in.
@@ -295,6 +304,38 @@ pub struct Write {
     /// The lease of a renewal or the delay of a verdict, in milliseconds.
     #[serde(default)]
     pub span: u64,
+    /// The lines of an append, if it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub append: Option<Append>,
+}
+
+/// The lines of an append.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Append {
+    /// The position of the first one under its lease.
+    pub position: u64,
+    /// A hash of each.
+    pub lines: Vec<u64>,
+}
+
+/// A reading of a job's log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reading {
+    /// The job.
+    pub job: JobId,
+    /// Only lines after this sequence.
+    pub after: u64,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// A line of a log as it was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Line {
+    /// Its sequence.
+    pub sequence: u64,
+    /// A hash of what it says.
+    pub says: u64,
 }
 
 /// What became of one renewal.
@@ -439,6 +480,7 @@ impl Call {
             Self::Amend(_) => "amend",
             Self::Prune => "prune",
             Self::Look => "look",
+            Self::ReadLog(_) => "read_logs",
             Self::Count => "counts",
             Self::SetQueue(_) => "set_queue",
             Self::CheckIn(_) => "check_in",

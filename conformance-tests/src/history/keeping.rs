@@ -1,13 +1,14 @@
 //! What a history keeps of requests and answers: what the checker needs, and no more.
 
 use leasehold_core::backend::{
-    Action, Amend, AmendAnswer, Claim, EnqueueAnswer, LogAppend, PutSchedule, Renewal, Renewed, Select,
-    Settlement, Verdict,
+    Action, Amend, AmendAnswer, Claim, EnqueueAnswer, LogAppend, LogLine, LogPage, LogSource, PutSchedule,
+    ReadLogs, Renewal, Renewed, Select, Settlement, Verdict,
 };
-use leasehold_core::{Due, JobRecord, LeasedJob, NewJob, Payload};
+use leasehold_core::{Due, JobRecord, LeasedJob, NewJob};
 
 use super::event::{
-    Asked, Change, ChangeKind, DueAs, Entry, Extended, Fate, Granted, Plan, Put, Seen, Write,
+    Append, Asked, Change, ChangeKind, DueAs, Entry, Extended, Fate, Granted, Line, Plan, Put, Reading,
+    Reply, Seen, Write,
 };
 
 /// What a history keeps of a job.
@@ -21,15 +22,14 @@ pub(super) fn seen(job: &JobRecord) -> Seen {
         kind: job.kind.clone(),
         priority: job.options.priority,
         due: job.due,
-        payload: hash(&job.payload),
+        payload: hash(job.payload.as_bytes()),
         crashes: job.crashes,
     }
 }
 
 /// FNV-1a: the same in every process and version, which the standard library's hashes are not.
-fn hash(payload: &Payload) -> u64 {
-    payload
-        .as_bytes()
+fn hash(bytes: &[u8]) -> u64 {
+    bytes
         .iter()
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
@@ -50,7 +50,7 @@ pub(super) fn put(job: &NewJob) -> Put {
             Due::At(at) => DueAs::At(at),
         },
         max_attempts: job.options.max_attempts,
-        payload: hash(&job.payload),
+        payload: hash(job.payload.as_bytes()),
         crash_budget: job.options.crash_budget,
         tags: job.options.tags.clone(),
         unique: job.options.unique.clone(),
@@ -86,6 +86,7 @@ pub(super) fn writes(settlements: &[Settlement]) -> Vec<Write> {
             Verdict::Retry { delay, .. } | Verdict::Release { delay, .. } => millis(delay),
             Verdict::Succeed { .. } | Verdict::Fail { .. } | Verdict::Cancel { .. } => 0,
         },
+        append: None,
     };
     settlements.iter().map(write).collect()
 }
@@ -124,11 +125,33 @@ pub(super) fn asked(request: &Claim) -> Asked {
 }
 
 pub(super) fn renewal(renewal: &Renewal) -> Write {
-    Write { job: renewal.job, token: renewal.token, verdict: String::new(), span: millis(renewal.lease) }
+    Write {
+        job: renewal.job,
+        token: renewal.token,
+        verdict: String::new(),
+        span: millis(renewal.lease),
+        append: None,
+    }
 }
 
 pub(super) fn append(append: &LogAppend) -> Write {
-    Write { job: append.job, token: append.token, verdict: String::new(), span: 0 }
+    let lines = append.lines.iter().map(|line| hash(line.message.as_bytes())).collect();
+    let kept = Append { position: append.position, lines };
+    Write { job: append.job, token: append.token, verdict: String::new(), span: 0, append: Some(kept) }
+}
+
+/// What a history keeps of the reading of a job's log; nothing of a worker's.
+pub(super) fn reading(request: &ReadLogs) -> Option<Reading> {
+    let ReadLogs { source, after, limit } = *request;
+    match source {
+        LogSource::Job(job) => Some(Reading { job, after, limit }),
+        LogSource::Worker(_) => None,
+    }
+}
+
+pub(super) fn read(page: &LogPage) -> Reply {
+    let line = |line: &LogLine| Line { sequence: line.sequence, says: hash(line.message.as_bytes()) };
+    Reply::ReadLog { lines: page.lines.iter().map(line).collect(), gap: page.gap }
 }
 
 pub(super) fn extended(renewed: &Renewed) -> Extended {

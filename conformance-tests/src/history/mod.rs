@@ -44,8 +44,8 @@ mod tests;
 pub use checker::{Rules, check};
 pub use clock::monotonic;
 pub use event::{
-    Asked, Attempt, Call, Change, ChangeKind, DueAs, Entry, Event, Extended, Fate, Fault, Granted, Plan,
-    Presence, Put, Reply, Seen, Setting, What, Write,
+    Append, Asked, Attempt, Call, Change, ChangeKind, DueAs, Entry, Event, Extended, Fate, Fault, Granted,
+    Line, Plan, Presence, Put, Reading, Reply, Seen, Setting, What, Write,
 };
 pub use hint::{Hint, Watching};
 pub use journal::Journal;

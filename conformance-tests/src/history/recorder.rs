@@ -16,7 +16,7 @@ use super::event::{Call, Presence, Reply, Setting, What};
 use super::hint::{Hint, Watching};
 use super::journal::Journal;
 use super::keeping::{
-    append, asked, change, entry, extended, fate, granted, plan, put, renewal, seen, writes,
+    append, asked, change, entry, extended, fate, granted, plan, put, read, reading, renewal, seen, writes,
 };
 use super::sink::Sink;
 
@@ -199,7 +199,8 @@ impl Backend for Recorder {
     }
 
     async fn read_logs(&self, deadline: Deadline, request: ReadLogs) -> Result<LogPage> {
-        self.pass("read_logs", self.inner.read_logs(deadline, request)).await
+        let call = reading(&request).map_or_else(|| Call::Other("read_logs".into()), Call::ReadLog);
+        self.record(call, self.inner.read_logs(deadline, request), read).await
     }
 
     async fn find(&self, deadline: Deadline, request: Find) -> Result<Vec<Option<JobRecord>>> {

@@ -134,6 +134,11 @@ fn part(op: &Op<'_>, job: JobId) -> Option<String> {
             let seen = jobs.iter().find(|seen| seen.job == job)?;
             Some(format!("look = {}, attempt {}", seen.state, seen.attempt))
         }
+        (Call::ReadLog(reading), Some(Reply::ReadLog { lines, gap })) if reading.job == job => {
+            let sequences: Vec<u64> = lines.iter().map(|line| line.sequence).collect();
+            let gap = if *gap { ", after a gap" } else { "" };
+            Some(format!("{name} after {} = lines {sequences:?}{gap}", reading.after))
+        }
         _ => None,
     }
 }

@@ -57,6 +57,8 @@ pub enum Invariant {
     I17,
     /// A tick of a schedule is missed or doubled.
     I18,
+    /// A line of a log is lost, doubled, invented or out of its order.
+    I19,
     /// What was done with one job has no order in which it can have been done: the second opinion.
     Linear,
 }

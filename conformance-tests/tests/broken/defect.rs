@@ -137,6 +137,8 @@ defects! {
 
     // Logs.
     AcceptsAStaleLogLine [L2] "refuses_to_log_under_a_stale_token";
+    /// It reads how many lines there are, and then appends.
+    AppendsAfterReading [L2] "takes_racing_appends_once";
     CapsNoLog [L1] "drops_the_oldest_lines_at_the_cap";
     FailsAppendsAtTheCap [L1] "bounds_a_log_by_its_bytes_too";
     ForgetsLevels [L2] "returns_lines_as_they_were_written";
@@ -174,6 +176,8 @@ defects! {
     PostponesOnlyToLater [C8] "postpones_a_waiting_job";
     PreviewsForReal [F4] "changes_nothing_in_a_preview";
     PrunesByAgeAlone [F5] "prunes_no_living_job";
+    /// It reads what is over, and then deletes by id.
+    PrunesByIdWhatItRead [F5] "prunes_no_job_that_is_requeued_meanwhile";
     PrunesRequeuedJobs [F5] "forgets_the_retention_of_a_requeued_job";
     PrunesTooEarly [F5] "prunes_an_ended_job_after_its_retention";
     PrunesWithoutABound [F5] "prunes_in_bounded_batches";

@@ -25,6 +25,15 @@ impl Broken {
     async fn log_one(&self, deadline: Deadline, mut append: LogAppend) -> Result<Answer> {
         match self.defect {
             Defect::TakesLinesTwice => append.position += self.lines_of(deadline, append.job).await?,
+            Defect::AppendsAfterReading => {
+                let next = append.position + append.lines.len() as u64;
+                let before = self.shadow().logged.get(&append.token).copied().unwrap_or(0);
+                tokio::task::yield_now().await;
+                if append.position >= before {
+                    append.position = self.lines_of(deadline, append.job).await?;
+                }
+                self.shadow().logged.insert(append.token, next.max(before));
+            }
             Defect::ForgetsLevels => append.lines.iter_mut().for_each(|line| line.level = Level::Info),
             Defect::FailsAppendsAtTheCap if self.lines_of(deadline, append.job).await? >= 1_000 => {
                 return Err(Error::new(ErrorKind::Full, "the log has reached its cap"));

@@ -75,6 +75,8 @@ struct Shadow {
     lost: HashSet<LeaseToken>,
     cancelled: HashSet<JobId>,
     lines: Vec<LogLine>,
+    /// How many lines were written under each lease.
+    logged: HashMap<LeaseToken, u64>,
     /// When the last job of the latest page was taken in.
     shown: Option<Timestamp>,
     miscounted: u64,

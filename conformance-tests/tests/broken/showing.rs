@@ -176,6 +176,9 @@ impl Broken {
     }
 
     pub(super) async fn prune_badly(&self, deadline: Deadline, mut request: Prune) -> Result<Pruned> {
+        if self.has(Defect::PrunesByIdWhatItRead) {
+            return self.prune_what_it_read(deadline, request).await;
+        }
         if self.has(Defect::PrunesWithoutABound) {
             request.limit = usize::MAX;
         }
@@ -193,10 +196,26 @@ impl Broken {
             }
             _ => return Ok(pruned),
         };
+        pruned.jobs += self.delete(deadline, select).await?;
+        Ok(pruned)
+    }
+
+    async fn prune_what_it_read(&self, deadline: Deadline, request: Prune) -> Result<Pruned> {
+        let now = self.inner.now(deadline).await?;
+        let (filter, order) = (Filter::default(), Order::OldestFirst);
+        let list = List { filter, order, after: None, limit: 500 };
+        let all = self.inner.list(deadline, list).await?.jobs.into_iter();
+        let over = all.filter(|job| job.expires_at.is_some_and(|at| at < now)).map(|job| job.id);
+        let over = over.take(request.limit).collect();
+        tokio::task::yield_now().await;
+        let jobs = self.delete(deadline, Select::Ids(over)).await?;
+        Ok(Pruned { jobs, ..self.inner.prune(deadline, Prune { limit: 0, ..request }).await? })
+    }
+
+    async fn delete(&self, deadline: Deadline, select: Select) -> Result<u64> {
         let delete = Amend { select, action: Action::Delete, preview: false };
         let deleted = self.inner.amend(deadline, delete).await?.jobs;
-        pruned.jobs += deleted.iter().filter(|(_, answer)| *answer == AmendAnswer::Applied).count() as u64;
-        Ok(pruned)
+        Ok(deleted.iter().filter(|(_, answer)| *answer == AmendAnswer::Applied).count() as u64)
     }
 }
 

@@ -1,6 +1,8 @@
 //! What clients do beside their work: they recover, operate, fire ticks, count and are stopped.
 
-use leasehold_core::backend::{Action, Answer, CheckIn, Counts, Schedules, Settlement, Verdict, WorkerInfo};
+use leasehold_core::backend::{
+    Action, Answer, CheckIn, Counts, Prune, Schedules, Settlement, Verdict, WorkerInfo,
+};
 use leasehold_core::{Deadline, Due, ErrorKind, JobId, QueueName, Reason};
 
 use super::client::Client;
@@ -31,10 +33,14 @@ impl Client {
         }
         let job = self.added[self.dice.usize(..self.added.len())];
         let due = Due::In(secs(self.dice.u64(..10)));
-        let action = match self.dice.u8(..7) {
+        let [main, aside] = queues();
+        let action = match self.dice.u8(..10) {
             0..=2 => Action::Cancel,
             3..=4 => Action::Requeue { due },
             5 => Action::Postpone { due },
+            6 => Action::Reprioritise { priority: self.dice.i16(-1..=1) },
+            7 => Action::Move { queue: if self.dice.bool() { main } else { aside } },
+            8 => return self.call(prune).await.map(drop),
             _ => Action::Delete,
         };
         self.call(|t| amend(t, job, action.clone())).await?;
@@ -48,11 +54,15 @@ impl Client {
         Ok(())
     }
 
-    pub(super) async fn tick_or_count(&mut self) -> Done {
-        if self.dice.bool() {
-            self.call(fire_one).await?;
-        } else {
-            self.call(count).await?;
+    pub(super) async fn tick_or_look(&mut self) -> Done {
+        match self.dice.u8(..3) {
+            0 => drop(self.call(fire_one).await?),
+            1 => drop(self.call(count).await?),
+            _ => {
+                let some = self.added.len().min(20);
+                let jobs: Vec<JobId> = self.added.iter().rev().take(some).copied().collect();
+                self.call(|t| look(t, jobs.clone())).await?;
+            }
         }
         Ok(())
     }
@@ -90,6 +100,11 @@ async fn fire_one(t: Bench) -> Done<bool> {
     fire(&t).await
 }
 
+async fn prune(t: Bench) -> Done {
+    let request = Prune { limit: 5, workers_after: secs(3_600) };
+    Ok(t.backend().prune(Deadline::default(), request).await.map(drop)?)
+}
+
 async fn set(t: Bench, queue: QueueName, paused: bool) -> Done {
     t.pause(&queue, paused).await
 }
@@ -97,6 +112,15 @@ async fn set(t: Bench, queue: QueueName, paused: bool) -> Done {
 async fn count(t: Bench) -> Done {
     t.backend().counts(Deadline::default(), Counts::default()).await?;
     Ok(())
+}
+
+/// Looks at jobs and reads the log of one.
+async fn look(t: Bench, jobs: Vec<JobId>) -> Done {
+    t.find_all(&jobs).await?;
+    match jobs.first() {
+        Some(job) => t.said(*job).await.map(drop),
+        None => Ok(()),
+    }
 }
 
 async fn leave(t: Bench) -> Done {

@@ -1,9 +1,10 @@
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use fastrand::Rng;
 use leasehold_core::backend::{Answer, Claim, ExpiredLease, Renewed, Settlement, Verdict};
 use leasehold_core::layer::Chaos;
-use leasehold_core::{Backend, JobId, LeasedJob, NewJob, Reason, UniqueScope};
+use leasehold_core::{Backend, JobId, Keep, LeaseToken, LeasedJob, NewJob, Reason, UniqueScope};
 use tokio::sync::RwLock;
 
 use super::{BATCHES, CLIENTS, JOBS, LEASE, STEPS, Storm, Time, queues};
@@ -24,6 +25,8 @@ pub(crate) struct Client {
     pub(super) asleep: Vec<LeasedJob>,
     pub(super) lost: Vec<ExpiredLease>,
     pub(super) added: Vec<JobId>,
+    /// How many lines it has certainly written under each lease.
+    logged: HashMap<LeaseToken, u64>,
 }
 
 impl Client {
@@ -52,7 +55,8 @@ impl Client {
     fn recorded(t: Bench, journal: Journal, time: Arc<RwLock<Time>>, storm: Storm, seed: u64) -> Self {
         let (held, asleep, lost, added) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let dice = Rng::with_seed(seed);
-        Self { t, journal, time, stops: false, storm, dice, held, asleep, lost, added }
+        let logged = HashMap::new();
+        Self { t, journal, time, stops: false, storm, dice, held, asleep, lost, added, logged }
     }
 
     pub(super) async fn work(mut self) -> Kept {
@@ -77,7 +81,7 @@ impl Client {
             11 => self.read_lost().await?,
             12..=13 => self.recover().await?,
             14 if self.storm.operators => self.operate().await?,
-            15 => self.tick_or_count().await?,
+            15 => self.tick_or_look().await?,
             _ => {}
         }
         if self.dice.u8(..8) == 0 {
@@ -185,9 +189,14 @@ impl Client {
     }
 
     async fn log(&mut self, lease: LeasedJob) -> Done {
-        let position = self.dice.u64(..3);
-        let logged = self.call(|t| log(t, lease.clone(), position)).await?;
-        if logged != Some(Answer::Lost) {
+        let written = self.logged.get(&lease.token).copied().unwrap_or(0);
+        // Now and then it says again what it has said before.
+        let position = if self.dice.bool() { written } else { self.dice.u64(..=written) };
+        let answer = self.call(|t| log(t, lease.clone(), position)).await?;
+        if answer.is_some() {
+            self.logged.insert(lease.token, written.max(position + LINES));
+        }
+        if answer != Some(Answer::Lost) {
             self.held.push(lease);
         }
         Ok(())
@@ -223,6 +232,7 @@ fn some_job(dice: &mut Rng) -> NewJob {
         .delay(secs(dice.u64(..20)))
         .max_attempts(dice.u32(2..=5))
         .crash_budget(dice.u32(1..=3));
+    let job = if dice.u8(..4) == 0 { job.keep(Keep::For(secs(dice.u64(..20)))) } else { job };
     match dice.u8(..8) {
         0 => job.unique(unique_key("first"), UniqueScope::UntilFinished),
         1 => job.unique(unique_key("second"), UniqueScope::UntilClaimed),
@@ -236,8 +246,13 @@ async fn renew(t: Bench, lease: LeasedJob) -> Done<Renewed> {
     t.renew(&lease, LEASE).await
 }
 
+/// How many lines a holder writes at once.
+const LINES: u64 = 2;
+
+/// Writes the lines that a holder always writes at this position.
 async fn log(t: Bench, lease: LeasedJob, position: u64) -> Done<Answer> {
-    t.log(&lease, position, lines(["a line", "another"])).await
+    let lines = lines((position..position + LINES).map(|line| format!("line {line} of {}", lease.token)));
+    t.log(&lease, position, lines).await
 }
 
 async fn settle(t: Bench, settlement: Settlement) -> Done<Answer> {

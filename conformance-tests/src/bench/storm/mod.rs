@@ -82,6 +82,7 @@ pub(crate) async fn rage(t: &Bench, storm: Storm) -> Kept {
     journal.fault("the clients are gone, and some of them have forgotten what they held")?;
     let drained = drain(&ground, &time).await;
     drop(watchers);
+    read_logs(&ground).await?;
     journal.last_look(t.another().await?.backend()).await?;
     let verdict = check(&sink.events(), &rules(&storm, &capabilities, first));
     must!(verdict.is_valid(), "in a {storm:?}: {verdict}");
@@ -97,10 +98,11 @@ fn rules(storm: &Storm, capabilities: &Capabilities, first: Timestamp) -> Rules 
         .losses(3)
         .unknown(if lossy { 5 } else { 0 })
         .of_a_store(capabilities)
+        .runs_told()
         .granted_within(secs(1_800))
         .ticks(schedule(), ticks)
         .at_least(|least| {
-            (least.refused_keys, least.limited, least.counts) = (3, 10, 5);
+            (least.refused_keys, least.limited, least.counts) = (3, 10, 3);
             (least.plans, least.stops, least.ordered) = (TICKS as usize / 2, CLIENTS / 2, JOBS / 2);
             least.told = if capabilities.events { 10 } else { 0 };
             (least.pauses, least.cancels) = if storm.operators { (1, 1) } else { (0, 0) };
@@ -198,6 +200,8 @@ pub(crate) async fn drain(t: &Bench, time: &RwLock<Time>) -> Kept {
             if finished > 10 * JOBS {
                 return Err(never());
             }
+            let journal = time.read().await.journal.clone();
+            leases.iter().try_for_each(|lease| journal.start(lease.job.id, lease.token))?;
             let ends = leases.iter().map(|lease| settlement(lease, SUCCEED)).collect();
             let answers = t.settle_all(ends).await?;
             must!(!answers.contains(&Answer::Lost), "a holder was refused: {answers:?}");
@@ -207,6 +211,14 @@ pub(crate) async fn drain(t: &Bench, time: &RwLock<Time>) -> Kept {
         }
     }
     Err(never())
+}
+
+/// Reads every log from its beginning.
+async fn read_logs(t: &Bench) -> Done {
+    for job in t.list(&Filter::default(), Order::OldestFirst, 500).await? {
+        t.said(job.id).await?;
+    }
+    Ok(())
 }
 
 fn recovery(lost: &ExpiredLease) -> Settlement {

@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use leasehold_core::Keep;
 use leasehold_core::backend::Answer;
 
-use super::Judge;
-use super::hours::{nanos, nanos_of};
-use super::model::{Changed, Enqueued, Kind};
-use crate::history::event::{Call, ChangeKind, DueAs, Entry, Seen};
-use crate::history::verdict::Invariant;
+use super::hours::{Hour, nanos, nanos_of};
+use super::model::{Changed, Enqueued, Fenced, Kind, Outcome, Run, Story};
+use super::{Judge, World};
+use crate::history::event::{Call, ChangeKind, DueAs, Entry, Fate, Reply, Seen};
+use crate::history::verdict::{About, Invariant};
 
 impl Judge<'_, '_> {
     pub(super) fn accounts(&mut self) {
@@ -23,25 +23,21 @@ impl Judge<'_, '_> {
     /// I1: what was acknowledged is there at the end, unless it was deleted or pruned; what failed is nowhere.
     fn no_lost_enqueue(&mut self) {
         let story = self.story;
-        let acknowledged: Vec<usize> = story
-            .puts
-            .iter()
-            .filter(|put| matches!(put.entry, Some(Entry::Created | Entry::Existing)))
-            .map(|put| put.op)
-            .collect();
-        let deletes = |change: &&Changed| change.action == ChangeKind::Delete;
-        let mut deletions = story.changes.iter().filter(deletes);
-        let removed = deletions.any(|change| !change.pruned || self.may_be_over(change.c));
+        let is_there = |put: &&Enqueued<'_>| matches!(put.entry, Some(Entry::Created | Entry::Existing));
+        let acknowledged: Vec<&Enqueued<'_>> = story.puts.iter().filter(is_there).collect();
+        let ops: Vec<usize> = acknowledged.iter().map(|put| put.op).collect();
         if story.shown_last > 1 {
-            self.find(Invariant::I1, format!("it is there {} times", story.shown_last), acknowledged.clone());
+            self.find(Invariant::I1, format!("it is there {} times", story.shown_last), ops.clone());
         }
-        if self.model.looked_last && !acknowledged.is_empty() && story.last.is_none() && !removed {
-            self.find(Invariant::I1, "it was acknowledged and is gone at the end", acknowledged);
+        let lost = acknowledged.iter().any(|put| !self.may_be_removed(put.i, u64::MAX));
+        if self.model.looked_last && story.last.is_none() && lost {
+            self.find(Invariant::I1, "it was acknowledged and is gone at the end", ops);
         }
-        let created = |put: &&Enqueued<'_>| put.entry == Some(Entry::Created);
-        let created: Vec<usize> = story.puts.iter().filter(created).map(|put| put.op).collect();
-        if created.len() > 1 && !removed {
-            self.find(Invariant::I1, "two calls were told that they created it", created);
+        let created = acknowledged.iter().filter(|put| put.entry == Some(Entry::Created));
+        let mut created: Vec<&&Enqueued<'_>> = created.collect();
+        created.sort_by_key(|put| put.c);
+        if let Some(pair) = created.windows(2).find(|pair| !self.may_be_removed(pair[0].i, pair[1].c)) {
+            self.find(Invariant::I1, "two calls were told that they created it", [pair[0].op, pair[1].op]);
         }
         let all_failed = !story.puts.is_empty() && story.puts.iter().all(|put| put.failed);
         if all_failed && !(story.grants.is_empty() && story.sights.is_empty() && story.last.is_none()) {
@@ -50,26 +46,42 @@ impl Judge<'_, '_> {
         }
     }
 
-    /// Whether the job may have ended so long ago that a pruning may remove it.
-    fn may_be_over(&self, until: u64) -> bool {
-        let retention = self.story.puts.first().map_or(Default::default(), |put| put.put.retention);
-        let ends = self.story.writes.iter().filter_map(|write| {
+    /// Whether the job may have been deleted or pruned between these moments.
+    fn may_be_removed(&self, from: u64, until: u64) -> bool {
+        let deletes = |change: &&Changed| change.action == ChangeKind::Delete;
+        let mut meanwhile =
+            self.story.changes.iter().filter(deletes).filter(|change| from < change.c && change.i < until);
+        meanwhile.any(|change| !change.pruned || self.may_be_over(change))
+    }
+
+    /// Whether the job may have ended so long before a pruning that this may remove it.
+    fn may_be_over(&self, pruning: &Changed) -> bool {
+        let story = self.story;
+        let retention = story.taken_in().map_or(Default::default(), |put| put.retention);
+        let ends = story.writes.iter().filter_map(|write| {
             let kept = match write.write.verdict.as_str() {
                 "succeed" => retention.succeeded,
-                "fail" | "retry" => retention.failed,
+                "fail" => retention.failed,
+                "retry" if story.is_last_attempt(write.write.token) => retention.failed,
                 "cancel" => retention.cancelled,
                 _ => return None,
             };
-            (write.answer != Some(Answer::Lost)).then_some((write.i, kept))
+            (write.answer != Some(Answer::Lost)).then_some((write.i, write.c, kept))
         });
-        let cancels = self.story.changes.iter().filter(|change| change.action == ChangeKind::Cancel);
-        let mut ends = ends.chain(cancels.map(|change| (change.i, retention.cancelled)));
+        // Whoever wants a running job cancelled lets its next settlement end it.
+        let cancels = story.changes.iter().filter(|change| change.action == ChangeKind::Cancel);
+        let cancels = cancels.map(|change| (change.i, u64::MAX, retention.cancelled));
+        let requeued = |c: u64| {
+            story.changes.iter().any(|change| {
+                let requeues = change.action == ChangeKind::Requeue && change.fate == Some(Fate::Applied);
+                requeues && c < change.i && change.c < pruning.i
+            })
+        };
         let hours = &self.model.hours;
-        ends.any(|(i, kept)| match kept {
+        ends.chain(cancels).filter(|(_, c, _)| !requeued(*c)).any(|(i, _, kept)| match kept {
             Keep::Forever => false,
             Keep::For(span) => {
-                let over = hours.earliest(i).saturating_add(nanos_of(span));
-                !hours.surely_within(hours.latest(until), over)
+                !hours.surely_within(hours.latest(pruning.c), hours.earliest(i).plus(nanos_of(span)))
             }
         })
     }
@@ -100,7 +112,7 @@ impl Judge<'_, '_> {
     /// I2: a claim is given only what matches it.
     fn nothing_that_was_not_asked_for(&mut self) {
         let story = self.story;
-        let tags = story.puts.first().map(|put| &put.put.tags);
+        let tags = story.taken_in().map(|put| &put.tags);
         let reordered = story.changes.iter().any(|change| change.action == ChangeKind::Reprioritise);
         for grant in &story.grants {
             let job = &grant.given.job;
@@ -134,6 +146,14 @@ impl Judge<'_, '_> {
         if put.priority != seen.priority && !changed(ChangeKind::Reprioritise) {
             differs.push(format!("its priority, {} and {}", put.priority, seen.priority));
         }
+        let timed = changed(ChangeKind::Postpone) || changed(ChangeKind::Requeue);
+        let put_back = |write: &Fenced<'_>| matches!(write.write.verdict.as_str(), "retry" | "release");
+        if let DueAs::At(at) = put.due
+            && at != seen.due
+            && !(timed || self.story.writes.iter().any(put_back))
+        {
+            differs.push(format!("its due time, {at:?} and {:?}", seen.due));
+        }
         (!differs.is_empty()).then(|| differs.join(", "))
     }
 
@@ -154,6 +174,9 @@ impl Judge<'_, '_> {
                 self.find(Invariant::I7, "it was started twice under one lease", ops);
             }
         }
+        if self.rules.runs_told {
+            self.no_verdict_without_work();
+        }
         let again = |kind: Kind, verdict: &str| {
             kind == Kind::Recover || kind == Kind::Settle && matches!(verdict, "retry" | "release")
         };
@@ -168,6 +191,21 @@ impl Judge<'_, '_> {
             let why = format!("it was started {} times, and {allowed} can be explained", story.runs.len());
             let ops: Vec<usize> = story.grants.iter().flat_map(|grant| grant.ops.clone()).collect();
             self.find(Invariant::I7, why, ops);
+        }
+    }
+
+    /// I7: whoever says how an attempt went has begun it.
+    fn no_verdict_without_work(&mut self) {
+        let story = self.story;
+        let tells = |write: &&Fenced<'_>| {
+            let verdict = matches!(write.write.verdict.as_str(), "succeed" | "fail" | "retry");
+            write.kind == Kind::Settle && verdict && write.answer == Some(Answer::Applied)
+        };
+        for write in story.writes.iter().filter(tells) {
+            let begun = |run: &Run<'_>| run.token == write.write.token && run.t <= write.c;
+            if !story.runs.iter().any(begun) {
+                self.find(Invariant::I7, "its attempt was settled, and nobody had begun it", [write.op]);
+            }
         }
     }
 
@@ -187,16 +225,44 @@ impl Judge<'_, '_> {
                 continue;
             }
             let due = |put: &Enqueued<'_>| match put.put.due {
-                DueAs::At(at) if hours.are_the_stores() => nanos(u64::try_from(at.as_millis()).unwrap_or(0)),
-                DueAs::At(_) => i64::MIN,
-                DueAs::In(delay) => hours.earliest(put.i).saturating_add(nanos(delay)),
+                DueAs::At(at) => hours.named(at).unwrap_or(Hour::FIRST),
+                DueAs::In(delay) => hours.earliest(put.i).plus(nanos(delay)),
             };
             // Which of several calls took it in is not known, so the earliest counts.
-            let due = story.puts.iter().filter(|put| !put.failed).map(due).min().unwrap_or(i64::MIN);
+            let due = story.puts.iter().filter(|put| !put.failed).map(due).min().unwrap_or(Hour::FIRST);
             if hours.surely_before(hours.latest(grant.c), due) && !moved(grant.c) {
                 let ops = grant.ops.iter().copied().chain(story.puts.iter().map(|put| put.op));
                 self.find(Invariant::I9, "it was given before the time that its producer said", ops);
             }
+        }
+    }
+}
+
+impl World<'_, '_> {
+    /// I1: no more jobs are gone for no other reason than the prunings tell.
+    pub(super) fn nothing_else_pruned(&mut self) {
+        let prunings = self.model.ops.iter().filter(|op| matches!(op.call, Call::Prune));
+        let told: Option<u64> = prunings
+            .filter(|op| !matches!(op.outcome, Outcome::Failed))
+            .map(|op| match op.outcome {
+                Outcome::Ok(Reply::Prune(jobs)) => Some(*jobs),
+                _ => None,
+            })
+            .sum();
+        let Some(told) = told.filter(|_| self.model.looked_last && !self.rules.repeats_inside) else {
+            return;
+        };
+        let is_gone = |story: &&Story<'_>| {
+            let there = |put: &Enqueued<'_>| matches!(put.entry, Some(Entry::Created | Entry::Existing));
+            let deleted = |change: &Changed| change.action == ChangeKind::Delete && !change.pruned;
+            story.last.is_none() && story.puts.iter().any(there) && !story.changes.iter().any(deleted)
+        };
+        let gone: Vec<&Story<'_>> = self.model.stories.values().filter(is_gone).collect();
+        if gone.len() as u64 > told
+            && let Some(put) = gone.first().and_then(|story| story.puts.first())
+        {
+            let why = format!("it is one of {} jobs that are gone, and prunings told of {told}", gone.len());
+            self.find(Invariant::I1, About::Job(put.put.job), why, [put.op]);
         }
     }
 }

@@ -6,7 +6,7 @@ use leasehold_core::backend::Answer;
 use leasehold_core::{JobId, Unique, UniqueKey, UniqueScope};
 
 use super::World;
-use super::hours::nanos_of;
+use super::hours::{Hour, nanos_of};
 use super::model::{Enqueued, Kind, Model, Story};
 use crate::history::event::{ChangeKind, Entry, Fate};
 use crate::history::verdict::{About, Invariant};
@@ -22,7 +22,7 @@ struct Holding {
     /// It may have let go of it from here on.
     end: u64,
     /// It certainly holds it up to this hour, where it holds it for a period.
-    until: Option<i64>,
+    until: Option<Hour>,
 }
 
 impl Holding {
@@ -91,7 +91,7 @@ fn unique<'h>(story: &Story<'h>) -> Option<&'h Unique> {
 
 fn holdings(model: &Model<'_>, job: JobId, story: &Story<'_>, unique: &Unique) -> Vec<Holding> {
     let until = |i: u64| match unique.scope {
-        UniqueScope::For(span) => Some(model.hours.earliest(i).saturating_add(nanos_of(span))),
+        UniqueScope::For(span) => Some(model.hours.earliest(i).plus(nanos_of(span))),
         UniqueScope::UntilClaimed | UniqueScope::UntilFinished => None,
     };
     let holding = |ops: Vec<usize>, i: u64, c: u64| Holding {
@@ -166,7 +166,7 @@ fn may_hold(model: &Model<'_>, holder: &Story<'_>, key: &Unique, refused: &Enque
             let taken = holder.puts.iter().filter(|put| put.entry.is_some()).map(|put| put.c).min();
             let hours = &model.hours;
             taken.is_some_and(|c| {
-                let until = hours.latest(c).saturating_add(nanos_of(span));
+                let until = hours.latest(c).plus(nanos_of(span));
                 hours.surely_after(hours.earliest(refused.i), until)
             })
         }

@@ -3,7 +3,7 @@
 use leasehold_core::LeaseToken;
 use leasehold_core::backend::Answer;
 
-use super::hours::nanos;
+use super::hours::{Hour, nanos};
 use super::model::{Fenced, Grant, Kind, Model, Story};
 use crate::history::event::ChangeKind;
 
@@ -15,7 +15,8 @@ impl<'h> Story<'h> {
 
     /// Whether this lease is of an attempt after which there is none, or may be.
     pub(super) fn is_last_attempt(&self, token: LeaseToken) -> bool {
-        let most = self.puts.iter().map(|put| put.put.max_attempts).min().unwrap_or(0);
+        let taken = self.puts.iter().filter(|put| put.may_be_taken_in());
+        let most = taken.map(|put| put.put.max_attempts).min().unwrap_or(0);
         let grant = self.grants.iter().find(|grant| grant.given.token == token);
         grant.is_none_or(|grant| grant.given.job.attempt >= most)
     }
@@ -33,14 +34,13 @@ impl<'h> Story<'h> {
 impl Model<'_> {
     /// The end of a lease by the store's clock, as early as it can have been, counting only renewals that were
     /// answered by `until`.
-    pub(super) fn earliest_end(&self, story: &Story<'_>, grant: &Grant<'_>, until: u64) -> i64 {
-        let claimed = self.hours.earliest(grant.i).saturating_add(grant.lease);
+    pub(super) fn earliest_end(&self, story: &Story<'_>, grant: &Grant<'_>, until: u64) -> Hour {
+        let claimed = self.hours.earliest(grant.i).plus(grant.lease);
         let renewals = story.under(grant).filter(|write| {
             write.kind == Kind::Renew && write.answer == Some(Answer::Applied) && write.c < until
         });
-        let renewed =
-            renewals.map(|renewal| self.hours.earliest(renewal.i).saturating_add(nanos(renewal.write.span)));
-        renewed.fold(claimed, i64::max)
+        let renewed = renewals.map(|renewal| self.hours.earliest(renewal.i).plus(nanos(renewal.write.span)));
+        renewed.fold(claimed, Hour::max)
     }
 
     /// Whether a lease is certainly held at a moment after it was given.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use leasehold_core::LimitKey;
 
 use super::World;
-use super::model::{Grant, Model, Story};
+use super::model::{Grant, Kind, Model, Story};
 use crate::history::story::short;
 use crate::history::verdict::{About, Invariant};
 
@@ -26,22 +26,23 @@ impl World<'_, '_> {
         self.nothing_from_a_paused_queue();
     }
 
-    /// I17: of the leases that are certainly held at one moment, the one that was given last saw all others.
+    /// I17: of the jobs that certainly run at one moment, the one that was given last saw all others.
     fn no_limit_exceeded(&mut self, key: &LimitKey, leases: &[Limited<'_, '_>]) {
         let mut held: Vec<Limited<'_, '_>> = Vec::new();
         for lease in leases {
             let now = lease.grant.c;
-            held.retain(|other| other.is_held(self.model, now));
+            held.retain(|other| other.runs(now));
             held.push(*lease);
-            let mut counted: Vec<_> = held.iter().filter(|other| other.is_held(self.model, now)).collect();
+            let mut counted: Vec<_> = held.iter().filter(|other| other.runs(now)).collect();
             if !self.rules.strict_limits {
                 // Claims that are made at the same moment need not see each other.
                 counted
                     .retain(|other| other.grant.c < lease.grant.i || std::ptr::eq(other.grant, lease.grant));
             }
+            let seen = counted.iter().filter(|other| other.grant.c < lease.grant.i).count();
             counted.sort_by_key(|lease| lease.max);
             let too_many = counted.iter().enumerate().any(|(before, lease)| before >= lease.max as usize);
-            if too_many {
+            if too_many || seen >= lease.max as usize {
                 self.tell(key, &counted);
                 held.clear();
             }
@@ -78,15 +79,18 @@ impl World<'_, '_> {
 }
 
 impl Limited<'_, '_> {
-    fn is_held(&self, model: &Model<'_>, t: u64) -> bool {
-        model.is_held(self.story, self.grant, t)
+    /// Whether the job certainly runs at a moment after it was given: a lease that ran out is taken back by a call.
+    fn runs(&self, t: u64) -> bool {
+        let recovered = self.story.under(self.grant).filter(|write| write.kind == Kind::Recover);
+        let until = recovered.map(|write| write.i).chain([self.story.let_go(self.grant)]).min();
+        self.grant.c <= t && until.is_none_or(|until| t < until)
     }
 }
 
 fn by_key<'m, 'h>(model: &'m Model<'h>) -> BTreeMap<&'h LimitKey, Vec<Limited<'m, 'h>>> {
     let mut keys: BTreeMap<&LimitKey, Vec<Limited<'_, '_>>> = BTreeMap::new();
     for story in model.stories.values() {
-        let Some(limit) = story.puts.first().and_then(|put| put.put.limit.as_ref()) else { continue };
+        let Some(limit) = story.taken_in().and_then(|put| put.limit.as_ref()) else { continue };
         let leases = story.grants.iter().map(|grant| Limited { story, grant, max: limit.max });
         keys.entry(&limit.key).or_default().extend(leases);
     }

@@ -121,7 +121,8 @@ impl Judge<'_, '_> {
     /// I6: attempts begin with 1, skip none and end with the last one.
     fn attempts_are_bounded(&mut self) {
         let story = self.story;
-        let Some(most) = story.puts.iter().map(|put| put.put.max_attempts).max() else { return };
+        let taken = story.puts.iter().filter(|put| put.may_be_taken_in());
+        let Some(most) = taken.map(|put| put.put.max_attempts).max() else { return };
         for grant in &story.grants {
             let attempt = grant.given.job.attempt;
             let ops = grant.ops.clone();
@@ -145,17 +146,23 @@ impl Judge<'_, '_> {
         let waits = |write: &&Fenced<'_>| {
             matches!(write.kind, Kind::Settle | Kind::Recover)
                 && matches!(write.write.verdict.as_str(), "retry" | "release")
-                && write.answer == Some(Answer::Applied)
+                && matches!(write.answer, Some(Answer::Applied | Answer::AlreadyApplied))
                 && write.write.span > 0
         };
         let mut early: Vec<(usize, &Grant<'_>)> = Vec::new();
         for write in story.writes.iter().filter(waits) {
-            let due = hours.earliest(write.i).saturating_add(nanos(write.write.span));
+            // One that is told that it was there was made by an earlier call.
+            let same = |other: &&Fenced<'_>| {
+                other.write.token == write.write.token && other.write.verdict == write.write.verdict
+            };
+            let made = story.writes.iter().filter(same).map(|other| other.i).min().unwrap_or(write.i);
+            let due = hours.earliest(made).plus(nanos(write.write.span));
             let hurried = |until: u64| {
                 let timed = |action| {
                     matches!(action, ChangeKind::Postpone | ChangeKind::Requeue | ChangeKind::Delete)
                 };
-                story.changes.iter().any(|change| timed(change.action) && change.i < until)
+                let meanwhile = |change: &Changed| change.c > made && change.i < until;
+                story.changes.iter().any(|change| timed(change.action) && meanwhile(change))
             };
             early.extend(
                 story
@@ -193,7 +200,7 @@ impl Judge<'_, '_> {
     /// I6: an attempt that was lost with its worker is counted as such, and no other.
     fn crashes_are_counted(&mut self) {
         let story = self.story;
-        if story.changes.iter().any(|change| !change.pruned) {
+        if story.is_amended() || story.lives() > 1 {
             return;
         }
         let recoveries = story.writes.iter().filter(|write| write.kind == Kind::Recover);

@@ -12,6 +12,7 @@ mod keys;
 mod leases;
 mod limits;
 mod lives;
+mod logs;
 mod model;
 mod order;
 mod pairing;
@@ -34,7 +35,7 @@ use super::event::{Call, ChangeKind, Entry, Event, Fate, Reply, What};
 use super::story::short;
 use super::verdict::{About, Finding, Invariant, Tally, Verdict};
 
-/// Judges a history by the invariants I1 to I18, and each job once more by a search; see [`Invariant`].
+/// Judges a history by the invariants I1 to I19, and each job once more by a search; see [`Invariant`].
 ///
 /// A call that was answered took effect at some moment between its beginning and its answer; one of which nothing
 /// is known at some moment after its beginning, or never; one that failed, never. Only what no choice of such
@@ -57,12 +58,14 @@ pub fn check(events: &[Event], rules: &Rules) -> Verdict {
         judge.lives();
         judge.cancels();
         judge.waiting();
+        judge.logs();
         match judge.second_opinion() {
             Opinion::TooLong => too_long += 1,
             Opinion::Given => tally.ordered += 1,
         }
     }
     let mut world = World { model: &model, rules, findings: &mut findings };
+    world.nothing_else_pruned();
     world.order();
     world.keys();
     world.limits();

@@ -43,6 +43,8 @@ pub(crate) struct Story<'h> {
     /// Changes that were asked for and changed nothing, and the answers.
     pub(crate) refusals: Vec<Changed>,
     pub(crate) sights: Vec<Sight<'h>>,
+    /// The calls that read its log.
+    pub(crate) readings: Vec<usize>,
     pub(crate) runs: Vec<Run<'h>>,
     pub(crate) last: Option<&'h Seen>,
     /// How often the last look showed it.
@@ -220,6 +222,7 @@ impl<'h> Model<'h> {
                     self.story(seen.job).sights.push(Sight { op: index, i: op.i, c: op.c, seen });
                 }
             }
+            (Call::ReadLog(reading), _) => self.story(reading.job).readings.push(index),
             (Call::Amend(change), Some(Reply::Amend(jobs))) if change.action != ChangeKind::Preview => {
                 for (job, fate) in jobs {
                     let changed = op.changed(index, change.action, Some(*fate));
@@ -384,6 +387,26 @@ impl Model<'_> {
                 story.writes[at].answer = answer;
             }
         }
+    }
+}
+
+impl<'h> Story<'h> {
+    /// The job as it was taken in, as far as that is known.
+    pub(crate) fn taken_in(&self) -> Option<&'h Put> {
+        let created = self.puts.iter().find(|put| put.entry == Some(Entry::Created));
+        let taken = created.or_else(|| self.puts.iter().find(|put| put.may_be_taken_in()));
+        taken.map(|put| put.put)
+    }
+
+    /// How often it was taken in for certain.
+    pub(crate) fn lives(&self) -> usize {
+        self.puts.iter().filter(|put| put.entry == Some(Entry::Created)).count()
+    }
+}
+
+impl Enqueued<'_> {
+    pub(crate) fn may_be_taken_in(&self) -> bool {
+        !self.failed && self.entry != Some(Entry::Held)
     }
 }
 

@@ -150,7 +150,7 @@ fn claims_alone(model: &Model<'_>) -> BTreeSet<usize> {
 fn all_waiting<'m, 'h>(model: &'m Model<'h>) -> Vec<Waiting<'m, 'h>> {
     let mut all = Vec::new();
     for story in model.stories.values() {
-        let Some(put) = story.puts.first().map(|put| put.put) else { continue };
+        let Some(put) = story.taken_in() else { continue };
         if story.is_amended() || put.limit.is_some() {
             continue;
         }

@@ -21,6 +21,8 @@ pub struct Rules {
     pub exact_counts: bool,
     /// Whether a limit key holds also between claims that are made at the same moment.
     pub strict_limits: bool,
+    /// Whether every run of a handler was recorded: then no attempt is settled that nobody began.
+    pub runs_told: bool,
     /// How long by the store's clock a due job may wait once nothing is broken any more, if that is known.
     pub granted_within: Option<Duration>,
     /// Which ticks each schedule had to fire, if that is known: no other and none less.
@@ -85,6 +87,13 @@ impl Rules {
     pub fn of_a_store(mut self, capabilities: &Capabilities) -> Self {
         self.exact_counts = capabilities.exact_counts;
         self.strict_limits = capabilities.strict_limits;
+        self
+    }
+
+    /// Says that every run of a handler was recorded.
+    #[must_use]
+    pub fn runs_told(mut self) -> Self {
+        self.runs_told = true;
         self
     }
 

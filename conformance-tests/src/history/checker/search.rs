@@ -87,7 +87,7 @@ impl<'h> Judge<'_, 'h> {
         if steps.len() > STEPS {
             return Opinion::TooLong;
         }
-        let most = self.story.puts.first().map_or(u32::MAX, |put| put.put.max_attempts);
+        let most = self.story.taken_in().map_or(u32::MAX, |put| put.max_attempts);
         let mut search = Search { steps: &steps, seen: HashSet::new(), stuck: (0, Vec::new()), spent: false };
         if search.reach(0, &Register::absent(most)) {
             return Opinion::Given;
@@ -169,8 +169,8 @@ impl<'h> Judge<'_, 'h> {
     fn amending(&self, change: &Changed) -> Option<Timed<'h>> {
         let c = change.fate.map(|_| change.c);
         let step = match change.pruned {
-            // What is there in the end was not removed.
-            true if self.story.last.is_some() => return None,
+            // What is there in the end, and was taken in but once, was not removed.
+            true if self.story.last.is_some() && self.story.lives() < 2 => return None,
             true => Step::Prune,
             false => Step::Amend(change.action, change.fate),
         };

@@ -81,7 +81,7 @@ impl Judge<'_, '_> {
     pub(super) fn waiting(&mut self) {
         let Some(within) = self.rules.granted_within else { return };
         let (model, story) = (self.model, self.story);
-        let Some(put) = story.puts.first().map(|put| put.put) else { return };
+        let Some(put) = story.taken_in() else { return };
         if story.is_amended() || put.limit.is_some() || model.may_be_paused(&put.queue, 0, u64::MAX) {
             return;
         }
@@ -94,8 +94,8 @@ impl Judge<'_, '_> {
                 None => continue,
             };
             let hours = &model.hours;
-            let due = hours.latest(wait.from).saturating_add(delay);
-            let bound = due.max(hours.latest(model.last_fault)).saturating_add(nanos_of(within));
+            let due = hours.latest(wait.from).plus(delay);
+            let bound = due.max(hours.latest(model.last_fault)).plus(nanos_of(within));
             if hours.surely_after(hours.earliest(until), bound) {
                 let ops = wait.next.map(|next| next.ops.clone()).unwrap_or_default();
                 let why = format!("it was due, and was not given out within {within:?}");

@@ -5,6 +5,7 @@ mod beyond;
 mod fleet;
 mod invariants;
 mod lines;
+mod narrow;
 mod second;
 mod tale;
 
