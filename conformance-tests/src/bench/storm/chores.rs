@@ -34,13 +34,13 @@ impl Client {
         let job = self.added[self.dice.usize(..self.added.len())];
         let due = Due::In(secs(self.dice.u64(..10)));
         let [main, aside] = queues();
-        let action = match self.dice.u8(..10) {
-            0..=2 => Action::Cancel,
-            3..=4 => Action::Requeue { due },
-            5 => Action::Postpone { due },
-            6 => Action::Reprioritise { priority: self.dice.i16(-1..=1) },
-            7 => Action::Move { queue: if self.dice.bool() { main } else { aside } },
-            8 => return self.call(prune).await.map(drop),
+        let action = match self.dice.u8(..13) {
+            0..=5 => Action::Cancel,
+            6..=8 => Action::Requeue { due },
+            9 if self.dice.bool() => Action::Postpone { due },
+            9 => Action::Reprioritise { priority: self.dice.i16(-1..=1) },
+            10 => Action::Move { queue: if self.dice.bool() { main } else { aside } },
+            11 => return self.call(prune).await.map(drop),
             _ => Action::Delete,
         };
         self.call(|t| amend(t, job, action.clone())).await?;
