@@ -16,7 +16,8 @@ use super::order::{Order, Role, Said};
 use crate::bench::{Bench, Time, drain};
 use crate::breach::{Breach, Done, Kept, Trouble};
 use crate::harness::Place;
-use crate::history::{FileSink, Journal, Recorder, Rules, Verdict, check, read_files};
+use crate::history::{FileSink, Journal, Recorder, Rules, Verdict, read_files};
+use crate::keep::judge;
 
 /// How many lines of all children may wait to be read.
 const WAITING: usize = 1_024;
@@ -257,8 +258,7 @@ impl Crew {
         let fresh = self.t.another().await?;
         self.journal.last_look(fresh.backend()).await?;
         let events = read_files(&self.histories).map_err(|error| Breach::new(error.to_string()))?;
-        let verdict = check(&events, rules);
-        if verdict.is_valid() { Ok(verdict) } else { Err(Breach::new(verdict.to_string())) }
+        judge(&self.t, &events, rules)
     }
 }
 
