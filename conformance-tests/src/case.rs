@@ -27,6 +27,9 @@ pub struct Case {
     pub clauses: &'static [Clause],
     /// What a store must be able to do for it.
     pub needs: &'static [Need],
+    /// Whether it judges what is done before the store is asked, by the client's side of a call, and so nothing of the
+    /// store: it proves no clause of that.
+    pub clients_side: bool,
     pub(crate) module: &'static str,
     /// How long it may take.
     pub(crate) bound: fn() -> Duration,
@@ -166,14 +169,15 @@ fn panic_of<T>(thread: thread::JoinHandle<T>) -> String {
 /// The table of an area's cases: the promise, its clauses, the function that proves it, what it needs.
 ///
 /// The functions are private to their module, so one that is missing in the table is dead code, which this
-/// crate forbids: it does not compile.
+/// crate forbids: it does not compile. One that judges the client's side alone says so.
 macro_rules! cases {
-    ($($(#[doc = $line:literal])+ [$($clause:ident),+] $name:ident $(needs [$($need:ident),+])? $(within $bound:path)?;)+) => {
+    ($($(#[doc = $line:literal])+ [$($clause:ident),+] $name:ident $(of the $client:ident)? $(needs [$($need:ident),+])? $(within $bound:path)?;)+) => {
         pub(crate) const CASES: &[$crate::case::Case] = &[$($crate::case::Case {
             name: stringify!($name),
             sentence: concat!($($line),+).trim_ascii(),
             clauses: &[$($crate::clause::Clause::$clause),+],
             needs: &[$($($crate::clause::Need::$need),+)?],
+            clients_side: $crate::case::clients_side!($($client)?),
             module: module_path!(),
             bound: $crate::case::bound!($($bound)?),
             run: |bench| Box::pin($name(bench)),
@@ -191,7 +195,17 @@ macro_rules! bound {
     };
 }
 
-pub(crate) use {bound, cases};
+/// Whether a case judges the client's side alone.
+macro_rules! clients_side {
+    () => {
+        false
+    };
+    (client) => {
+        true
+    };
+}
+
+pub(crate) use {bound, cases, clients_side};
 
 #[cfg(test)]
 mod tests {
@@ -223,6 +237,7 @@ mod tests {
             sentence: "It does.",
             clauses: &[Clause::C2, Clause::E2],
             needs: &[],
+            clients_side: false,
             module: "a::b",
             bound: || CASE_BOUND,
             run,

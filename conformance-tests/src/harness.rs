@@ -63,6 +63,13 @@ pub trait Harness: Send + Sync + 'static {
         None
     }
 
+    /// Lets go of what it holds itself of a place whose handles are all closed, as the end of this process would: what
+    /// is left is what outlives it (clause P1). Asked only of a harness that has no [`elsewhere`](Self::elsewhere), and
+    /// whose backend says that it is durable. Defaults to saying that it cannot, and then the backend is not believed.
+    async fn forget(&self, _: &Place) -> Result<(), CannotRun> {
+        Err(CannotRun::unable("its harness has neither `elsewhere` nor `forget`"))
+    }
+
     /// Where within the backend a process may end, and which steps come by. Defaults to nowhere.
     fn cut_points(&self) -> &'static [CutPoint] {
         &[]

@@ -41,7 +41,7 @@
 //! No case names a store, reads the host's clock or sleeps: time passes when a case moves the clock. A case that
 //! needs more than the store's [`Capabilities`](leasehold_core::backend::Capabilities) is reported as ignored,
 //! with the reason; what this machine lacks is reported in the same way, and fails in a [`STRICT`] run. Who wants to
-//! know case by case how a run went sets [`REPORT`].
+//! know case by case how a run went sets [`REPORT`]. The history of a storm that broke something is kept: see [`KEEP`].
 //!
 //! Where a store can be reached from several processes, [`Harness::elsewhere`] says how, and the cases start this very
 //! program again, to kill, freeze and skew it. With the feature `failpoints` they also end a process at each
@@ -54,6 +54,7 @@
 mod case;
 mod clause;
 mod harness;
+mod keep;
 mod options;
 mod report;
 mod run;
@@ -69,6 +70,7 @@ mod processes;
 pub use case::{CASE_BOUND, Case, Report};
 pub use clause::{Clause, Need};
 pub use harness::{CannotRun, Far, Harness, Place, Reach};
+pub use keep::KEEP;
 pub use options::{CASES, SEED, SEQUENCES};
 pub use processes::{CutPoint, Effect, Skew, Step};
 pub use report::{Line, REPORT, read_reports};

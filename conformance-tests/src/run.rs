@@ -36,6 +36,7 @@ fn judge(harnesses: Vec<(String, Arc<dyn Harness>)>) -> ExitCode {
             mine.map_or(ExitCode::FAILURE, |(_, harness)| play(&role, harness))
         });
     }
+    crate::keep::keep_by_itself();
     let mut arguments = match crate::options::take_from(std::env::args(), harnesses.len() as u64) {
         Ok(rest) => Arguments::from_iter(rest),
         Err(why) => {

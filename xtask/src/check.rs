@@ -45,21 +45,37 @@ const GUARDS: &[(&str, &str, &str)] = &[
     ("leasehold-sqlite", "fail v", "only tests have failpoints"),
     ("leasehold-mongo", "fail v", "only tests have failpoints"),
     ("leasehold-bench", "fail v", "only tests have failpoints"),
+    ("leasehold-backend-files", "fail v", "only tests have failpoints"),
 ];
+
+/// Packages that know of this project only the core, as those of outsiders.
+const OUTSIDERS: &[&str] = &["leasehold-backend-files"];
 
 /// Dependencies point one way.
 fn guards() -> Result<(), Trouble> {
     eprintln!("\n== dependency guards");
     for (package, forbidden, why) in GUARDS {
-        let tree =
-            output(env!("CARGO"), &["tree", "--package", package, "--edges", "normal", "--prefix", "none"])
-                .ok_or_else(|| format!("`cargo tree --package {package}` failed"))?;
-        let found = tree.lines().skip(1).find(|line| line.starts_with(forbidden));
-        if let Some(found) = found {
+        if let Some(found) = dependencies(package)?.lines().find(|line| line.starts_with(forbidden)) {
             return Err(format!("{package} depends on {found}: {why}").into());
         }
     }
+    for package in OUTSIDERS {
+        let all = dependencies(package)?;
+        let ours: Vec<&str> = all.lines().filter(|line| line.starts_with("leasehold")).collect();
+        if ours.iter().any(|line| !line.starts_with("leasehold-core ")) || ours.is_empty() {
+            return Err(format!("{package} depends on {ours:?}: an outsider needs the core alone").into());
+        }
+    }
     Ok(())
+}
+
+/// What a package depends on in a build that is no test, one package a line.
+fn dependencies(package: &str) -> Result<String, Trouble> {
+    let tree = ["tree", "--package", package, "--edges", "normal", "--prefix", "none"];
+    let tree =
+        output(env!("CARGO"), &tree).ok_or_else(|| format!("`cargo tree --package {package}` failed"))?;
+    let (_, dependencies) = tree.split_once('\n').unwrap_or_default();
+    Ok(dependencies.to_owned())
 }
 
 /// Licences, bans and sources. Advisories need a database from the network and are checked apart.

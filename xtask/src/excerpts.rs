@@ -4,8 +4,8 @@ use std::path::Path;
 
 use crate::run::{Trouble, root};
 
-/// Finds what guides show of files and is not there. A fence that begins with `rust file=PATH` shows some lines of
-/// that file in a row, in whatever indentation.
+/// Finds what guides show of files and is not there. A fence that begins with a language and `file=PATH` shows some lines
+/// of that file in a row, in whatever indentation.
 pub(crate) fn excerpts(faults: &mut Vec<String>) -> Result<(), Trouble> {
     for entry in std::fs::read_dir(root().join("docs/guide"))? {
         let guide = entry?.path();
@@ -27,7 +27,8 @@ fn shown(guide: &str) -> Vec<(&str, Vec<&str>)> {
     let mut found = Vec::new();
     let mut lines = guide.lines();
     while let Some(line) = lines.next() {
-        if let Some(file) = line.strip_prefix("```rust file=") {
+        let fence = line.strip_prefix("```").and_then(|fence| fence.split_once(" file="));
+        if let Some((_, file)) = fence {
             found.push((file, lines.by_ref().take_while(|line| *line != "```").collect()));
         }
     }
@@ -46,8 +47,9 @@ mod tests {
 
     #[test]
     fn finds_what_is_shown() {
-        let guide = "text\n```rust file=a.rs\nlet a = 1;\n```\n```sh\nls\n```\n";
-        assert_eq!(shown(guide), [("a.rs", vec!["let a = 1;"])]);
+        let guide =
+            "text\n```rust file=a.rs\nlet a = 1;\n```\n```sh\nls\n```\n```toml file=a.toml\na = 1\n```\n";
+        assert_eq!(shown(guide), [("a.rs", vec!["let a = 1;"]), ("a.toml", vec!["a = 1"])]);
     }
 
     #[test]

@@ -8,6 +8,7 @@ const TABLES: &[(&[&str], &str)] = &[
     (&["backend-memory/src/"], "backend-memory/tests/conformance.rs"),
     (&["backend-sqlite/src/"], "backend-sqlite/tests/conformance.rs"),
     (&["backend-mongo/src/"], "backend-mongo/tests/conformance.rs"),
+    (&["examples/backend-files/src/"], "examples/backend-files/tests/harness/mod.rs"),
 ];
 /// Where failpoints are made, and tried.
 const MAKER: &str = "core/src/failpoints.rs";
@@ -31,14 +32,39 @@ pub(crate) fn faults(files: &[(String, String)]) -> Vec<String> {
             has.difference(&named).map(|point| format!("{table}: the failpoint {point} is in no cell")),
         );
         faults.extend(named.difference(&has).map(|point| format!("{table}: there is no failpoint {point}")));
+        let tables = files.iter().filter(|(file, _)| file == table);
+        let idle = tables.flat_map(|(_, text)| idle(text));
+        faults.extend(idle.map(|point| format!("{table}: no step comes by {point}, so it is in no cell")));
     }
     faults
 }
 
-/// The names of failpoints in a source.
+/// The names of failpoints in a source, in whatever brackets and on whatever line they stand.
 fn points(text: &str) -> Vec<&str> {
-    let begun = text.split("fail_point!(\"").skip(1);
-    begun.filter_map(|rest| rest.split('"').next()).collect()
+    let begun = text.split("fail_point!").skip(1);
+    let literals = begun.filter_map(|rest| {
+        rest.trim_start().strip_prefix(['(', '[', '{'])?.trim_start().strip_prefix('"')?.split('"').next()
+    });
+    literals.collect()
+}
+
+/// The cut points of a table that name no step: themselves, or by a list that is empty.
+fn idle(text: &str) -> Vec<&str> {
+    let lists = text.split("const ").skip(1).filter_map(|rest| rest.split_once(": &[Step] ="));
+    let empty = |list: &str| {
+        list.trim_start().strip_prefix("&[").is_some_and(|rest| rest.trim_start().starts_with(']'))
+    };
+    let empty_lists: Vec<&str> = lists.filter(|(_, list)| empty(list)).map(|(name, _)| name).collect();
+    let mut found = Vec::new();
+    for arguments in text.split("CutPoint::new(").skip(1).filter_map(|rest| rest.split(')').next()) {
+        // A name, an effect, the steps.
+        let mut parts = arguments.splitn(3, ',');
+        let (Some(name), Some(_), Some(steps)) = (parts.next(), parts.next(), parts.next()) else { continue };
+        if empty(steps) || empty_lists.contains(&steps.trim().trim_end_matches(',')) {
+            found.push(name.trim().trim_matches('"'));
+        }
+    }
+    found
 }
 
 /// The names in a table: texts of the form `what::when`.
@@ -64,5 +90,32 @@ mod tests {
         assert_eq!(faults(&files(point, cell)), Vec::<String>::new());
         assert_eq!(faults(&files(point, "")).len(), 1);
         assert_eq!(faults(&files("", cell)).len(), 1);
+    }
+
+    #[test]
+    fn a_failpoint_is_seen_on_whatever_line_its_name_stands() {
+        for point in ["fail_point!(\n    \"write::acted\"\n);", "fail_point! [ \"write::acted\" ];"] {
+            assert_eq!(points(point), ["write::acted"]);
+            assert_eq!(faults(&files(point, "")).len(), 1);
+        }
+        assert_eq!(points("mark it by `fail_point!`, and \"name\" it"), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn a_cut_point_by_which_no_step_comes_is_in_no_cell() {
+        let point = r#"fail_point!("write::acted");"#;
+        for steps in ["&[]", "\n    &[ ],\n", "NONE", "NONE,"] {
+            let cell = format!("CutPoint::new(\"write::acted\", Effect::All, {steps});");
+            let found = faults(&files(point, &format!("const NONE: &[Step] = &[];\n{cell}")));
+            assert!(
+                matches!(&found[..], [one] if one.contains("no step comes by write::acted")),
+                "{found:?}"
+            );
+        }
+        for steps in ["Step::ALL", "&[Step::Claim]", "SOME"] {
+            let cell = format!("CutPoint::new(\"write::acted\", Effect::All, {steps}).others_wait(),");
+            let table = format!("const NONE: &[Step] = &[];\nconst SOME: &[Step] = &[Step::Tick];\n{cell}");
+            assert_eq!(faults(&files(point, &table)), Vec::<String>::new(), "{steps}");
+        }
     }
 }

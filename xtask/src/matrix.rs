@@ -45,6 +45,8 @@ const HEAD: &str = "# What each store keeps
 
 Beside a clause of [the contract](contract.md) stands ✓ and how many cases prove it on a store. What a store cannot keep
 it says in its capabilities, and the suite reports the cases as *not supported*: then it is so many of how many, and why.
+Cases that judge the client's side of a call alone, which is the same before every store, run with the others and are not
+counted here.
 ";
 
 /// A page that must have the table of stores; others may.
@@ -115,7 +117,7 @@ impl<'a> Matrix<'a> {
         let titles = self.0.iter().map(|column| column.title.to_owned());
         let mut judged = table([vec!["clause".to_owned()], titles.collect()].concat());
         for (clause, title) in Clause::VARIANTS.iter().zip(titles_of_clauses()?) {
-            let proving: Vec<&Case> = cases().filter(|case| case.clauses.contains(clause)).collect();
+            let proving: Vec<&Case> = proving(*clause).collect();
             if proving.is_empty() {
                 return Err(format!("no case judges {title}").into());
             }
@@ -242,6 +244,11 @@ impl<'a> Column<'a> {
     }
 }
 
+/// The cases that prove a clause on a store.
+fn proving(clause: Clause) -> impl Iterator<Item = &'static Case> {
+    cases().filter(move |case| case.clauses.contains(&clause) && !case.clients_side)
+}
+
 /// The clauses as the contract has them, in its order, with their names; one that has none there has that of the code.
 fn titles_of_clauses() -> Result<Vec<String>, Trouble> {
     let contract = std::fs::read_to_string(root().join("docs/contract.md"))?;
@@ -312,6 +319,16 @@ mod tests {
             (keeps(0..1), keeps(0..3), keeps(1..3)),
             ("no: no".into(), "2 of 3: no".into(), "✓ 2".into())
         );
+    }
+
+    #[test]
+    fn what_judges_the_client_counts_for_no_store() {
+        let apart: Vec<&Case> = cases().filter(|case| case.clients_side).collect();
+        assert!(!apart.is_empty());
+        for clause in Clause::VARIANTS {
+            assert!(proving(*clause).count() > 0, "nothing but the client proves {clause}");
+            assert!(proving(*clause).all(|case| apart.iter().all(|other| other.name != case.name)));
+        }
     }
 
     #[test]

@@ -4,6 +4,9 @@ use crate::run::{Trouble, root};
 
 /// The longest a source file may be.
 const LINES: usize = 500;
+/// The example of a backend, which is to be read at one go, and how much code it may be: lines of its `src` that are
+/// neither blank nor comments alone.
+const EXAMPLE: (&str, usize) = ("examples/backend-files/src/", 1_000);
 /// The files that every backend may have; another one needs its reason here.
 const BACKEND_FILES: &[&str] = &[
     "lib",
@@ -90,10 +93,22 @@ pub(crate) fn tidy() -> Result<(), Trouble> {
         }
         files.push((shown, text));
     }
+    let (example, most) = EXAMPLE;
+    let code: usize =
+        files.iter().filter(|(file, _)| file.starts_with(example)).map(|(_, text)| code_lines(text)).sum();
+    if code == 0 || code > most {
+        faults.push(format!("{example}: {code} lines of code; the most is {most}"));
+    }
     faults.extend(crate::failpoints::faults(&files));
     backends(&mut faults)?;
     crate::excerpts::excerpts(&mut faults)?;
     if faults.is_empty() { Ok(()) } else { Err(format!("tidy found:\n  {}", faults.join("\n  ")).into()) }
+}
+
+/// How many lines of a source are neither blank nor comments alone.
+fn code_lines(text: &str) -> usize {
+    let code = |line: &&str| !line.trim_start().starts_with("//") && !line.trim().is_empty();
+    text.lines().filter(code).count()
 }
 
 /// Every backend has the same file names.
@@ -136,5 +151,15 @@ fn sources() -> Result<Vec<PathBuf>, Trouble> {
         Ok(found)
     } else {
         Err("no sources found; is this the workspace?".into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_code_is_neither_blank_nor_a_comment_alone() {
+        assert_eq!(code_lines("//! It.\n\nuse a;\n    // So.\n    \nfn f() {} // And so.\n"), 2);
     }
 }

@@ -27,7 +27,16 @@ impl Bench {
 
     /// A client of another store, which goes by its own clock.
     pub(crate) async fn in_its_own_time(&self) -> Result<Self, Breach> {
-        let place = Place { clock: None, ..Place::of(&self.place.name, &self.place.server) };
+        self.at(self.nowhere_yet()).await
+    }
+
+    /// A place that nobody has opened, where the store goes by its own clock.
+    pub(crate) fn nowhere_yet(&self) -> Place {
+        Place { clock: None, ..Place::of(&self.place.name, &self.place.server) }
+    }
+
+    /// A client of the store of this place.
+    pub(crate) async fn at(&self, place: Place) -> Result<Self, Breach> {
         let backend = self.harness.open(&place).await?;
         Ok(Self::new(Arc::clone(&self.harness), place, backend, self.seed))
     }

@@ -16,7 +16,7 @@ cases! {
     /// A call whose request or answer was lost is unknown and never failed, and made again it has the effect of one.
     [E1, E2] calls_a_lost_answer_unknown;
     /// A call that did not answer by its deadline is unknown if it writes, and unavailable if it only reads.
-    [E1, E3] calls_a_call_without_an_answer_unknown;
+    [E1, E3] calls_a_call_without_an_answer_unknown of the client;
     /// However short its deadline, a call that is told to have had no effect has had none.
     [E1, E3] calls_nothing_unavailable_that_has_happened;
     /// A record that cannot be read is set aside as failed, reported, and stops no claim of the others.

@@ -2,19 +2,24 @@
 
 use std::collections::BTreeSet;
 
-use leasehold_core::backend::{EnqueueAnswer, Filter, Order};
+use leasehold_core::backend::{Durability, EnqueueAnswer, Filter, Order};
 use leasehold_core::policy::{Backoff, ClassRule, RetryPolicy};
 use leasehold_core::{Deadline, JobId, Keep, NewJob, Payload, QueueName, Retention, State, UniqueScope};
 
 use crate::bench::{Bench, SUCCEED, job, jobs, kind, limit_key, millis, queue, secs, tag, text, unique_key};
-use crate::breach::{Kept, must, must_be, must_eq};
+use crate::breach::{Breach, Kept, must, must_be, must_eq};
 use crate::case::cases;
+use crate::harness::Place;
+use crate::processes::{self, Crew, Hour, Said};
 
 cases! {
     /// What was acknowledged is there for every other client, from the answer on.
     [P1] keeps_what_it_acknowledged;
     /// However many jobs wait, none makes room for those that come after it.
     [P1, S2] keeps_every_job_of_a_large_backlog;
+    /// What was acknowledged to a process that was killed then, and that alone had the store open, is there for whoever
+    /// opens it next. A store that is gone with its process has to keep it as long as anybody has it open.
+    [P1, P2, E2] keeps_jobs_whose_producer_is_gone;
     /// Every client is told the same durability class, and by whom.
     [P1] tells_its_durability;
     /// The same job enqueued twice is one job, and the second answer says that it was there.
@@ -70,6 +75,44 @@ async fn keeps_every_job_of_a_large_backlog(t: Bench) -> Kept {
     }
     must_eq!(t.take().await?.job.id, added[0], "the first job of a large backlog");
     Ok(())
+}
+
+async fn keeps_jobs_whose_producer_is_gone(t: Bench) -> Kept {
+    const JOBS: usize = 20;
+    let durability = t.capabilities().await?.durability;
+    let (ids, heir) = if durability == Durability::D0 {
+        let producer = t.another().await?;
+        (producer.add_all(jobs(JOBS)).await?, t)
+    } else if t.harness().elsewhere().is_some() {
+        let place = t.nowhere_yet();
+        (produced_by_the_dead(&t, &place, JOBS).await?, t.at(place).await?)
+    } else {
+        let place = t.nowhere_yet();
+        let ids = t.at(place.clone()).await?.add_all(jobs(JOBS)).await?;
+        let unshown = |why| Breach::new(format!("it says {durability:?}, which nothing shows: {why}"));
+        t.harness().forget(&place).await.map_err(unshown)?;
+        (ids, t.at(place).await?)
+    };
+    let there = heir.find_all(&ids).await?.into_iter().flatten().count();
+    must_eq!(there, JOBS, "jobs that outlived whoever enqueued them in a store of {durability:?}");
+    for answer in heir.enqueue(ids.iter().map(|id| job().id(*id))).await? {
+        must_be!(answer.answer, EnqueueAnswer::Existing);
+    }
+    must_eq!(heir.claim(JOBS + 1).await?.len(), JOBS, "jobs that can be run");
+    Ok(())
+}
+
+/// Has a process enqueue jobs in a place that nobody else has open, and kills it once it was answered.
+async fn produced_by_the_dead(t: &Bench, place: &Place, jobs: usize) -> Kept<Vec<JobId>> {
+    let mut crew = Crew::gather(t, Hour::Stores).await?;
+    let producer = crew.start_at(place, &[]).await?;
+    let keys = (0..jobs).map(|n| format!("key {n}")).collect();
+    let said = crew.ask(producer, &processes::Order::Produce(keys)).await?;
+    crew.kill(producer)?;
+    match said {
+        Said::Jobs(ids) if ids.len() == jobs => Ok(ids),
+        other => Err(Breach::new(format!("{jobs} new jobs were enqueued, and it said {other:?}"))),
+    }
 }
 
 async fn tells_its_durability(t: Bench) -> Kept {

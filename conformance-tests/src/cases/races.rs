@@ -9,7 +9,8 @@ use leasehold_core::{Limits, State, Store, Worker};
 use crate::bench::{Bench, CHAOS, RETRY, SUCCEED, Storm, Time, drain, jobs, rage};
 use crate::breach::{Kept, Trouble, must, must_eq};
 use crate::case::cases;
-use crate::history::{MemorySink, Recorder, Rules, check};
+use crate::history::{MemorySink, Recorder, Rules};
+use crate::keep::judge;
 
 cases! {
     /// Eight workers claim, renew, settle, forget, sleep through leases and recover: no invariant is broken.
@@ -73,8 +74,7 @@ async fn keeps_its_word_to_workers_on_bad_lines(t: Bench) -> Kept {
     }
     drain(&ground, &time).await?;
     journal.last_look(t.another().await?.backend()).await?;
-    let verdict = check(&sink.events(), &Rules::drained(JOBS).unknown(3).repeats_inside());
-    must!(verdict.is_valid(), "{verdict}");
+    judge(&t, &sink.events(), &Rules::drained(JOBS).unknown(3).repeats_inside())?;
     Ok(())
 }
 

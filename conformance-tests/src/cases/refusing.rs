@@ -22,7 +22,7 @@ use crate::case::cases;
 
 cases! {
     /// A name that is empty, too long, has a control character or white space at an end is refused.
-    [B1] refuses_names_that_break_the_rules;
+    [B1] refuses_names_that_break_the_rules of the client;
     /// A number or span out of range is refused by every call, and the store is what it was.
     [B1] refuses_numbers_and_spans_out_of_range;
     /// What is too large is refused by an error that names the limit, and the store is what it was.

@@ -15,7 +15,9 @@ use tokio::sync::mpsc::{self, Receiver, Sender};
 use super::order::{Order, Role, Said};
 use crate::bench::{Bench, Time, drain};
 use crate::breach::{Breach, Done, Kept, Trouble};
-use crate::history::{FileSink, Journal, Recorder, Rules, Verdict, check, read_files};
+use crate::harness::Place;
+use crate::history::{FileSink, Journal, Recorder, Rules, Verdict, read_files};
+use crate::keep::judge;
 
 /// How many lines of all children may wait to be read.
 const WAITING: usize = 1_024;
@@ -91,9 +93,13 @@ impl Crew {
 
     /// Starts a child with this in its environment, and answers its number once it has opened the store.
     pub(crate) async fn start(&mut self, environment: &[(String, String)]) -> Done<usize> {
+        self.start_at(&self.t.place().clone(), environment).await
+    }
+
+    /// Starts a child that opens the store of another place, if need be one that nobody else has opened.
+    pub(crate) async fn start_at(&mut self, place: &Place, environment: &[(String, String)]) -> Done<usize> {
         let number = self.members.len();
         let name = format!("p{number}#1");
-        let place = self.t.place();
         let role = Role {
             server: place.server.clone(),
             place: place.name.clone(),
@@ -252,8 +258,7 @@ impl Crew {
         let fresh = self.t.another().await?;
         self.journal.last_look(fresh.backend()).await?;
         let events = read_files(&self.histories).map_err(|error| Breach::new(error.to_string()))?;
-        let verdict = check(&events, rules);
-        if verdict.is_valid() { Ok(verdict) } else { Err(Breach::new(verdict.to_string())) }
+        judge(&self.t, &events, rules)
     }
 }
 

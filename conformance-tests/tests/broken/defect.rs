@@ -32,6 +32,8 @@ defects! {
     // Taking jobs in.
     AltersPayloads [P6] "returns_payloads_byte_for_byte";
     AnswersCreatedForAKnownId [P2] "takes_an_id_once";
+    /// A store in memory that says it survives the loss of nodes.
+    ClaimsToBeDurable [P1] "keeps_jobs_whose_producer_is_gone";
     /// MRQ: its counts are kept beside its jobs, so that a retried call counts twice.
     CountsARepeatedEnqueue [E2] "gives_a_repeated_call_the_effect_of_one";
     /// A period that ends with the job, and not with the time.

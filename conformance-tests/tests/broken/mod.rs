@@ -57,6 +57,11 @@ impl Harness for Ours {
             None => Arc::new(inner),
         })
     }
+
+    async fn forget(&self, place: &Place) -> Result<(), CannotRun> {
+        self.stores.lock().unwrap_or_else(PoisonError::into_inner).remove(&place.name);
+        Ok(())
+    }
 }
 
 /// What a defect needs to know of the past.
@@ -130,7 +135,11 @@ impl Broken {
 #[async_trait]
 impl Backend for Broken {
     async fn describe(&self, deadline: Deadline) -> Result<Description> {
-        self.inner.describe(deadline).await
+        let mut description = self.inner.describe(deadline).await?;
+        if self.has(Defect::ClaimsToBeDurable) {
+            description.capabilities.durability = Durability::D3;
+        }
+        Ok(description)
     }
 
     async fn setup(&self, deadline: Deadline) -> Result<()> {

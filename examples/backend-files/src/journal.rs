@@ -5,7 +5,7 @@ use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::time::Duration;
 
-use leasehold_core::{Error, ErrorKind, Result};
+use leasehold_core::{Error, ErrorKind, Result, fail_point};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -116,7 +116,7 @@ impl Journal {
             return Ok(());
         }
         let line = line(&changes)?;
-        if let Err(error) = self.file.write_all(&line).and_then(|()| self.file.sync_data()) {
+        if let Err(error) = write(&self.file, &line) {
             let undone = self.file.set_len(self.read).and_then(|()| self.file.sync_data());
             return Err(if undone.is_ok() { unavailable(error) } else { unknown(error) });
         }
@@ -141,6 +141,19 @@ fn write_anew(folder: &Path, tables: &Tables) -> io::Result<()> {
     file.write_all(&text)?;
     file.sync_all()?;
     std::fs::rename(path, folder.join("journal"))
+}
+
+/// Writes a line so that it outlives the loss of power; in two parts, so that a test can end the process in between.
+fn write(mut file: &File, line: &[u8]) -> io::Result<()> {
+    let (begin, rest) = line.split_at(line.len() / 2);
+    fail_point!("commit::before_write");
+    file.write_all(begin)?;
+    fail_point!("commit::half_written");
+    file.write_all(rest)?;
+    fail_point!("commit::written");
+    file.sync_data()?;
+    fail_point!("commit::synced");
+    Ok(())
 }
 
 fn head(line: &[u8]) -> Result<Head> {

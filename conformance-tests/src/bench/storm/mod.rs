@@ -21,7 +21,8 @@ use tokio::task::JoinSet;
 pub(crate) use self::client::Client;
 use super::{Bench, SUCCEED, queue, schedule_name, secs, settlement, text};
 use crate::breach::{Breach, Done, Kept, must};
-use crate::history::{Journal, MemorySink, Recorder, Rules, check};
+use crate::history::{Journal, MemorySink, Recorder, Rules};
+use crate::keep::judge;
 
 const JOBS: usize = 240;
 const CLIENTS: usize = 8;
@@ -84,8 +85,8 @@ pub(crate) async fn rage(t: &Bench, storm: Storm) -> Kept {
     drop(watchers);
     read_logs(&ground).await?;
     journal.last_look(t.another().await?.backend()).await?;
-    let verdict = check(&sink.events(), &rules(&storm, &capabilities, first));
-    must!(verdict.is_valid(), "in a {storm:?}: {verdict}");
+    judge(t, &sink.events(), &rules(&storm, &capabilities, first))
+        .map_err(|breach| breach.during(&format!("in a {storm:?}")))?;
     drained
 }
 

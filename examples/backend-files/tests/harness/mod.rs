@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use leasehold_backend_files::Files;
-use leasehold_conformance::{CannotRun, Far, Harness, Place, Reach};
+use leasehold_conformance::{CannotRun, CutPoint, Effect, Far, Harness, Place, Reach, Step};
 use leasehold_core::{Backend, Deadline, JobId};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -16,6 +16,14 @@ use uuid::Uuid;
 
 /// Where another process of this program finds the folders.
 const FOLDER: &str = "LEASEHOLD_CONFORMANCE_FOLDER";
+
+/// Every write is one line of the journal, under the lock. A process that ends leaves what it has written, synced or not.
+const CUT_POINTS: &[CutPoint] = &[
+    CutPoint::new("commit::before_write", Effect::None, Step::ALL).others_wait(),
+    CutPoint::new("commit::half_written", Effect::None, Step::ALL).others_wait(),
+    CutPoint::new("commit::written", Effect::All, Step::ALL).others_wait(),
+    CutPoint::new("commit::synced", Effect::All, Step::ALL).others_wait(),
+];
 
 pub(crate) struct InFolders {
     folder: PathBuf,
@@ -56,6 +64,10 @@ impl Harness for InFolders {
 
     fn elsewhere(&self) -> Option<Vec<(String, String)>> {
         Some(vec![(FOLDER.into(), self.folder.display().to_string())])
+    }
+
+    fn cut_points(&self) -> &'static [CutPoint] {
+        CUT_POINTS
     }
 }
 
