@@ -137,9 +137,9 @@ CREATE INDEX schedules_next ON leasehold.schedules (next) WHERE next IS NOT NULL
 CREATE FUNCTION leasehold.hour() RETURNS bigint LANGUAGE sql VOLATILE AS
 $body$ SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint $body$;
 
--- A moment some milliseconds later, at most the end of the year 9999. A damaged span may lead beyond all integers.
+-- A moment some milliseconds later, at most the end of the year 9999; none if no span is given.
 CREATE FUNCTION leasehold.later(moment bigint, span bigint) RETURNS bigint LANGUAGE sql IMMUTABLE AS
-$body$ SELECT least(moment::numeric + span, 253402300799999)::bigint $body$;
+$body$ SELECT CASE WHEN span > 253402300799999 - moment THEN 253402300799999 ELSE moment + span END $body$;
 
 -- Where events are told, by a name that every schema may have.
 CREATE FUNCTION leasehold.channel() RETURNS text LANGUAGE sql IMMUTABLE AS

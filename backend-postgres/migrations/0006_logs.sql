@@ -92,15 +92,15 @@ DECLARE
     line record;
     cut bigint := 0;
     dropped bigint := 0;
-    lines bigint := 0;
+    passed bigint := 0;
 BEGIN
     FOR line IN
         SELECT l.sequence, l.bytes FROM leasehold.logs l
         WHERE l.job = p_head.source AND l.sequence > p_head.trimmed ORDER BY l.sequence
     LOOP
-        EXIT WHEN lines >= p_lines AND dropped >= p_bytes;
+        EXIT WHEN passed >= p_lines AND dropped >= p_bytes;
         cut := line.sequence;
-        lines := lines + 1;
+        passed := passed + 1;
         dropped := dropped + line.bytes;
     END LOOP;
     WITH gone AS (
@@ -111,7 +111,7 @@ BEGIN
     UPDATE leasehold.log_heads h SET trimmed = greatest(h.trimmed, w.last)
     FROM (SELECT g.worker, max(g.sequence) AS last FROM gone g WHERE g.worker IS NOT NULL GROUP BY g.worker) AS w
     WHERE h.source = w.worker;
-    UPDATE leasehold.log_heads h SET lines = h.lines - trim_log.lines, bytes = h.bytes - dropped, trimmed = cut
+    UPDATE leasehold.log_heads h SET lines = h.lines - passed, bytes = h.bytes - dropped, trimmed = cut
     WHERE h.source = p_head.source;
     RETURN dropped;
 END
