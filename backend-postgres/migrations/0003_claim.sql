@@ -160,12 +160,13 @@ $body$;
 -- may share one. At first they are waited for, in order; later, where an order cannot be kept, they are tried.
 CREATE FUNCTION leasehold.pick_limited(
     p_hour bigint, p_queues text[], p_rank smallint, p_only text[], p_except text[], p_has_all text[],
-    p_offered text[], p_room bigint, p_first boolean
+    p_offered text[], p_room bigint, p_first boolean, p_taken_keys text[]
 ) RETURNS uuid[]
 LANGUAGE plpgsql AS $body$
 DECLARE
     chosen uuid[] := '{}';
-    chosen_keys text[] := '{}';
+    -- And those of what the claim takes of higher priorities.
+    chosen_keys text[] := p_taken_keys;
     tried uuid[] := '{}';
     seen uuid[];
     seen_keys text[];
@@ -298,7 +299,8 @@ BEGIN
         picked := '{}';
         IF limited THEN
             picked := leasehold.pick_limited(hour, open_queues, level, p_only, p_except, p_has_all, p_offered,
-                p_limit - cardinality(given), first);
+                p_limit - cardinality(given), first,
+                ARRAY(SELECT j.limit_key FROM leasehold.jobs j WHERE j.id = ANY (given) AND j.limit_key IS NOT NULL));
             first := false;
         END IF;
         picked := picked || leasehold.pick_free(hour, open_queues, level, p_only, p_except, p_has_all, p_offered,
