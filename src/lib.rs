@@ -74,7 +74,8 @@ pub async fn open(url: &str) -> Result<Arc<dyn Backend>> {
 
 fn unknown(scheme: Option<&str>) -> String {
     const KNOWN: [&str; 4] = ["memory", "sqlite", "mongodb", "postgres"];
-    let known = "a store's URL is `memory:`, `sqlite:FILE`, `mongodb://HOST/DATABASE` or `postgres://HOST/DATABASE`";
+    let known =
+        "a store's URL is `memory:`, `sqlite:FILE`, `mongodb://HOST/DATABASE` or `postgres://HOST/DATABASE`";
     let Some(scheme) = scheme else { return format!("this is not a URL, for it has no `:`; {known}") };
     let near = KNOWN.iter().find(|known| near(known, scheme));
     let hint = near.map(|near| format!("; did you mean `{near}:`?")).unwrap_or_default();

@@ -55,7 +55,7 @@ BEGIN
     END LOOP;
     WITH new AS (
         INSERT INTO leasehold.logs AS g (sequence, job, worker, attempt, at, level, message, bytes)
-        SELECT nextval('leasehold.log_sequence'), l.job, j.worker, j.attempt, hour, l.level, l.message,
+        SELECT nextval($name$leasehold.log_sequence$name$), l.job, j.worker, j.attempt, hour, l.level, l.message,
             octet_length(l.message) + 64
         FROM (
             SELECT p_jobs[u.append] AS job, u.level, u.message, u.n

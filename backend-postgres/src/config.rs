@@ -83,7 +83,9 @@ impl Config {
                 name if DRIVERS.contains(&name) => drivers.push(option),
                 _ => {
                     let known = "schema, connections, pooler, sslmode, sslrootcert, application_name";
-                    return Err(wrong(format!("the URL option {name:?} is not known; these are: {known}, ...")));
+                    return Err(wrong(format!(
+                        "the URL option {name:?} is not known; these are: {known}, ..."
+                    )));
                 }
             }
         }
@@ -228,7 +230,9 @@ mod tests {
 
     #[test]
     fn refuses_what_it_does_not_know() {
-        for rest in ["?shema=a", "?schema=", "?schema=pg_x", "?schema=a$b", "?connections=0", "?schema=%2", "?x"] {
+        for rest in
+            ["?shema=a", "?schema=", "?schema=pg_x", "?schema=a$b", "?connections=0", "?schema=%2", "?x"]
+        {
             let error = Config::from_url(&format!("postgres://host/db{rest}")).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Config, "{rest}");
         }

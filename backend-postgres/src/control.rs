@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, HashMap};
 
 use leasehold_core::backend::{
-    Action, Amend, AmendAnswer, Amended, Cursor, Event, Filter, Order, Prune, Pruned, QueueRecord, Select, SetQueue,
+    Action, Amend, AmendAnswer, Amended, Cursor, Event, Filter, Order, Prune, Pruned, QueueRecord, Select,
+    SetQueue,
 };
 use leasehold_core::{JobId, JobRecord, QueueName, Timestamp, UniqueKey, UniqueScope};
 use sqlx::{QueryBuilder, Row};
@@ -82,7 +83,9 @@ async fn load(
 ) -> Done<(HashMap<JobId, Change>, Timestamp)> {
     let db = session.db;
     let mut query = QueryBuilder::new("SELECT ");
-    query.push(record::WITHOUT_BLOBS.as_str()).push(db.in_schema(", j.state FROM leasehold.jobs AS j WHERE j.id = ANY ("));
+    query
+        .push(record::WITHOUT_BLOBS.as_str())
+        .push(db.in_schema(", j.state FROM leasehold.jobs AS j WHERE j.id = ANY ("));
     query.push_bind(ids.iter().map(|id| *id.as_uuid()).collect::<Vec<_>>()).push(")");
     if let Some(filter) = filter {
         inspect::push_filter(&mut query, db, filter)?;
@@ -152,10 +155,12 @@ async fn write(session: &mut Session<'_>, changes: &[Change], action: &Action) -
         session.db.query("SELECT leasehold.remove($1)").bind(ids).execute(session.conn()).await?;
         return Ok(());
     }
-    let keys: Vec<_> = changes.iter().filter_map(|change| Some(change.key.as_ref()?.as_str().to_owned())).collect();
+    let keys: Vec<_> =
+        changes.iter().filter_map(|change| Some(change.key.as_ref()?.as_str().to_owned())).collect();
     if !keys.is_empty() {
         // Whoever still has one has it beyond its period.
-        let free = session.db.query("UPDATE leasehold.jobs SET unique_key = NULL WHERE unique_key = ANY ($1)");
+        let free =
+            session.db.query("UPDATE leasehold.jobs SET unique_key = NULL WHERE unique_key = ANY ($1)");
         free.bind(keys).execute(session.conn()).await?;
     }
     save(session, ids, changes, action).await?;

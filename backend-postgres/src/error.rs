@@ -133,9 +133,7 @@ fn by_code(code: &str, what: &str, broke: ErrorKind) -> (ErrorKind, String) {
         code if code.starts_with("08") || code.starts_with("57P") || code.starts_with("58") => {
             (broke, "the server ended the connection; repeat the call")
         }
-        code if code.starts_with("XX") => {
-            (Internal, "the server found data that are damaged; see its log")
-        }
+        code if code.starts_with("XX") => (Internal, "the server found data that are damaged; see its log"),
         _ => (Internal, "please report this"),
     };
     (kind, format!("{what} (SQLSTATE {code}): {advice}"))

@@ -37,7 +37,8 @@ fn hour(row: &PgRow) -> Done<Timestamp> {
 }
 
 pub(crate) async fn list(session: &mut Session<'_>, request: &List) -> Done<Page> {
-    let (found, next) = matching(session, &request.filter, request.order, request.after.as_ref(), request.limit).await?;
+    let (found, next) =
+        matching(session, &request.filter, request.order, request.after.as_ref(), request.limit).await?;
     let mut page = Page { next, ..Page::default() };
     for row in &found {
         match record::read(row, hour(row)?) {
@@ -85,7 +86,10 @@ async fn matching(
     query.push(record::OF_J.as_str()).push(", 0, false FROM (SELECT l.*, lead(l.id) OVER (ORDER BY ");
     query.push(by(order, "l.")).push(") AS behind FROM (");
     push_next(&mut query, db, "*", order, ages, after);
-    query.push(format!(" LIMIT 2 OFFSET {}) AS l) AS j WHERE j.behind IS NOT NULL)) AS f LIMIT ", LOOK_AT - 1));
+    query.push(format!(
+        " LIMIT 2 OFFSET {}) AS l) AS j WHERE j.behind IS NOT NULL)) AS f LIMIT ",
+        LOOK_AT - 1
+    ));
     query.push_bind(rows(limit).saturating_add(1));
     let mut found = query.build().persistent(!db.pooler).fetch_all(session.conn()).await?;
     let last = match found.last() {
@@ -115,11 +119,24 @@ fn push_next(
 ) {
     let (first, last) = ages.into_inner();
     query.push(format!("SELECT {columns} FROM {} ", db.in_schema("leasehold.jobs")));
-    query.push("WHERE (enqueued_at, id) >= (").push_bind(first.0.as_millis()).push(", ").push_bind(*first.1.as_uuid());
-    query.push(") AND (enqueued_at, id) <= (").push_bind(last.0.as_millis()).push(", ").push_bind(*last.1.as_uuid());
+    query
+        .push("WHERE (enqueued_at, id) >= (")
+        .push_bind(first.0.as_millis())
+        .push(", ")
+        .push_bind(*first.1.as_uuid());
+    query
+        .push(") AND (enqueued_at, id) <= (")
+        .push_bind(last.0.as_millis())
+        .push(", ")
+        .push_bind(*last.1.as_uuid());
     query.push(")");
     if let Some((at, id)) = after {
-        query.push(" AND (enqueued_at, id) <> (").push_bind(at.as_millis()).push(", ").push_bind(*id.as_uuid()).push(")");
+        query
+            .push(" AND (enqueued_at, id) <> (")
+            .push_bind(at.as_millis())
+            .push(", ")
+            .push_bind(*id.as_uuid())
+            .push(")");
     }
     query.push(format!(" ORDER BY {}", by(order, "")));
 }

@@ -103,7 +103,8 @@ fn line(row: &PgRow) -> Done<Option<LogLine>> {
     let level = row.try_get::<&str, _>(6)?;
     let corrupt = |why: String| Error::new(ErrorKind::Corrupt, why);
     let level = level.parse().map_err(|_| corrupt(format!("there is no log level {level:?}")))?;
-    let message = String::from_utf8(row.try_get(7)?).map_err(|_| corrupt("a log line is not UTF-8".into()))?;
+    let message =
+        String::from_utf8(row.try_get(7)?).map_err(|_| corrupt("a log line is not UTF-8".into()))?;
     Ok(Some(LogLine::new(
         sequence.cast_unsigned(),
         JobId::from_uuid(row.try_get(2)?),

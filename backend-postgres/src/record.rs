@@ -127,7 +127,8 @@ fn try_read(
     let payload = Payload::from(row.try_get::<Vec<u8>, _>(3)?);
     let mut options = options(row.try_get(4)?)?;
     options.priority = rank(row.try_get(7)?);
-    let (due, enqueued_at) = (Timestamp::from_millis(row.try_get(5)?), Timestamp::from_millis(row.try_get(6)?));
+    let (due, enqueued_at) =
+        (Timestamp::from_millis(row.try_get(5)?), Timestamp::from_millis(row.try_get(6)?));
     let mut job = JobRecord::new(id, queue, kind, payload, options, due, enqueued_at);
     let written: i16 = row.try_get(8)?;
     job.state = state(written).ok_or_else(|| format!("there is no state {written}"))?;

@@ -11,14 +11,12 @@ use crate::error::Done;
 use crate::record;
 use crate::session::{Session, rows};
 
-static EXPIRED: LazyLock<String> = LazyLock::new(|| {
-    format!("SELECT {} FROM leasehold.expired($1, $2) AS j", record::OF_J.as_str())
-});
+static EXPIRED: LazyLock<String> =
+    LazyLock::new(|| format!("SELECT {} FROM leasehold.expired($1, $2) AS j", record::OF_J.as_str()));
 
 pub(crate) async fn expired(session: &mut Session<'_>, request: Expired) -> Done<Vec<ExpiredLease>> {
     let db = session.db;
-    let found =
-        db.query(&EXPIRED).bind(db.now()).bind(rows(request.limit)).fetch_all(session.conn()).await?;
+    let found = db.query(&EXPIRED).bind(db.now()).bind(rows(request.limit)).fetch_all(session.conn()).await?;
     let (mut leases, mut bad) = (Vec::with_capacity(found.len()), Vec::new());
     for row in &found {
         match record::read(row, Timestamp::default()) {

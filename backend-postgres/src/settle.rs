@@ -17,7 +17,8 @@ pub(crate) enum By {
     Recoverer,
 }
 
-const SETTLE: &str = "SELECT n, answer, queue, state FROM leasehold.settle($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+const SETTLE: &str =
+    "SELECT n, answer, queue, state FROM leasehold.settle($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
 
 pub(crate) async fn settle(
     session: &mut Session<'_>,

@@ -101,7 +101,8 @@ pub(crate) fn signals(events: impl IntoIterator<Item = Event>) -> Vec<String> {
 /// The events in a notification, which anybody may have sent.
 fn events(text: &str) -> Vec<Event> {
     let signals = serde_json::from_str::<Vec<serde_json::Value>>(text).unwrap_or_default();
-    let event = |signal| serde_json::from_value::<Signal>(signal).ok().and_then(Signal::event).unwrap_or(Event::Gap);
+    let event =
+        |signal| serde_json::from_value::<Signal>(signal).ok().and_then(Signal::event).unwrap_or(Event::Gap);
     signals.into_iter().map(event).collect()
 }
 
@@ -274,7 +275,12 @@ async fn next(mut events: broadcast::Receiver<Event>) -> Option<(Event, broadcas
 }
 
 /// Passes on what is heard, and tells of a gap whenever the connection was lost.
-async fn pass_on(pool: PgPool, channel: String, mut listener: PgListener, told: broadcast::WeakSender<Event>) {
+async fn pass_on(
+    pool: PgPool,
+    channel: String,
+    mut listener: PgListener,
+    told: broadcast::WeakSender<Event>,
+) {
     loop {
         let heard = listener.try_recv().await;
         let Some(told) = told.upgrade() else { return };

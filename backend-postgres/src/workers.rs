@@ -59,9 +59,9 @@ pub(crate) async fn stop_workers(session: &mut Session<'_>, request: &StopWorker
         StopWorkers::One(worker) => db
             .query("UPDATE leasehold.workers SET stop = true WHERE NOT gone AND worker = $1")
             .bind(*worker.as_uuid()),
-        StopWorkers::Host(name) => {
-            db.query("UPDATE leasehold.workers SET stop = true WHERE NOT gone AND host = $1").bind(host(name)?)
-        }
+        StopWorkers::Host(name) => db
+            .query("UPDATE leasehold.workers SET stop = true WHERE NOT gone AND host = $1")
+            .bind(host(name)?),
         StopWorkers::All => db.query("UPDATE leasehold.workers SET stop = true WHERE NOT gone"),
     };
     Ok(asked.execute(session.conn()).await?.rows_affected())

@@ -87,7 +87,9 @@ impl Harness for OnServer {
 
     async fn shown_of_password(&self, password: &str) -> Result<Vec<String>, CannotRun> {
         let mut shown = Vec::new();
-        for rest in ["", "host:port", "127.0.0.1:1/db?schema=pg_x", "127.0.0.1:1/db?nonsense", "127.0.0.1:1/db"] {
+        for rest in
+            ["", "host:port", "127.0.0.1:1/db?schema=pg_x", "127.0.0.1:1/db?nonsense", "127.0.0.1:1/db"]
+        {
             let url = format!("postgres://ann:{password}@{rest}");
             shown.push(format!("{:?}", Config::new(&url)));
             match Postgres::connect(&url).await {

@@ -4,8 +4,8 @@ use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::{fs, thread};
 use std::time::{Duration, Instant};
+use std::{fs, thread};
 
 use crate::Missing;
 use crate::container::Container;
@@ -98,11 +98,14 @@ impl Postgres {
 
     fn contained() -> Result<Self, Missing> {
         let command = ["postgres", "-c", "max_connections=300"];
-        let container = Container::run(IMAGE, 5_432, &command, "database system is ready to accept connections")?;
+        let container =
+            Container::run(IMAGE, 5_432, &command, "database system is ready to accept connections")?;
         let port = container.port;
         let url = format!("postgres://postgres@127.0.0.1:{port}/postgres");
         let server = Self { url, port, process: None, _container: Some(container) };
-        server.wait().map_err(|error| Missing::new(vec![format!("the container's server: {error}")], HELPS))?;
+        server
+            .wait()
+            .map_err(|error| Missing::new(vec![format!("the container's server: {error}")], HELPS))?;
         Ok(server)
     }
 
