@@ -87,7 +87,8 @@ BEGIN
 END
 $body$;
 
--- Writes a schedule over the version that its writer read; answers whether it is written (clause F2).
+-- Writes a schedule over the version that its writer read; answers whether it is written (clause F2). A version that is
+-- there already is a repetition.
 CREATE FUNCTION leasehold.put_schedule(
     p_name text, p_body bytea, p_next bigint, p_version uuid, p_expected uuid
 ) RETURNS boolean
@@ -97,7 +98,7 @@ BEGIN
         INSERT INTO leasehold.schedules VALUES (p_name, p_body, p_next, p_version) ON CONFLICT DO NOTHING;
     ELSE
         UPDATE leasehold.schedules s SET body = p_body, next = p_next, version = p_version
-            WHERE s.name = p_name AND s.version = p_expected;
+            WHERE s.name = p_name AND s.version = p_expected AND s.version <> p_version;
     END IF;
     RETURN EXISTS (SELECT FROM leasehold.schedules s WHERE s.name = p_name AND s.version = p_version);
 END

@@ -117,15 +117,8 @@ impl Signals {
     /// Tells of events, which nobody waits for.
     pub(crate) fn tell(&self, events: impl IntoIterator<Item = Event>) {
         let Some(out) = self.out.get() else { return };
-        let mut last = None;
-        for event in events {
-            // Jobs of one queue come in many.
-            if matches!(event, Event::Waiting { .. }) && last.as_ref() == Some(&event) {
-                continue;
-            }
-            if matches!(event, Event::Waiting { .. }) {
-                last = Some(event.clone());
-            }
+        let (changes, lines) = gathered(events.into_iter());
+        for event in changes.into_iter().chain(lines) {
             if out.try_send(event).is_err() {
                 self.lost.store(true, Ordering::Relaxed);
             }
@@ -142,23 +135,30 @@ pub(crate) fn start(db: &Arc<Db>) {
 }
 
 async fn send_all(db: Weak<Db>, mut events: mpsc::Receiver<Event>) {
-    let mut last_said: Option<Instant> = None;
+    let (mut last_said, mut owed): (Option<Instant>, bool) = (None, false);
     let mut some = Vec::with_capacity(WAIT);
-    while events.recv_many(&mut some, WAIT).await > 0 {
+    loop {
+        let received = events.recv_many(&mut some, WAIT);
+        // What was held back is said in time, also if nothing more comes.
+        let patience = if owed { SELDOM } else { Duration::MAX };
+        if timeout(patience, received).await == Ok(0) {
+            return;
+        }
         let Some(db) = db.upgrade() else { return };
         let (mut changes, mut lines) = gathered(some.drain(..));
-        if changes.contains(&Event::Changes) {
-            if last_said.is_some_and(|at| at.elapsed() < SELDOM) {
-                changes.retain(|event| *event != Event::Changes);
-            } else {
-                last_said = Some(Instant::now());
-            }
+        owed |= changes.contains(&Event::Changes);
+        changes.retain(|event| *event != Event::Changes);
+        if owed && last_said.is_none_or(|at| at.elapsed() >= SELDOM) {
+            (last_said, owed) = (Some(Instant::now()), false);
+            changes.push(Event::Changes);
         }
         if db.signals.lost.swap(false, Ordering::Relaxed) {
             (changes, lines) = (vec![Event::Gap], Vec::new());
         }
-        // One that is lost delays nobody beyond a poll (F3).
-        let _ = timeout(PATIENCE, notify(&db, changes, lines)).await;
+        if !changes.is_empty() || !lines.is_empty() {
+            // One that is lost delays nobody beyond a poll (F3).
+            let _ = timeout(PATIENCE, notify(&db, changes, lines)).await;
+        }
         drop(db);
         sleep(BETWEEN).await;
     }
@@ -167,16 +167,20 @@ async fn send_all(db: Weak<Db>, mut events: mpsc::Receiver<Event>) {
 /// Events without those that say nothing new, and apart from them those of new lines.
 fn gathered(events: impl Iterator<Item = Event>) -> (Vec<Event>, Vec<Event>) {
     let (mut queues, mut jobs, mut others, mut lines) = (BTreeSet::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut many = false;
     for event in events {
         match event {
             Event::Waiting { queue } => drop(queues.insert(queue)),
+            // One more shows that there are too many.
+            Event::Changed { .. } if jobs.len() > ONE_BY_ONE => {}
             Event::Changed { .. } => jobs.push(event),
-            Event::Logged { .. } if lines.contains(&event) => {}
+            Event::Changes => many = true,
+            Event::Logged { .. } if lines.len() > ONE_BY_ONE || lines.contains(&event) => {}
             Event::Logged { .. } => lines.push(event),
             _ => others.push(event),
         }
     }
-    if jobs.len() > ONE_BY_ONE {
+    if many || jobs.len() > ONE_BY_ONE {
         jobs = vec![Event::Changes];
     }
     if lines.len() > ONE_BY_ONE {
