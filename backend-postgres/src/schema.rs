@@ -124,7 +124,7 @@ async fn version(session: &mut Session<'_>) -> Done<Option<usize>> {
 
 /// Whether a table of the name is there and is none of ours.
 fn is_strange(error: &sqlx::Error) -> bool {
-    let code = error.as_database_error().and_then(|error| error.code());
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
     code.is_some_and(|code| code == "42703")
         || matches!(error, sqlx::Error::ColumnDecode { .. } | sqlx::Error::RowNotFound)
 }

@@ -1,11 +1,13 @@
-use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::io;
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use std::{fs, thread};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::Missing;
 use crate::container::Container;
@@ -163,33 +165,31 @@ impl Postgres {
         process.ok_or_else(|| io::Error::other("the server is not one of our own"))?.order(order)
     }
 
-    /// Waits until somebody may log in.
+    /// Waits until somebody may log in. In a thread of its own, so that it can be called from anywhere.
     fn wait(&self) -> io::Result<()> {
-        let give_up = Instant::now() + START;
-        while !greets(self.port) {
-            if Instant::now() > give_up {
-                return Err(io::Error::other(format!("it was not ready within {START:?}")));
-            }
-            thread::sleep(Duration::from_millis(50));
-        }
-        Ok(())
+        let port = self.port;
+        let work = move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let ready = async {
+                while !greets(port).await.unwrap_or(false) {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            };
+            let in_time = runtime.block_on(async { tokio::time::timeout(START, ready).await });
+            in_time.map_err(|_| io::Error::other(format!("it was not ready within {START:?}")))
+        };
+        thread::spawn(work).join().unwrap_or_else(|_| Err(io::Error::other("the wait panicked")))
     }
 }
 
 /// Whether a server lets the superuser in: it answers the first message by an `R`, and by an `E` while it starts.
-fn greets(port: u16) -> bool {
-    let ask = || -> io::Result<u8> {
-        let mut wire = TcpStream::connect(("127.0.0.1", port))?;
-        wire.set_read_timeout(Some(Duration::from_secs(5)))?;
-        let words = b"user\0postgres\0database\0postgres\0\0";
-        let length = u32::try_from(words.len() + 8).unwrap_or(0).to_be_bytes();
-        let version: [u8; 4] = 196_608_u32.to_be_bytes();
-        wire.write_all(&[&length[..], &version[..], &words[..]].concat())?;
-        let mut first = [0];
-        wire.read_exact(&mut first)?;
-        Ok(first[0])
-    };
-    ask().is_ok_and(|first| first == b'R')
+async fn greets(port: u16) -> io::Result<bool> {
+    let mut wire = TcpStream::connect(("127.0.0.1", port)).await?;
+    let words = b"user\0postgres\0database\0postgres\0\0";
+    wire.write_u32(u32::try_from(words.len() + 8).unwrap_or(0)).await?;
+    wire.write_u32(196_608).await?;
+    wire.write_all(words).await?;
+    Ok(wire.read_u8().await? == b'R')
 }
 
 /// The folder with the server's programs: on the PATH, or where Debian puts them, the newest.

@@ -9,8 +9,7 @@ use crate::bench::{SERVER, add, claim, connection, fresh, jobs, number, set_up, 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_oldest_lines_of_all_go_when_the_store_is_full_of_them() {
     let schema = fresh();
-    let mut caps = LogCaps::default();
-    caps.store_bytes = 64 << 10;
+    let caps = LogCaps { store_bytes: 64 << 10, ..LogCaps::default() };
     let store = set_up(Config::new(SERVER.url()).schema(&schema).log_caps(caps)).await;
     add(&store, jobs(2)).await;
     let leases = claim(&store, 2).await.jobs;

@@ -85,9 +85,8 @@ async fn serve(mut client: TcpStream, idle: &Mutex<VecDeque<TcpStream>>) -> io::
         };
         server.write_all(&bytes).await?;
         // Only these two are answered by readiness.
-        held = if kind != b'S' && kind != b'Q' {
-            Some(server)
-        } else if answer(&mut server, &mut client).await? {
+        let is_answered = kind == b'S' || kind == b'Q';
+        held = if !is_answered || answer(&mut server, &mut client).await? {
             Some(server)
         } else {
             idle.lock().expect("no panic").push_back(server);
