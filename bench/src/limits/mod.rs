@@ -2,7 +2,9 @@
 //! queue at hand.
 
 mod mongo;
+mod postgres;
 mod sqlite;
 
 pub(crate) use mongo::{NaiveMongo, RawMongo};
+pub(crate) use postgres::RawPostgres;
 pub(crate) use sqlite::RawSqlite;

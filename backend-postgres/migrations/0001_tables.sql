@@ -1,0 +1,146 @@
+-- The tables. Moments and spans are milliseconds, moments since 1970 UTC. Texts that may hold any character are kept
+-- as JSON or as bytes, since a text of the server's cannot hold the character of the number 0.
+
+CREATE TABLE leasehold.meta (version integer NOT NULL);
+INSERT INTO leasehold.meta VALUES (0);
+
+-- state: 1 scheduled, 2 queued, 3 running, 4 succeeded, 5 failed, 6 cancelled. A waiting job keeps the state that
+-- it was written with; whether it is due is told by `due` alone. `rank` is the priority with its sign turned, so that
+-- every part of an index goes upwards. What no index names can be changed in place: a renewal touches only that.
+CREATE TABLE leasehold.jobs (
+    id               uuid PRIMARY KEY,
+    due              bigint NOT NULL,
+    enqueued_at      bigint NOT NULL,
+    started_at       bigint,
+    finished_at      bigint,
+    expires_at       bigint,
+    lease            bigint,
+    lease_until      bigint,
+    -- The end of the lease as it was first given: no later than the end of the same lease once renewed.
+    lease_from       bigint,
+    keep_succeeded   bigint,
+    keep_failed      bigint,
+    keep_cancelled   bigint,
+    unique_until     bigint,
+    claim            uuid,
+    worker           uuid,
+    settled_claim    uuid,
+    attempt          integer NOT NULL DEFAULT 0,
+    max_attempts     integer NOT NULL,
+    crashes          integer NOT NULL DEFAULT 0,
+    generation       integer NOT NULL DEFAULT 0,
+    limit_max        bigint,
+    state            smallint NOT NULL,
+    rank             smallint NOT NULL,
+    unique_scope     smallint,
+    settled_as       smallint,
+    cancel_requested boolean NOT NULL DEFAULT false,
+    queue            text COLLATE "C" NOT NULL,
+    kind             text COLLATE "C" NOT NULL,
+    reason           text,
+    limit_key        text COLLATE "C",
+    unique_key       text COLLATE "C",
+    error_class      text COLLATE "C",
+    tags             text[] COLLATE "C",
+    options          text NOT NULL,
+    progress         text,
+    history          text[],
+    payload          bytea NOT NULL,
+    result           bytea,
+    -- So the claim alone fences every write under a lease.
+    CHECK ((state = 3) = (claim IS NOT NULL))
+) WITH (
+    fillfactor = 80,
+    autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 2000,
+    autovacuum_vacuum_insert_scale_factor = 0.1, autovacuum_analyze_scale_factor = 0.1,
+    autovacuum_vacuum_cost_delay = 0
+);
+
+-- Waiting jobs of one queue, rank and kind stand in one range, in the order in which they become due. The state is not
+-- in it, so a job that becomes due needs no write. Those with a limit key stand apart, so that a claim can leave out a
+-- whole key that has no room.
+CREATE INDEX jobs_waiting ON leasehold.jobs (queue, rank, kind, due, id) WHERE state <= 2 AND limit_key IS NULL;
+CREATE INDEX jobs_limited ON leasehold.jobs (queue, rank, due, id) WHERE state <= 2 AND limit_key IS NOT NULL;
+CREATE INDEX jobs_of_limit ON leasehold.jobs (limit_key, limit_max, queue, rank, due, id)
+    WHERE state <= 2 AND limit_key IS NOT NULL;
+CREATE INDEX jobs_scheduled ON leasehold.jobs (queue, due) WHERE state = 1;
+CREATE INDEX jobs_running ON leasehold.jobs (lease_from) WHERE state = 3;
+CREATE INDEX jobs_running_of_limit ON leasehold.jobs (limit_key) WHERE state = 3 AND limit_key IS NOT NULL;
+CREATE INDEX jobs_expiring ON leasehold.jobs (expires_at) WHERE expires_at IS NOT NULL;
+CREATE INDEX jobs_listed ON leasehold.jobs (enqueued_at, id);
+CREATE UNIQUE INDEX jobs_unique ON leasehold.jobs (unique_key) WHERE unique_key IS NOT NULL;
+
+-- What each claim was given, as long as it may be repeated (clause E2).
+CREATE TABLE leasehold.claims (claim uuid PRIMARY KEY, at bigint NOT NULL, jobs uuid[] NOT NULL)
+    WITH (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 2000);
+CREATE INDEX claims_at ON leasehold.claims (at);
+
+-- How many jobs of a queue went from one state to another; 0 is outside. Rows are only added, so nobody waits for
+-- anybody to count; now and then those that say the same are made one (function `fold`).
+CREATE TABLE leasehold.tallies (queue text COLLATE "C" NOT NULL, was smallint NOT NULL, became smallint NOT NULL, n bigint NOT NULL)
+    WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000, autovacuum_vacuum_cost_delay = 0);
+
+CREATE TABLE leasehold.queues (
+    queue      text COLLATE "C" PRIMARY KEY,
+    settings   text NOT NULL,
+    paused     boolean NOT NULL,
+    changed_at bigint NOT NULL
+);
+
+CREATE SEQUENCE leasehold.log_sequence CACHE 1;
+CREATE TABLE leasehold.logs (
+    sequence bigint PRIMARY KEY,
+    job      uuid NOT NULL,
+    worker   uuid,
+    at       bigint NOT NULL,
+    bytes    bigint NOT NULL,
+    attempt  integer NOT NULL,
+    level    text NOT NULL,
+    message  bytea NOT NULL
+) WITH (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_insert_scale_factor = 0.1);
+CREATE INDEX logs_of_job ON leasehold.logs (job, sequence);
+CREATE INDEX logs_of_worker ON leasehold.logs (worker, sequence) WHERE worker IS NOT NULL;
+
+-- What is kept of a job's log, or of a worker's.
+CREATE TABLE leasehold.log_heads (
+    source   uuid PRIMARY KEY,
+    lines    bigint NOT NULL DEFAULT 0,
+    bytes    bigint NOT NULL DEFAULT 0,
+    trimmed  bigint NOT NULL DEFAULT 0,
+    claim    uuid,
+    position bigint NOT NULL DEFAULT 0
+) WITH (fillfactor = 70);
+-- How many bytes of lines came and went, as rows that are only added, like tallies.
+CREATE TABLE leasehold.log_sizes (bytes bigint NOT NULL)
+    WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000);
+
+CREATE TABLE leasehold.workers (
+    worker     uuid PRIMARY KEY,
+    info       text NOT NULL,
+    host       text COLLATE "C" NOT NULL,
+    started_at bigint NOT NULL,
+    seen_at    bigint NOT NULL,
+    lost_after bigint NOT NULL,
+    gone       boolean NOT NULL,
+    stop       boolean NOT NULL DEFAULT false
+) WITH (fillfactor = 50);
+
+CREATE TABLE leasehold.schedules (
+    name    text COLLATE "C" PRIMARY KEY,
+    body    bytea NOT NULL,
+    next    bigint,
+    version uuid NOT NULL
+);
+CREATE INDEX schedules_next ON leasehold.schedules (next) WHERE next IS NOT NULL;
+
+-- The server's hour. Not that at which the transaction began: a call may have waited for a lock since.
+CREATE FUNCTION leasehold.hour() RETURNS bigint LANGUAGE sql VOLATILE AS
+$body$ SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint $body$;
+
+-- A moment some milliseconds later, at most the end of the year 9999; none if no span is given.
+CREATE FUNCTION leasehold.later(moment bigint, span bigint) RETURNS bigint LANGUAGE sql IMMUTABLE AS
+$body$ SELECT CASE WHEN span > 253402300799999 - moment THEN 253402300799999 ELSE moment + span END $body$;
+
+-- Where events are told, by a name that every schema may have.
+CREATE FUNCTION leasehold.channel() RETURNS text LANGUAGE sql IMMUTABLE AS
+$body$ SELECT 'leasehold_' || md5($name$leasehold.$name$) $body$;

@@ -1,0 +1,75 @@
+-- Takes jobs in (clauses P2, P3, P4), also on a caller's own connection, whose settings are not ours: those that a plan
+-- hangs on are set here. No id may come twice. The first row tells the hour; of each job that was not taken in one
+-- more tells its place in the batch, and the holder of its unique key, or nobody if its id was there.
+CREATE FUNCTION leasehold.enqueue(
+    p_now bigint, p_ids uuid[], p_queues text[], p_kinds text[], p_payloads bytea[], p_options text[],
+    p_ranks smallint[], p_delays bigint[], p_dues bigint[], p_max_attempts integer[], p_leases bigint[],
+    p_keep_succeeded bigint[], p_keep_failed bigint[], p_keep_cancelled bigint[], p_tags text[],
+    p_limit_keys text[], p_limit_maxs bigint[],
+    p_unique_keys text[], p_unique_scopes smallint[], p_unique_spans bigint[], p_told text[]
+) RETURNS TABLE (n bigint, holder uuid, at bigint)
+LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
+AS $body$
+DECLARE
+    hour bigint := coalesce(p_now, leasehold.hour());
+    created uuid[] := '{}';
+    fresh uuid[];
+BEGIN
+    IF array_length(array_remove(p_unique_keys, NULL), 1) > 0 THEN
+        -- Keys whose period is over are free.
+        UPDATE leasehold.jobs j SET unique_key = NULL
+            WHERE j.unique_key = ANY (p_unique_keys) AND j.unique_until < hour;
+    END IF;
+    FOR round IN 1..100 LOOP
+        WITH added AS (
+            INSERT INTO leasehold.jobs AS j (
+                id, queue, kind, payload, options, rank, due, enqueued_at, state, max_attempts, lease,
+                keep_succeeded, keep_failed, keep_cancelled, tags, limit_key, limit_max,
+                unique_key, unique_scope, unique_until)
+            SELECT w.id, w.queue, w.kind, w.payload, w.options, w.rank, d.due, hour,
+                CASE WHEN d.due > hour THEN 1 ELSE 2 END, w.max_attempts, w.lease,
+                w.keep_succeeded, w.keep_failed, w.keep_cancelled, string_to_array(w.tags, E'\n'),
+                w.limit_key, w.limit_max, w.unique_key, w.unique_scope, leasehold.later(hour, w.unique_span)
+            FROM unnest(
+                    p_ids, p_queues, p_kinds, p_payloads, p_options, p_ranks, p_delays, p_dues, p_max_attempts,
+                    p_leases, p_keep_succeeded, p_keep_failed, p_keep_cancelled, p_tags, p_limit_keys, p_limit_maxs,
+                    p_unique_keys, p_unique_scopes, p_unique_spans
+                ) WITH ORDINALITY AS w (
+                    id, queue, kind, payload, options, rank, delay, due, max_attempts,
+                    lease, keep_succeeded, keep_failed, keep_cancelled, tags, limit_key, limit_max,
+                    unique_key, unique_scope, unique_span, n)
+                CROSS JOIN LATERAL (SELECT coalesce(w.due, leasehold.later(hour, w.delay))) AS d (due)
+            -- In the order of the keys, so that two batches with the same keys do not wait for each other.
+            ORDER BY w.unique_key NULLS FIRST, w.n
+            ON CONFLICT DO NOTHING
+            RETURNING j.id, j.queue, j.state
+        ), tallied AS (
+            INSERT INTO leasehold.tallies SELECT a.queue, 0, a.state, count(*) FROM added a GROUP BY a.queue, a.state
+        )
+        SELECT coalesce(array_agg(a.id), '{}') INTO fresh FROM added a;
+        created := created || fresh;
+        EXIT WHEN cardinality(created) = cardinality(p_ids);
+        -- Whoever held a key may have let go of it meanwhile: then it is tried again.
+        EXIT WHEN NOT EXISTS (
+            SELECT FROM unnest(p_ids, p_unique_keys) AS w (id, unique_key)
+            WHERE (SELECT true FROM leasehold.jobs e WHERE e.id = w.id) IS NULL
+                AND (SELECT true FROM leasehold.jobs h WHERE h.unique_key = w.unique_key) IS NULL);
+    END LOOP;
+    IF p_told IS NOT NULL THEN
+        PERFORM pg_notify(leasehold.channel(), told) FROM unnest(p_told) AS told;
+    ELSIF random() < 0.01 THEN
+        PERFORM leasehold.tidy(hour);
+    END IF;
+    RETURN QUERY SELECT 0::bigint, NULL::uuid, hour;
+    IF cardinality(created) < cardinality(p_ids) THEN
+        RETURN QUERY
+        SELECT w.n, CASE WHEN e.there IS NULL THEN h.id END, hour
+        FROM unnest(p_ids, p_unique_keys) WITH ORDINALITY AS w (id, unique_key, n)
+            LEFT JOIN unnest(created) AS c (id) ON c.id = w.id
+            LEFT JOIN LATERAL (SELECT true FROM leasehold.jobs j WHERE j.id = w.id LIMIT 1) AS e (there) ON true
+            LEFT JOIN LATERAL (SELECT j.id FROM leasehold.jobs j WHERE j.unique_key = w.unique_key LIMIT 1) AS h ON true
+        WHERE c.id IS NULL AND (e.there OR h.id IS NOT NULL);
+    END IF;
+END
+$body$;

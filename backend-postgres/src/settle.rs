@@ -1,0 +1,131 @@
+//! Records how attempts ended: see `Backend::settle` and `Backend::recover`.
+
+use leasehold_core::QueueName;
+use leasehold_core::backend::{Answer, Event, NewFailure, Settlement, Verdict};
+use sqlx::Row;
+
+use crate::error::Done;
+use crate::record;
+use crate::session::{Session, millis};
+
+/// Who settles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum By {
+    /// The holder of the lease.
+    Holder,
+    /// Whoever found that the lease had run out.
+    Recoverer,
+}
+
+const SETTLE: &str =
+    "SELECT n, answer, queue, state FROM leasehold.settle($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+
+pub(crate) async fn settle(
+    session: &mut Session<'_>,
+    settlements: &[Settlement],
+    by: By,
+) -> Done<Vec<Answer>> {
+    let mut answers = vec![Answer::Lost; settlements.len()];
+    for mut places in record::rounds(settlements.iter().map(|settlement| settlement.job)) {
+        // Always in the order of the ids, so that of two calls about the same jobs none waits for the other.
+        places.sort_unstable_by_key(|place| settlements[*place].job);
+        // What changed hands the very moment that it was settled is looked at again.
+        while !places.is_empty() {
+            places = round(session, settlements, by, &places, &mut answers).await?;
+        }
+    }
+    Ok(answers)
+}
+
+/// Settles those in these places, each of another job, and tells which have no answer yet.
+async fn round(
+    session: &mut Session<'_>,
+    settlements: &[Settlement],
+    by: By,
+    places: &[usize],
+    answers: &mut [Answer],
+) -> Done<Vec<usize>> {
+    let db = session.db;
+    let some = || places.iter().map(|place| &settlements[*place]);
+    let found = db
+        .query(SETTLE)
+        .bind(db.now())
+        .bind(by == By::Recoverer)
+        .bind(some().map(|s| *s.job.as_uuid()).collect::<Vec<_>>())
+        .bind(some().map(|s| *s.token.claim(s.job).as_uuid()).collect::<Vec<_>>())
+        .bind(some().map(|s| code(&s.verdict)).collect::<Vec<_>>())
+        .bind(some().map(|s| reason(&s.verdict)).collect::<Vec<_>>())
+        .bind(some().map(|s| delay(&s.verdict)).collect::<Vec<_>>())
+        .bind(some().map(|s| result(&s.verdict)).collect::<Vec<_>>())
+        .bind(some().map(|s| s.failure.as_ref().map(failure).transpose()).collect::<Done<Vec<_>>>()?)
+        .bind(some().map(|s| s.failure.as_ref().map(class).transpose()).collect::<Done<Vec<_>>>()?)
+        .fetch_all(session.conn())
+        .await?;
+    let mut left: Vec<Option<usize>> = places.iter().copied().map(Some).collect();
+    let mut events = Vec::new();
+    for row in &found {
+        let n = usize::try_from(row.try_get::<i64, _>(0)? - 1).unwrap_or(usize::MAX);
+        let Some(place) = left.get_mut(n).and_then(Option::take) else { continue };
+        answers[place] = match row.try_get::<i16, _>(1)? {
+            1 => {
+                let (queue, state) = (row.try_get::<&str, _>(2)?, record::state(row.try_get(3)?));
+                if let (Ok(queue), Some(state)) = (QueueName::new(queue), state) {
+                    if state.is_waiting() {
+                        events.push(Event::Waiting { queue: queue.clone() });
+                    }
+                    events.push(Event::Changed { job: settlements[place].job, queue, state });
+                }
+                Answer::Applied
+            }
+            2 => Answer::AlreadyApplied,
+            _ => Answer::Lost,
+        };
+    }
+    db.signals.tell(events);
+    Ok(left.into_iter().flatten().collect())
+}
+
+/// How a verdict is written: those that end a job as the state it ends in.
+fn code(verdict: &Verdict) -> i16 {
+    match verdict {
+        Verdict::Retry { .. } => 1,
+        Verdict::Release { .. } => 2,
+        Verdict::Succeed { .. } => 4,
+        Verdict::Fail { .. } => 5,
+        Verdict::Cancel { .. } => 6,
+    }
+}
+
+fn reason(verdict: &Verdict) -> Option<String> {
+    match verdict {
+        Verdict::Succeed { .. } => None,
+        Verdict::Fail { reason }
+        | Verdict::Cancel { reason }
+        | Verdict::Retry { reason, .. }
+        | Verdict::Release { reason, .. } => Some(reason.to_string()),
+    }
+}
+
+fn delay(verdict: &Verdict) -> i64 {
+    match verdict {
+        Verdict::Retry { delay, .. } | Verdict::Release { delay, .. } => millis(*delay),
+        _ => 0,
+    }
+}
+
+fn result(verdict: &Verdict) -> Option<Vec<u8>> {
+    match verdict {
+        Verdict::Succeed { result } => result.as_ref().map(|result| result.as_bytes().to_vec()),
+        _ => None,
+    }
+}
+
+/// What a worker tells of a failure, as JSON without its first brace: the server puts in front what it knows itself.
+fn failure(failure: &NewFailure) -> Done<String> {
+    Ok(serde_json::to_string(failure)?.split_off(1))
+}
+
+/// A class as JSON, since it may have any character.
+pub(crate) fn class(failure: &NewFailure) -> Done<String> {
+    Ok(serde_json::to_string(&failure.class)?)
+}

@@ -1,0 +1,83 @@
+//! Queues in which much stands in the way: full limit keys, other kinds, what has ended.
+
+use std::time::Duration;
+
+use leasehold_core::backend::{Claim, KindRule, Verdict};
+use leasehold_core::{Backend, NewJob, Reason};
+use tokio::time::Instant;
+
+use crate::bench::{SUCCEED, add, asking, claim, ids, job, jobs, settle, soon, store};
+
+fn limited(n: usize, key: &str, max: u32) -> Vec<NewJob> {
+    (0..n).map(|_| job().limit(key.parse().expect("a key"), max)).collect()
+}
+
+/// The quickest of some claims of this many jobs, each given back.
+async fn quickest(
+    store: &leasehold_postgres::Postgres,
+    request: impl Fn() -> Claim,
+    wanted: usize,
+) -> Duration {
+    let mut best = Duration::MAX;
+    for _ in 0..10 {
+        let begun = Instant::now();
+        let given = store.claim(soon(), request()).await.expect("a claim").jobs;
+        best = best.min(begun.elapsed());
+        assert_eq!(given.len(), wanted);
+        let release = Verdict::Release { reason: Reason::Released, delay: Duration::ZERO };
+        settle(store, &given, &release).await;
+    }
+    best
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_key_with_thousands_waiting_holds_up_nobody() {
+    let (store, ..) = store().await;
+    add(&store, jobs(5)).await;
+    let alone = quickest(&store, || asking(5), 5).await;
+    // They stand before the others, which are enqueued later.
+    let leases = claim(&store, 5).await.jobs;
+    settle(&store, &leases, &SUCCEED).await;
+    for _ in 0..3 {
+        add(&store, limited(7_000, "full", 2)).await;
+    }
+    assert_eq!(claim(&store, 100).await.jobs.len(), 2);
+    let free = add(&store, jobs(5)).await;
+    let beside = quickest(&store, || asking(5), 5).await;
+    let other = add(&store, limited(3, "other", 2)).await;
+    let given = claim(&store, 100).await.jobs;
+    assert_eq!(ids(&given), [&free[..], &other[..2]].concat());
+    assert!(beside < alone * 8 + Duration::from_millis(20), "alone {alone:?}, beside a full key {beside:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_kinds_and_what_has_ended_cost_a_claim_nothing() {
+    let (store, ..) = store().await;
+    let wanted = || Claim { kinds: KindRule::Only(["mine".parse().expect("a name")].into()), ..asking(5) };
+    add(
+        &store,
+        (0..5).map(|_| NewJob::new("mine".parse().expect("a name"), b"{}".to_vec().into())).collect(),
+    )
+    .await;
+    let alone = quickest(&store, wanted, 5).await;
+    for _ in 0..3 {
+        add(&store, jobs(7_000)).await;
+        let leases = store.claim(
+            soon(),
+            Claim { kinds: KindRule::Only(["work".parse().expect("a name")].into()), ..asking(5_000) },
+        );
+        settle(&store, &leases.await.expect("a claim").jobs, &SUCCEED).await;
+    }
+    let beside = quickest(&store, wanted, 5).await;
+    assert!(beside < alone * 8 + Duration::from_millis(20), "alone {alone:?}, beside others {beside:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_jobs_own_limit_counts_and_order_is_kept() {
+    let (store, ..) = store().await;
+    let with = |max: u32| limited(1, "key", max).remove(0);
+    // The first runs; the second may not run beside it, the third may, and the last is beyond three.
+    let added = add(&store, vec![with(1), with(1), with(2), job(), with(3), with(3)]).await;
+    let given = claim(&store, 10).await.jobs;
+    assert_eq!(ids(&given), [added[0], added[2], added[3], added[4]]);
+}
