@@ -17,6 +17,7 @@ mod mongo;
 mod node;
 mod process;
 mod proxy;
+mod redis;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -25,6 +26,7 @@ pub use certificates::Certificates;
 pub use mongo::Mongo;
 pub use node::Node;
 pub use proxy::Proxy;
+pub use redis::Redis;
 
 /// What brings every server that tests need.
 const HELPS: &str = "`cargo xtask servers` brings what is needed";

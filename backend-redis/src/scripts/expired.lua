@@ -1,0 +1,15 @@
+-- ARGV: now, limit.
+return run(function()
+  local over = call('ZRANGEBYSCORE', prefix .. 'leases', '-inf', '(' .. text(now), 'LIMIT', 0, ARGV[2])
+  local leases = {}
+  for _, id in ipairs(over) do
+    local job = load(id)
+    if job and job.state == 'running' then
+      leases[#leases + 1] = { id, call('HGETALL', job_key(id)) }
+    else
+      -- Nobody can tell of which queue it was, so it is counted nowhere.
+      call('ZREM', prefix .. 'leases', id)
+    end
+  end
+  return { now, leases }
+end)
