@@ -8,13 +8,15 @@ use redis::{Cmd, cmd};
 pub(crate) struct Script {
     text: String,
     hash: String,
+    /// Whether it changes anything.
+    pub(crate) writes: bool,
 }
 
 impl Script {
-    fn new(parts: &[&str]) -> Self {
+    fn new(writes: bool, parts: &[&str]) -> Self {
         let text = parts.concat();
         let hash = redis::Script::new(&text).get_hash().to_owned();
-        Self { text, hash }
+        Self { text, hash, writes }
     }
 
     /// Runs it by its name.
@@ -40,35 +42,43 @@ impl Script {
 }
 
 macro_rules! scripts {
-    ($($name:ident = $($file:literal)+;)*) => {$(
+    ($writes:literal: $($name:ident = $($file:literal)+;)*) => {$(
         pub(crate) static $name: LazyLock<Script> = LazyLock::new(|| {
-            Script::new(&[include_str!("scripts/shared.lua"), $(include_str!(concat!("scripts/", $file))),+])
+            let parts = [include_str!("scripts/shared.lua"), $(include_str!(concat!("scripts/", $file))),+];
+            Script::new($writes, &parts)
         });
     )*};
 }
 
+// Those that write.
 scripts! {
+    true:
     AMEND = "matching.lua" "amend.lua";
     APPEND_LOGS = "append_logs.lua";
     CHECK_IN = "check_in.lua";
     CLAIM = "claim.lua";
-    COUNTS = "counts.lua";
     DELETE_SCHEDULE = "delete_schedule.lua";
     ENQUEUE = "enqueue.lua";
-    EXPIRED = "expired.lua";
-    FIND = "find.lua";
-    HOUR = "hour.lua";
-    LIST = "matching.lua" "list.lua";
     PRUNE = "prune.lua";
     PUT_SCHEDULE = "put_schedule.lua";
-    QUEUES = "queues.lua";
-    READ_LOGS = "read_logs.lua";
     RENEW = "renew.lua";
-    SCHEDULES = "schedules.lua";
     SET_ASIDE = "set_aside.lua";
     SET_QUEUE = "set_queue.lua";
     SETTLE = "settle.lua";
     SETUP = "setup.lua";
     STOP_WORKERS = "stop_workers.lua";
+}
+
+// Those that read.
+scripts! {
+    false:
+    COUNTS = "counts.lua";
+    EXPIRED = "expired.lua";
+    FIND = "find.lua";
+    HOUR = "hour.lua";
+    LIST = "matching.lua" "list.lua";
+    QUEUES = "queues.lua";
+    READ_LOGS = "read_logs.lua";
+    SCHEDULES = "schedules.lua";
     WORKERS = "workers.lua";
 }

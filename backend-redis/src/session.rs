@@ -90,7 +90,9 @@ impl Db {
 
     /// Runs a script by its whole command. A server may lose what was loaded into it at any time.
     pub(crate) async fn run_command<T: FromRedisValue>(&self, script: &Script, command: &Cmd) -> Done<T> {
-        leasehold_core::fail_point!("run::before_send");
+        if script.writes {
+            leasehold_core::fail_point!("write::before_send");
+        }
         let answer = match self.send(command).await {
             Err(Fault::Driver(error)) if lacks_script(&error) => {
                 self.send(&script.load()).await?;
@@ -98,7 +100,9 @@ impl Db {
             }
             answer => answer?,
         };
-        leasehold_core::fail_point!("run::acted");
+        if script.writes {
+            leasehold_core::fail_point!("write::acted");
+        }
         Ok(redis::from_redis_value(answer)?)
     }
 

@@ -16,8 +16,8 @@ const SERVER: &str = "LEASEHOLD_CONFORMANCE_SERVER";
 
 /// Every operation is one script.
 const CUT_POINTS: &[CutPoint] = &[
-    CutPoint::new("run::before_send", Effect::None, Step::ALL),
-    CutPoint::new("run::acted", Effect::All, Step::ALL),
+    CutPoint::new("write::before_send", Effect::None, Step::ALL),
+    CutPoint::new("write::acted", Effect::All, Step::ALL),
 ];
 
 /// A server, started by the first case that needs it.

@@ -80,7 +80,7 @@ function what.postpone(job)
 end
 
 local function amend_one(id, job)
-  if not job then return { id, 'absent' } end
+  if not job then return { id, 'absent', false } end
   local answer, change, holder = what[action](job)
   if change and not preview then
     touch(job)

@@ -15,8 +15,9 @@ return run(function()
     local kept = call('HMGET', prefix .. 'counts:' .. queue, 'running', 'succeeded', 'failed', 'cancelled', 'enqueued', 'deleted')
     for at = 1, 6 do kept[at] = tonumber(kept[at] or 0) end
     answers[i] = {
-      queue, call('ZCOUNT', waiting, '(' .. text(now), '+inf'), call('ZCOUNT', waiting, '-inf', text(now)),
-      kept[1], kept[2], kept[3], kept[4], kept[5], kept[6], oldest[2] or false,
+      queue,
+      { call('ZCOUNT', waiting, '(' .. text(now), '+inf'), call('ZCOUNT', waiting, '-inf', text(now)), unpack(kept, 1, 4) },
+      kept[5], kept[6], oldest[2] or false,
     }
   end
   return answers
