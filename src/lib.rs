@@ -8,6 +8,7 @@
 //! | `memory:` | this process's memory, for tests | `memory`, on by default |
 //! | `sqlite:FILE` | a SQLite file, shared by any number of processes of one host | `sqlite`, on by default |
 //! | `mongodb://HOSTS/DATABASE`, `mongodb+srv://...` | a MongoDB database, shared by any number of hosts | `mongo` |
+//! | `redis://HOST`, `rediss://...`, with `?namespace=NAME` | a Redis or Valkey server, shared by any number of hosts | `redis` |
 //!
 //! # Hello
 //!
@@ -35,6 +36,9 @@ pub use leasehold_memory as memory;
 #[cfg(feature = "mongo")]
 #[doc(inline)]
 pub use leasehold_mongo as mongo;
+#[cfg(feature = "redis")]
+#[doc(inline)]
+pub use leasehold_redis as redis;
 #[cfg(feature = "sqlite")]
 #[doc(inline)]
 pub use leasehold_sqlite as sqlite;
@@ -63,13 +67,14 @@ pub async fn open(url: &str) -> Result<Arc<dyn Backend>> {
         Some("memory") => memory_store(url),
         Some("sqlite") => sqlite_store(url).await,
         Some("mongodb" | "mongodb+srv") => mongo_store(url).await,
+        Some("redis" | "rediss") => redis_store(url).await,
         _ => Err(Error::new(ErrorKind::Config, unknown(scheme))),
     }
 }
 
 fn unknown(scheme: Option<&str>) -> String {
-    const KNOWN: [&str; 3] = ["memory", "sqlite", "mongodb"];
-    let known = "a store's URL is `memory:` or `sqlite:FILE` or `mongodb://HOST/DATABASE`";
+    const KNOWN: [&str; 4] = ["memory", "sqlite", "mongodb", "redis"];
+    let known = "a store's URL is `memory:` or `sqlite:FILE` or `mongodb://HOST/DATABASE` or `redis://HOST`";
     let Some(scheme) = scheme else { return format!("this is not a URL, for it has no `:`; {known}") };
     let near = KNOWN.iter().find(|known| near(known, scheme));
     let hint = near.map(|near| format!("; did you mean `{near}:`?")).unwrap_or_default();
@@ -119,7 +124,18 @@ async fn mongo_store(_: &str) -> Result<Arc<dyn Backend>> {
     Err(off("mongo"))
 }
 
-#[cfg(not(all(feature = "memory", feature = "sqlite", feature = "mongo")))]
+#[cfg(feature = "redis")]
+async fn redis_store(url: &str) -> Result<Arc<dyn Backend>> {
+    Ok(Arc::new(leasehold_redis::Redis::connect(url).await?))
+}
+
+#[cfg(not(feature = "redis"))]
+#[expect(clippy::unused_async, reason = "the same signature as with the feature")]
+async fn redis_store(_: &str) -> Result<Arc<dyn Backend>> {
+    Err(off("redis"))
+}
+
+#[cfg(not(all(feature = "memory", feature = "sqlite", feature = "mongo", feature = "redis")))]
 fn off(feature: &str) -> Error {
     let how =
         format!("leasehold = {{ version = \"{}\", features = [\"{feature}\"] }}", env!("CARGO_PKG_VERSION"));

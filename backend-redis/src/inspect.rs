@@ -27,6 +27,9 @@ pub(crate) async fn find(db: &Db, request: Find) -> Done<Vec<Option<JobRecord>>>
     request.ids.iter().zip(found).map(read).collect()
 }
 
+/// The hour, jobs, and after which place to go on.
+type Walked = (i64, Vec<(String, Value)>, Option<(i64, String)>);
+
 pub(crate) async fn list(db: &Db, request: List) -> Done<Page> {
     let mut after = request.after.as_ref().map(|cursor| cursor.age(request.order)).transpose()?;
     let mut page = Page::default();
@@ -34,8 +37,7 @@ pub(crate) async fn list(db: &Db, request: List) -> Done<Page> {
         let left = request.limit - page.jobs.len() - page.unreadable.len();
         let mut command = db.command(&LIST);
         push_walk(&mut command, &request.filter, request.order, after, left)?;
-        let (now, jobs, next): (i64, Vec<(String, Value)>, Option<(i64, String)>) =
-            db.run_command(&LIST, &command).await?;
+        let (now, jobs, next): Walked = db.run_command(&LIST, &command).await?;
         jobs.into_iter().try_for_each(|(id, value)| show(&mut page, &id, value, moment(now)))?;
         after = next.map(age).transpose()?;
         if after.is_none() || page.jobs.len() + page.unreadable.len() >= request.limit {

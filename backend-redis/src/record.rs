@@ -9,7 +9,7 @@ use leasehold_core::backend::{NewFailure, SetAside};
 use leasehold_core::limits::HISTORY;
 use leasehold_core::{
     ClaimId, Due, Failure, JobId, JobOptions, JobRecord, Keep, Kind, NewJob, Payload, QueueName, Reason,
-    Result, State, Timestamp, UniqueScope,
+    Result, State, Tag, Timestamp, UniqueScope,
 };
 use redis::Cmd;
 use serde_json::{Map, Value as Json};
@@ -57,7 +57,7 @@ fn fields(job: &NewJob) -> Done<Vec<(&'static str, Vec<u8>)>> {
         ("options", written(options)?.into()),
     ];
     if !options.tags.is_empty() {
-        let tags: Vec<&str> = options.tags.iter().map(|tag| tag.as_str()).collect();
+        let tags: Vec<&str> = options.tags.iter().map(Tag::as_str).collect();
         fields.push(("tags", tags.join("\n").into()));
     }
     fields.extend(options.lease.map(|lease| ("lease", millis(lease).to_string().into())));

@@ -1,8 +1,11 @@
 use std::fmt::Write as _;
 use std::io::{self, BufRead, BufReader, Write as _};
 use std::net::TcpStream;
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::container::Container;
 use crate::process::{Order, Process, free_port};
@@ -14,6 +17,8 @@ const URL: &str = "LEASEHOLD_TEST_REDIS";
 const IMAGE: (&str, &str) = ("redis", "7.0");
 /// How long a server may take until it answers.
 const START: Duration = Duration::from_secs(30);
+/// How long to wait between two looks whether it answers.
+const BETWEEN: Duration = Duration::from_millis(20);
 /// How long it may take to answer a command.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// What makes every acknowledged write outlive the loss of power.
@@ -126,7 +131,7 @@ impl Redis {
         process.order(order)
     }
 
-    fn start(program: &PathBuf, arguments: &[&str], environment: &[(String, String)]) -> io::Result<Self> {
+    fn start(program: &Path, arguments: &[&str], environment: &[(String, String)]) -> io::Result<Self> {
         let port = free_port()?;
         let process = Process::start(program, environment, |folder| {
             let own = |name: &str, value: String| [format!("--{name}"), value];
@@ -164,7 +169,7 @@ impl Redis {
                     let log = self.process.as_ref().map(Process::log).unwrap_or_default();
                     return Err(io::Error::other(format!("{error}\n{log}\n")));
                 }
-                Err(_) => std::thread::sleep(Duration::from_millis(20)),
+                Err(_) => thread::park_timeout(BETWEEN),
             }
         }
     }

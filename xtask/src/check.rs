@@ -38,12 +38,16 @@ const GUARDS: &[(&str, &str, &str)] = &[
     ("leasehold-sqlite", "leasehold-mongo", "backends do not know each other"),
     ("leasehold-mongo", "leasehold-sqlite", "backends do not know each other"),
     ("leasehold-mongo", "openssl", "TLS is rustls"),
+    ("leasehold-redis", "leasehold-mongo", "backends do not know each other"),
+    ("leasehold-redis", "leasehold-sqlite", "backends do not know each other"),
+    ("leasehold-redis", "openssl", "TLS is rustls"),
     ("leasehold", "openssl", "TLS is rustls"),
     ("leasehold", "fail v", "only tests have failpoints"),
     ("leasehold-core", "fail v", "only tests have failpoints"),
     ("leasehold-memory", "fail v", "only tests have failpoints"),
     ("leasehold-sqlite", "fail v", "only tests have failpoints"),
     ("leasehold-mongo", "fail v", "only tests have failpoints"),
+    ("leasehold-redis", "fail v", "only tests have failpoints"),
     ("leasehold-bench", "fail v", "only tests have failpoints"),
 ];
 

@@ -8,6 +8,7 @@ const TABLES: &[(&[&str], &str)] = &[
     (&["backend-memory/src/"], "backend-memory/tests/conformance.rs"),
     (&["backend-sqlite/src/"], "backend-sqlite/tests/conformance.rs"),
     (&["backend-mongo/src/"], "backend-mongo/tests/conformance.rs"),
+    (&["backend-redis/src/"], "backend-redis/tests/conformance.rs"),
 ];
 /// Where failpoints are made, and tried.
 const MAKER: &str = "core/src/failpoints.rs";

@@ -34,6 +34,7 @@ const BACKENDS: &[Backend] = &[
             ("standalone", "MongoDB, standalone"),
         ],
     },
+    Backend { name: "redis", url: "`redis://HOST`", feature: "`redis`", on: &[("", "Redis")] },
     Backend { name: "files", url: "none", feature: "none: an example", on: &[("", "plain files")] },
 ];
 

@@ -23,11 +23,13 @@ pub(crate) fn test() -> Result<(), Trouble> {
     crate::servers::servers()?;
     if output(env!("CARGO"), &["nextest", "--version"]).is_some() {
         // A process for each test would start a server for each test.
-        let with_server = "leasehold-mongo";
-        let most =
-            ["nextest", "run", "--workspace", "--all-features", "--no-fail-fast", "--exclude", with_server];
-        let rest = ["test", "--package", with_server, "--all-features", "--tests", "--no-fail-fast"];
-        judge(&[most.to_vec(), rest.to_vec()])?;
+        let mut most = vec!["nextest", "run", "--workspace", "--all-features", "--no-fail-fast"];
+        let mut rest = vec!["test", "--all-features", "--tests", "--no-fail-fast"];
+        for with_server in ["leasehold-mongo", "leasehold-redis"] {
+            most.extend(["--exclude", with_server]);
+            rest.extend(["--package", with_server]);
+        }
+        judge(&[most, rest])?;
     } else {
         eprintln!("cargo-nextest is not installed; `cargo test` does as well, only slower");
         judge(&[vec!["test", "--workspace", "--all-features", "--tests", "--no-fail-fast"]])?;

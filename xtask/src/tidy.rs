@@ -39,6 +39,8 @@ const OWN_FILES: &[(&str, &str)] = &[
     ("backend-mongo", "changes"),
     ("backend-mongo", "log_head"),
     ("backend-mongo", "tail"),
+    ("backend-redis", "scripts"),
+    ("backend-redis", "session"),
 ];
 /// Files without which a folder is no backend.
 const BACKEND_MUST: &[&str] = &["lib", "store", "enqueue", "claim", "renew", "settle", "recover"];
