@@ -98,7 +98,7 @@ pub(crate) async fn again<T>(mut call: impl AsyncFnMut() -> Result<T>) -> T {
         match call().await {
             Ok(answer) => return answer,
             Err(error) if error.is_transient() && begun.elapsed() < PATIENCE => {
-                sleep(Duration::from_millis(20)).await
+                sleep(Duration::from_millis(20)).await;
             }
             Err(error) => panic!("for {:?}: {error:?}", begun.elapsed()),
         }

@@ -50,5 +50,8 @@ async fn names_that_mean_something_to_the_server_are_names() {
         server.run(&["EVAL", "return #redis.call('KEYS', '{leasehold}:*') - redis.call('DBSIZE')", "0"]);
     assert_eq!(keys.expect("an answer"), "0", "keys outside of the namespace");
     let counts = store.counts(soon(), leasehold_core::backend::Counts::default()).await.expect("counts");
-    assert_eq!(counts.iter().map(|queue| queue.total()).sum::<u64>(), 2 * HOSTILE.len() as u64);
+    assert_eq!(
+        counts.iter().map(leasehold_core::backend::QueueCounts::total).sum::<u64>(),
+        2 * HOSTILE.len() as u64
+    );
 }
