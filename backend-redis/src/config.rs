@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use leasehold_core::backend::LogCaps;
 use leasehold_core::{Clock, Error, ErrorKind, Result};
-use redis::{ConnectionInfo, IntoConnectionInfo};
+use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
 
 use crate::error::BACKEND;
 
@@ -81,7 +81,12 @@ impl Config {
         let why = |_| {
             wrong("the URL cannot be used; it has the form redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE]")
         };
-        self.url.as_str().into_connection_info().map_err(why)
+        let info = self.url.as_str().into_connection_info().map_err(why)?;
+        if let ConnectionAddr::TcpTls { .. } = info.addr() {
+            // The driver takes the one that the process has, which somebody may have chosen before.
+            let _ = rustls::crypto::ring::default_provider().install_default();
+        }
+        Ok(info)
     }
 
     /// What every key begins with.

@@ -35,6 +35,12 @@ pub(crate) enum Kind {
     #[value(skip)]
     #[strum(to_string = "naive loop")]
     NaiveMongo,
+    #[strum(to_string = "redis")]
+    Redis,
+    /// The limit of Redis.
+    #[value(skip)]
+    #[strum(to_string = "list loop")]
+    RawRedis,
     /// What a harness opens.
     #[value(skip)]
     #[strum(to_string = "this store")]
@@ -49,6 +55,7 @@ impl Kind {
             Self::Given => Self::Given,
             Self::Sqlite | Self::RawSqlite => Self::Sqlite,
             Self::Mongo | Self::RawMongo | Self::NaiveMongo => Self::Mongo,
+            Self::Redis | Self::RawRedis => Self::Redis,
         }
     }
 
@@ -60,6 +67,7 @@ impl Kind {
             Self::Given => Some(Self::Memory),
             Self::Sqlite | Self::RawSqlite => Some(Self::RawSqlite),
             Self::Mongo | Self::RawMongo | Self::NaiveMongo => Some(Self::RawMongo),
+            Self::Redis | Self::RawRedis => Some(Self::RawRedis),
         }
     }
 
@@ -92,7 +100,7 @@ impl Place {
     pub(crate) async fn open(&self) -> Result<Arc<dyn Backend>, Trouble> {
         match self.kind {
             #[cfg(feature = "stores")]
-            Kind::Sqlite | Kind::Mongo => crate::ours::another(self).await,
+            Kind::Sqlite | Kind::Mongo | Kind::Redis => crate::ours::another(self).await,
             kind => Err(format!("{kind} is of one process").into()),
         }
     }
@@ -104,6 +112,8 @@ pub(crate) struct Stores {
     given: Option<Arc<dyn Harness>>,
     #[cfg(feature = "stores")]
     pub(crate) server: tokio::sync::OnceCell<Arc<crate::server::Server>>,
+    #[cfg(feature = "stores")]
+    pub(crate) redis: std::sync::OnceLock<leasehold_test_servers::Redis>,
 }
 
 impl Stores {
@@ -114,6 +124,8 @@ impl Stores {
             given,
             #[cfg(feature = "stores")]
             server: tokio::sync::OnceCell::new(),
+            #[cfg(feature = "stores")]
+            redis: std::sync::OnceLock::new(),
         }
     }
 
@@ -178,7 +190,7 @@ impl Opened {
 
     /// Where it is, if another process could open it.
     pub(crate) fn place(&self) -> Option<&Place> {
-        matches!(self.place.kind, Kind::Sqlite | Kind::Mongo).then_some(&self.place)
+        matches!(self.place.kind, Kind::Sqlite | Kind::Mongo | Kind::Redis).then_some(&self.place)
     }
 
     pub(crate) async fn close(self) -> Result<(), Trouble> {

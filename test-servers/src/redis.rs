@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::container::Container;
 use crate::process::{Order, Process, free_port};
-use crate::{Missing, program};
+use crate::{Certificates, Missing, program};
 
 /// A URL of a server to be used in place of one of our own.
 const URL: &str = "LEASEHOLD_TEST_REDIS";
@@ -30,6 +30,7 @@ pub struct Redis {
     url: String,
     port: u16,
     process: Option<Process>,
+    certificates: Option<Certificates>,
     _container: Option<Container>,
 }
 
@@ -43,7 +44,7 @@ impl Redis {
         if let Ok(url) = std::env::var(URL)
             && !url.is_empty()
         {
-            return Ok(Self { url, port: 0, process: None, _container: None });
+            return Ok(Self { url, port: 0, process: None, certificates: None, _container: None });
         }
         let contained = |missing: Missing| Self::contained().map_err(|none| missing.and(none));
         Self::own().or_else(contained).map_err(|missing| missing.before(format!("{URL} is not set")))
@@ -67,6 +68,27 @@ impl Redis {
         let program = server()?;
         let started = Self::start(&program, arguments, environment);
         started.map_err(|error| Missing::here(format!("{} does not start: {error}", program.display())))
+    }
+
+    /// A server on this machine that speaks TLS on a port beside its own: answers it, and the URL of that port.
+    ///
+    /// # Errors
+    /// [`Missing`] if none can be started.
+    pub fn over_tls() -> Result<(Self, String), Missing> {
+        let made = Certificates::make().and_then(|made| Ok((made, free_port()?)));
+        let (made, port) = made.map_err(|error| Missing::here(format!("no certificates: {error}")))?;
+        let (server, ca, tls_port) =
+            (made.server().display().to_string(), made.authority().display().to_string(), port.to_string());
+        let arguments = ["--tls-port", &tls_port, "--tls-auth-clients", "no", "--tls-ca-cert-file", &ca];
+        let keys = ["--tls-cert-file", &server, "--tls-key-file", &server];
+        let mut server = Self::own_with(&[&arguments[..], &keys].concat(), &[])?;
+        server.certificates = Some(made);
+        Ok((server, format!("rediss://127.0.0.1:{port}/")))
+    }
+
+    /// The certificates of a server that speaks TLS.
+    pub fn certificates(&self) -> Option<&Certificates> {
+        self.certificates.as_ref()
     }
 
     /// The URL, with the rights of the user `default`.
@@ -145,7 +167,7 @@ impl Redis {
             all
         })?;
         let url = format!("redis://127.0.0.1:{port}/");
-        let server = Self { url, port, process: Some(process), _container: None };
+        let server = Self { url, port, process: Some(process), certificates: None, _container: None };
         server.wait()?;
         Ok(server)
     }
@@ -154,7 +176,7 @@ impl Redis {
         let command = [&["redis-server"], &DURABLE[..]].concat();
         let container = Container::run(IMAGE, 6_379, &command, "Ready to accept connections")?;
         let (port, url) = (container.port, format!("redis://127.0.0.1:{}/", container.port));
-        Ok(Self { url, port, process: None, _container: Some(container) })
+        Ok(Self { url, port, process: None, certificates: None, _container: Some(container) })
     }
 
     /// Waits until it answers.

@@ -11,7 +11,7 @@ end
 local function of_worker()
   local from, looks = after, 5
   while #lines < limit and looks > 0 do
-    local named = call('XRANGE', prefix .. 'worker_log:' .. id, text(from + 1) .. '-0', '+', 'COUNT', limit - #lines)
+    local named = call('XRANGE', prefix .. 'worker_log:' .. id, text(from + 1) .. '-0', '+', 'COUNT', math.min(limit - #lines, 1000))
     if #named == 0 then break end
     local stale = {}
     for _, name in ipairs(named) do

@@ -17,7 +17,7 @@ end
 
 local version = redis.pcall('HGET', KEYS[1], 'version')
 if type(version) == 'table' or (version and version ~= '1') then
-  return redis.error_reply('-LEASEHOLDVERSION ' .. (version.err and '?' or version))
+  return redis.error_reply('LEASEHOLDVERSION ' .. (version.err and '?' or version))
 end
 
 -- Lua itself would write large numbers with an exponent.
@@ -80,7 +80,7 @@ local function run(work)
   local worked, answer = pcall(work)
   write_out()
   if worked or type(answer) == 'table' then return answer end
-  return redis.error_reply('-ERR ' .. tostring(answer))
+  return redis.error_reply('ERR ' .. tostring(answer))
 end
 
 -- Keys of another type fail here, before anything was written.

@@ -14,3 +14,4 @@ mod killing;
 mod load;
 mod rights;
 mod settings;
+mod wire;

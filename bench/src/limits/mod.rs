@@ -2,7 +2,9 @@
 //! queue at hand.
 
 mod mongo;
+mod redis;
 mod sqlite;
 
 pub(crate) use mongo::{NaiveMongo, RawMongo};
+pub(crate) use redis::{RawRedis, clear};
 pub(crate) use sqlite::RawSqlite;
