@@ -104,16 +104,21 @@ local function group_of(lane, limit, max)
   return lane .. '\n\n' .. limit .. '\n' .. max
 end
 
+local touched = {}
+
 local function touch(job)
+  local lane = lane_of(job)
+  local place = job.limit and group_of(lane, job.limit, job.limit_max) or lane
+  if touched[place] then return end
+  touched[place] = true
   for _, name in ipairs({ 'age', 'leases', 'expiry', 'log_ages' }) do must_be('ZCARD', name) end
   for _, name in ipairs({ 'queues', 'unique', 'running', 'heads' }) do must_be('HLEN', name) end
-  local queue, lane = job.queue, lane_of(job)
-  must_be('HLEN', 'counts:' .. queue)
-  must_be('ZCARD', 'waiting:' .. queue)
-  must_be('ZCARD', 'lanes:' .. queue)
+  must_be('HLEN', 'counts:' .. job.queue)
+  must_be('ZCARD', 'waiting:' .. job.queue)
+  must_be('ZCARD', 'lanes:' .. job.queue)
   must_be('ZCARD', 'ready:' .. lane)
   if job.limit then
-    must_be('ZCARD', 'group:' .. group_of(lane, job.limit, job.limit_max))
+    must_be('ZCARD', 'group:' .. place)
     must_be('SCARD', 'groups:' .. job.limit .. '\n' .. job.limit_max)
   end
 end
