@@ -39,7 +39,7 @@ local function given_before(ids)
   for id in string.gmatch(ids, '%S+') do
     local is = redis.pcall('HMGET', job_key(id), 'state', 'claim')
     if not is.err and is[1] == 'running' and is[2] == claim then
-      jobs[#jobs + 1] = { id, call('HGETALL', job_key(id)) }
+      jobs[#jobs + 1] = { id, whole(id, call('HGETALL', job_key(id))) }
     end
   end
   return { now, false, jobs, {}, 1 }
@@ -106,7 +106,7 @@ local function take(source)
   local job = load(id)
   if not job then return drop(source, id) end
   touch(job)
-  local record = call('HGETALL', job_key(id))
+  local record = whole(id, job.record)
   local before = changed_lanes[source.lane]
   leave_lane(job)
   -- Its own going is no reason to read the lane again.

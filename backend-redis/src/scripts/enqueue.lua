@@ -7,8 +7,10 @@ return run(function()
     local period, fields = tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4])
     for field = at + 5, at + 3 + 2 * fields, 2 do
       job[ARGV[field]] = ARGV[field + 1]
-      job.record[#job.record + 1] = ARGV[field]
-      job.record[#job.record + 1] = ARGV[field + 1]
+      if ARGV[field] ~= 'payload' then
+        job.record[#job.record + 1] = ARGV[field]
+        job.record[#job.record + 1] = ARGV[field + 1]
+      end
     end
     job.record[#job.record + 1] = 'due'
     job.record[#job.record + 1] = job.due
@@ -29,6 +31,7 @@ return run(function()
       answers[i] = holder
     else
       call('HSET', job_key(job.id), unpack(job.record))
+      call('SET', prefix .. 'body:' .. job.id, job.payload)
       if job.unique then call('HSET', prefix .. 'unique', job.unique, job.id) end
       call('ZADD', prefix .. 'age', now, job.id)
       call('HSETNX', prefix .. 'queues', job.queue, '')

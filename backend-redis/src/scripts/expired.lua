@@ -5,7 +5,10 @@ return run(function()
   for _, id in ipairs(over) do
     local job = load(id)
     if job and job.state == 'running' then
-      leases[#leases + 1] = { id, call('HGETALL', job_key(id)) }
+      -- Nobody asks for the payload.
+      job.record[#job.record + 1] = 'payload'
+      job.record[#job.record + 1] = ''
+      leases[#leases + 1] = { id, job.record }
     else
       -- Nobody can tell of which queue it was, so it is counted nowhere.
       call('ZREM', prefix .. 'leases', id)

@@ -3,7 +3,7 @@ return run(function()
   local found, after = walk(2)
   local jobs = {}
   for i, job in ipairs(found) do
-    jobs[i] = { job.id, job.unreadable or call('HGETALL', job_key(job.id)) }
+    jobs[i] = { job.id, job.unreadable or whole(job.id, job.record) }
   end
   return { now, jobs, after }
 end)
