@@ -9,6 +9,7 @@
 //! | `sqlite:FILE` | a SQLite file, shared by any number of processes of one host | `sqlite`, on by default |
 //! | `mongodb://HOSTS/DATABASE`, `mongodb+srv://...` | a MongoDB database, shared by any number of hosts | `mongo` |
 //! | `postgres://HOST/DATABASE?schema=NAME` | a schema of a PostgreSQL database, shared by any number of hosts | `postgres` |
+//! | `redis://HOST`, `rediss://...`, with `?namespace=NAME` | a Redis or Valkey server, shared by any number of hosts | `redis` |
 //!
 //! # Hello
 //!
@@ -39,6 +40,9 @@ pub use leasehold_mongo as mongo;
 #[cfg(feature = "postgres")]
 #[doc(inline)]
 pub use leasehold_postgres as postgres;
+#[cfg(feature = "redis")]
+#[doc(inline)]
+pub use leasehold_redis as redis;
 #[cfg(feature = "sqlite")]
 #[doc(inline)]
 pub use leasehold_sqlite as sqlite;
@@ -68,14 +72,15 @@ pub async fn open(url: &str) -> Result<Arc<dyn Backend>> {
         Some("sqlite") => sqlite_store(url).await,
         Some("mongodb" | "mongodb+srv") => mongo_store(url).await,
         Some("postgres" | "postgresql") => postgres_store(url).await,
+        Some("redis" | "rediss") => redis_store(url).await,
         _ => Err(Error::new(ErrorKind::Config, unknown(scheme))),
     }
 }
 
 fn unknown(scheme: Option<&str>) -> String {
-    const KNOWN: [&str; 4] = ["memory", "sqlite", "mongodb", "postgres"];
-    let known =
-        "a store's URL is `memory:`, `sqlite:FILE`, `mongodb://HOST/DATABASE` or `postgres://HOST/DATABASE`";
+    const KNOWN: [&str; 5] = ["memory", "sqlite", "mongodb", "postgres", "redis"];
+    let known = "a store's URL is `memory:`, `sqlite:FILE`, `mongodb://HOST/DATABASE`, `postgres://HOST/DATABASE` or \
+                 `redis://HOST`";
     let Some(scheme) = scheme else { return format!("this is not a URL, for it has no `:`; {known}") };
     let near = KNOWN.iter().find(|known| near(known, scheme));
     let hint = near.map(|near| format!("; did you mean `{near}:`?")).unwrap_or_default();
@@ -136,7 +141,24 @@ async fn postgres_store(_: &str) -> Result<Arc<dyn Backend>> {
     Err(off("postgres"))
 }
 
-#[cfg(not(all(feature = "memory", feature = "sqlite", feature = "mongo", feature = "postgres")))]
+#[cfg(feature = "redis")]
+async fn redis_store(url: &str) -> Result<Arc<dyn Backend>> {
+    Ok(Arc::new(leasehold_redis::Redis::connect(url).await?))
+}
+
+#[cfg(not(feature = "redis"))]
+#[expect(clippy::unused_async, reason = "the same signature as with the feature")]
+async fn redis_store(_: &str) -> Result<Arc<dyn Backend>> {
+    Err(off("redis"))
+}
+
+#[cfg(not(all(
+    feature = "memory",
+    feature = "sqlite",
+    feature = "mongo",
+    feature = "postgres",
+    feature = "redis"
+)))]
 fn off(feature: &str) -> Error {
     let how =
         format!("leasehold = {{ version = \"{}\", features = [\"{feature}\"] }}", env!("CARGO_PKG_VERSION"));

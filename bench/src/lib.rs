@@ -66,7 +66,7 @@ pub fn main(harness: impl Harness) -> ExitCode {
 pub fn main_on_ours() -> ExitCode {
     let mut options = Options::parse();
     if options.backend.is_empty() {
-        options.backend = vec![Kind::Memory, Kind::Sqlite, Kind::Mongo, Kind::Postgres];
+        options.backend = vec![Kind::Memory, Kind::Sqlite, Kind::Mongo, Kind::Postgres, Kind::Redis];
     }
     if let Some(child) = &options.child {
         return end(block_on(child.play()));

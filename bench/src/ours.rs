@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use leasehold_core::{Backend, Deadline};
 use leasehold_mongo::Mongo;
 use leasehold_postgres::Postgres;
+use leasehold_redis::Redis;
 use leasehold_sqlite::Sqlite;
 
 use crate::Trouble;
 use crate::counted::Counted;
-use crate::limits::{NaiveMongo, RawMongo, RawPostgres, RawSqlite};
+use crate::limits::{NaiveMongo, RawMongo, RawPostgres, RawRedis, RawSqlite, clear};
 use crate::server::Server;
 use crate::stores::{Closing, Kind, Place, Store, Stores};
 use crate::target::PATIENCE;
@@ -24,11 +25,37 @@ pub(crate) async fn open(stores: &Stores, place: Place) -> Result<(Place, Store,
     if matches!(place.kind, Kind::Postgres | Kind::RawPostgres) {
         return in_schema(stores, place).await;
     }
+    if matches!(place.kind, Kind::Redis | Kind::RawRedis) {
+        return on_redis(stores, place).await;
+    }
     let server = stores.server.get_or_try_init(async || Server::start().await.map(Arc::new)).await?.clone();
     let place = Place { at: server.url().to_owned(), database: server.new_database(), ..place };
     let store = on_server(&place, &server).await?;
     let database = server.database(&place.database);
     let close = async move { Ok(database.drop().await?) };
+    Ok((place, store, Some(Box::pin(close))))
+}
+
+async fn on_redis(stores: &Stores, place: Place) -> Result<(Place, Store, Option<Closing>), Trouble> {
+    static NAMESPACES: AtomicU64 = AtomicU64::new(0);
+    let url = match stores.redis.get() {
+        Some(server) => server.url().to_owned(),
+        None => {
+            let server = leasehold_test_servers::Redis::any()?;
+            stores.redis.get_or_init(|| server).url().to_owned()
+        }
+    };
+    let number = NAMESPACES.fetch_add(1, Ordering::Relaxed);
+    let place = Place { at: url, database: format!("bench_{}_{number}", std::process::id()), ..place };
+    let store = if place.kind == Kind::RawRedis {
+        Store::Limit(Arc::new(RawRedis::open(&place.at, &place.database).await?))
+    } else {
+        let redis = redis(&place).await?;
+        redis.setup(Deadline::after(PATIENCE)).await?;
+        // Each call is one script, at the sizes that are measured.
+        Store::Backend(Counted::calls_of(Arc::new(redis)))
+    };
+    let close = clear(place.at.clone(), place.database.clone());
     Ok((place, store, Some(Box::pin(close))))
 }
 
@@ -81,10 +108,15 @@ pub(crate) async fn another(place: &Place) -> Result<Arc<dyn Backend>, Trouble> 
     match place.kind {
         Kind::Sqlite => Ok(Arc::new(Sqlite::open(&place.at).await?)),
         Kind::Postgres => Ok(Arc::new(postgres(place).await?)),
+        Kind::Redis => Ok(Arc::new(redis(place).await?)),
         _ => Ok(Arc::new(mongo(place).await?)),
     }
 }
 
 async fn mongo(place: &Place) -> Result<Mongo, Trouble> {
     Ok(Mongo::with(leasehold_mongo::Config::new(&place.at).database(&place.database)).await?)
+}
+
+async fn redis(place: &Place) -> Result<Redis, Trouble> {
+    Ok(Redis::with(leasehold_redis::Config::new(&place.at).namespace(&place.database)).await?)
 }

@@ -41,6 +41,12 @@ pub(crate) enum Kind {
     #[value(skip)]
     #[strum(to_string = "sqlx alone on postgres")]
     RawPostgres,
+    #[strum(to_string = "redis")]
+    Redis,
+    /// The limit of Redis.
+    #[value(skip)]
+    #[strum(to_string = "list loop")]
+    RawRedis,
     /// What a harness opens.
     #[value(skip)]
     #[strum(to_string = "this store")]
@@ -56,6 +62,7 @@ impl Kind {
             Self::Sqlite | Self::RawSqlite => Self::Sqlite,
             Self::Mongo | Self::RawMongo | Self::NaiveMongo => Self::Mongo,
             Self::Postgres | Self::RawPostgres => Self::Postgres,
+            Self::Redis | Self::RawRedis => Self::Redis,
         }
     }
 
@@ -68,6 +75,7 @@ impl Kind {
             Self::Sqlite | Self::RawSqlite => Some(Self::RawSqlite),
             Self::Mongo | Self::RawMongo | Self::NaiveMongo => Some(Self::RawMongo),
             Self::Postgres | Self::RawPostgres => Some(Self::RawPostgres),
+            Self::Redis | Self::RawRedis => Some(Self::RawRedis),
         }
     }
 
@@ -100,7 +108,7 @@ impl Place {
     pub(crate) async fn open(&self) -> Result<Arc<dyn Backend>, Trouble> {
         match self.kind {
             #[cfg(feature = "stores")]
-            Kind::Sqlite | Kind::Mongo | Kind::Postgres => crate::ours::another(self).await,
+            Kind::Sqlite | Kind::Mongo | Kind::Postgres | Kind::Redis => crate::ours::another(self).await,
             kind => Err(format!("{kind} is of one process").into()),
         }
     }
@@ -114,6 +122,7 @@ pub(crate) struct Stores {
     pub(crate) server: tokio::sync::OnceCell<Arc<crate::server::Server>>,
     #[cfg(feature = "stores")]
     pub(crate) postgres: tokio::sync::OnceCell<Arc<leasehold_test_servers::Postgres>>,
+    pub(crate) redis: std::sync::OnceLock<leasehold_test_servers::Redis>,
 }
 
 impl Stores {
@@ -126,6 +135,7 @@ impl Stores {
             server: tokio::sync::OnceCell::new(),
             #[cfg(feature = "stores")]
             postgres: tokio::sync::OnceCell::new(),
+            redis: std::sync::OnceLock::new(),
         }
     }
 
@@ -190,7 +200,8 @@ impl Opened {
 
     /// Where it is, if another process could open it.
     pub(crate) fn place(&self) -> Option<&Place> {
-        matches!(self.place.kind, Kind::Sqlite | Kind::Mongo | Kind::Postgres).then_some(&self.place)
+        let shared = matches!(self.place.kind, Kind::Sqlite | Kind::Mongo | Kind::Postgres | Kind::Redis);
+        shared.then_some(&self.place)
     }
 
     pub(crate) async fn close(self) -> Result<(), Trouble> {

@@ -18,6 +18,7 @@ mod node;
 mod postgres;
 mod process;
 mod proxy;
+mod redis;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -27,6 +28,7 @@ pub use mongo::Mongo;
 pub use node::Node;
 pub use postgres::Postgres;
 pub use proxy::Proxy;
+pub use redis::Redis;
 
 /// What brings every server that tests need.
 const HELPS: &str = "`cargo xtask servers` brings what is needed";

@@ -41,6 +41,9 @@ const GUARDS: &[(&str, &str, &str)] = &[
     ("leasehold-postgres", "leasehold-sqlite", "backends do not know each other"),
     ("leasehold-postgres", "libsqlite3-sys", "one store, one database"),
     ("leasehold-postgres", "openssl", "TLS is rustls"),
+    ("leasehold-redis", "leasehold-mongo", "backends do not know each other"),
+    ("leasehold-redis", "leasehold-sqlite", "backends do not know each other"),
+    ("leasehold-redis", "openssl", "TLS is rustls"),
     ("leasehold", "openssl", "TLS is rustls"),
     ("leasehold", "fail v", "only tests have failpoints"),
     ("leasehold-core", "fail v", "only tests have failpoints"),
@@ -48,6 +51,7 @@ const GUARDS: &[(&str, &str, &str)] = &[
     ("leasehold-sqlite", "fail v", "only tests have failpoints"),
     ("leasehold-mongo", "fail v", "only tests have failpoints"),
     ("leasehold-postgres", "fail v", "only tests have failpoints"),
+    ("leasehold-redis", "fail v", "only tests have failpoints"),
     ("leasehold-bench", "fail v", "only tests have failpoints"),
     ("leasehold-backend-files", "fail v", "only tests have failpoints"),
 ];

@@ -10,6 +10,7 @@ const TABLES: &[(&[&str], &str)] = &[
     (&["backend-mongo/src/"], "backend-mongo/tests/conformance.rs"),
     (&["examples/backend-files/src/"], "examples/backend-files/tests/harness/mod.rs"),
     (&["backend-postgres/src/"], "backend-postgres/tests/conformance.rs"),
+    (&["backend-redis/src/"], "backend-redis/tests/conformance.rs"),
 ];
 /// Where failpoints are made, and tried.
 const MAKER: &str = "core/src/failpoints.rs";

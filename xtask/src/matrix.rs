@@ -40,6 +40,7 @@ const BACKENDS: &[Backend] = &[
         feature: "`postgres`",
         on: &[("", "PostgreSQL")],
     },
+    Backend { name: "redis", url: "`redis://HOST`", feature: "`redis`", on: &[("", "Redis")] },
     Backend { name: "files", url: "none", feature: "none: an example", on: &[("", "plain files")] },
 ];
 

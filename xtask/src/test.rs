@@ -23,7 +23,7 @@ pub(crate) fn test() -> Result<(), Trouble> {
     crate::servers::servers()?;
     if output(env!("CARGO"), &["nextest", "--version"]).is_some() {
         // A process for each test would start a server for each test.
-        let with_server = ["leasehold-mongo", "leasehold-postgres"];
+        let with_server = ["leasehold-mongo", "leasehold-postgres", "leasehold-redis"];
         let mut most = vec!["nextest", "run", "--workspace", "--all-features", "--no-fail-fast"];
         let mut rest = vec!["test", "--all-features", "--tests", "--no-fail-fast"];
         for package in with_server {

@@ -44,6 +44,8 @@ const OWN_FILES: &[(&str, &str)] = &[
     ("backend-mongo", "tail"),
     ("backend-postgres", "session"),
     ("backend-postgres", "pool"),
+    ("backend-redis", "scripts"),
+    ("backend-redis", "session"),
 ];
 /// Files without which a folder is no backend.
 const BACKEND_MUST: &[&str] = &["lib", "store", "enqueue", "claim", "renew", "settle", "recover"];

@@ -3,8 +3,10 @@
 
 mod mongo;
 mod postgres;
+mod redis;
 mod sqlite;
 
 pub(crate) use mongo::{NaiveMongo, RawMongo};
 pub(crate) use postgres::RawPostgres;
+pub(crate) use redis::{RawRedis, clear};
 pub(crate) use sqlite::RawSqlite;

@@ -1,0 +1,84 @@
+//! The scripts that the server runs: one per operation, in front of each what they share.
+
+use std::sync::LazyLock;
+
+use redis::{Cmd, cmd};
+
+/// A script, and the name that a server which has loaded it knows it by.
+pub(crate) struct Script {
+    text: String,
+    hash: String,
+    /// Whether it changes anything.
+    pub(crate) writes: bool,
+}
+
+impl Script {
+    fn new(writes: bool, parts: &[&str]) -> Self {
+        let text = parts.concat();
+        let hash = redis::Script::new(&text).get_hash().to_owned();
+        Self { text, hash, writes }
+    }
+
+    /// Runs it by its name.
+    pub(crate) fn by_hash(&self) -> Cmd {
+        let mut command = cmd("EVALSHA");
+        command.arg(&self.hash);
+        command
+    }
+
+    /// Runs it by its text, on a server that may not have loaded it.
+    pub(crate) fn by_text(&self) -> Cmd {
+        let mut command = cmd("EVAL");
+        command.arg(&self.text);
+        command
+    }
+
+    /// Loads it.
+    pub(crate) fn load(&self) -> Cmd {
+        let mut command = cmd("SCRIPT");
+        command.arg("LOAD").arg(&self.text);
+        command
+    }
+}
+
+macro_rules! scripts {
+    ($writes:literal: $($name:ident = $($file:literal)+;)*) => {$(
+        pub(crate) static $name: LazyLock<Script> = LazyLock::new(|| {
+            let parts = [include_str!("scripts/shared.lua"), $(include_str!(concat!("scripts/", $file))),+];
+            Script::new($writes, &parts)
+        });
+    )*};
+}
+
+// Those that write.
+scripts! {
+    true:
+    AMEND = "matching.lua" "amend.lua";
+    APPEND_LOGS = "append_logs.lua";
+    CHECK_IN = "check_in.lua";
+    CLAIM = "claim.lua";
+    DELETE_SCHEDULE = "delete_schedule.lua";
+    ENQUEUE = "enqueue.lua";
+    PRUNE = "prune.lua";
+    PUT_SCHEDULE = "put_schedule.lua";
+    RENEW = "renew.lua";
+    SET_ASIDE = "set_aside.lua";
+    SET_QUEUE = "set_queue.lua";
+    SETTLE = "settle.lua";
+    SETUP = "setup.lua";
+    STOP_WORKERS = "stop_workers.lua";
+}
+
+// Those that read.
+scripts! {
+    false:
+    COUNTS = "counts.lua";
+    EXPIRED = "expired.lua";
+    FIND = "find.lua";
+    HOUR = "hour.lua";
+    LIST = "matching.lua" "list.lua";
+    QUEUES = "queues.lua";
+    READ_LOGS = "read_logs.lua";
+    SCHEDULES = "schedules.lua";
+    WORKERS = "workers.lua";
+}

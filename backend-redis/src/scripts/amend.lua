@@ -1,0 +1,107 @@
+-- ARGV: now, action, what it is done with (a queue, a priority, or the rule of a due time), milliseconds of a due time,
+-- whether only to tell, whether by a filter; then ids, or what `walk` reads.
+local action, with, millis, preview = ARGV[2], ARGV[3], ARGV[4], ARGV[5] == '1'
+
+-- What would be done, and the change that does it.
+local what = {}
+
+function what.cancel(job)
+  if job.state == 'cancelled' then return 'already' end
+  if is_over(job.state) then return 'refused' end
+  if job.state == 'running' then
+    return 'requested', function()
+      save(job.id, { cancel = 1 })
+      told[#told + 1] = 'cancel\t' .. job.id .. '\t' .. job.queue
+    end
+  end
+  return 'applied', function()
+    leave(job)
+    finish(job, 'cancelled', 'cancelled', {})
+  end
+end
+
+function what.requeue(job)
+  if not is_over(job.state) then return 'refused' end
+  local keeps = job.unique and job.scope == 'finished'
+  local holder = keeps and holder_of(job.unique)
+  if holder then return 'held', nil, holder end
+  return 'applied', function()
+    leave(job)
+    if keeps then call('HSET', prefix .. 'unique', job.unique, job.id) end
+    put_back(job, due_by(with, millis), 'requeued', {
+      generation = job.generation + 1, attempt = 0, crashes = 0,
+      result = false, progress = false, finished = false, expires = false,
+    })
+  end
+end
+
+function what.delete(job)
+  if job.state == 'running' then return 'refused' end
+  return 'applied', function()
+    leave(job)
+    forget(job)
+  end
+end
+
+function what.move(job)
+  if job.queue == with then return 'already' end
+  if job.state == 'running' then return 'refused' end
+  return 'applied', function()
+    leave(job)
+    count(job.queue, 'deleted', 1)
+    job.queue = with
+    count(job.queue, 'enqueued', 1)
+    save(job.id, { queue = with })
+    call('HSETNX', prefix .. 'queues', with, '')
+    if job.state == 'waiting' then return wait(job) end
+    count(job.queue, job.state, 1)
+    if job.expires then call('ZADD', prefix .. 'expiry', job.expires, job.id) end
+  end
+end
+
+function what.reprioritise(job)
+  if job.priority == tonumber(with) then return 'already' end
+  return 'applied', function()
+    if job.state == 'waiting' then leave_lane(job) end
+    job.priority = tonumber(with)
+    save(job.id, { priority = with })
+    if job.state == 'waiting' then wait(job) end
+  end
+end
+
+function what.postpone(job)
+  if job.state ~= 'waiting' then return 'refused' end
+  local due = due_by(with, millis)
+  if due == job.due then return 'already' end
+  return 'applied', function()
+    leave_lane(job)
+    put_back(job, due, 'postponed', {})
+  end
+end
+
+local function amend_one(id, job)
+  if not job then return { id, 'absent', false } end
+  local answer, change, holder = what[action](job)
+  if change and not preview then
+    touch(job)
+    local moved = { queue = job.queue, kind = job.kind, tags = job.tags, limit = job.limit, limit_max = job.limit_max }
+    moved.queue = action == 'move' and with or job.queue
+    moved.priority = action == 'reprioritise' and tonumber(with) or job.priority
+    touch(moved)
+    change()
+  end
+  return { id, answer, answer == 'refused' and seen_state(job) or holder or false }
+end
+
+return run(function()
+  local answers, found, after = {}, {}, false
+  if ARGV[6] ~= '1' then
+    for i = 7, #ARGV do answers[i - 6] = amend_one(ARGV[i], (load(ARGV[i]))) end
+    return answers
+  end
+  found, after = walk(7)
+  for _, job in ipairs(found) do
+    if not job.unreadable then answers[#answers + 1] = amend_one(job.id, job) end
+  end
+  return { answers, after }
+end)

@@ -1,0 +1,172 @@
+-- ARGV: now, claim, worker, lease, limit, least priority or nothing, rule for kinds, rule for tags, how long claims are
+-- remembered, then three lists, each behind its length: queues, kinds, tags.
+local claim, worker, lease, limit = ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
+local kind_rule, tag_rule = ARGV[7], ARGV[8]
+
+local at = 10
+local function list()
+  local items, set = {}, {}
+  for i = 1, tonumber(ARGV[at]) do
+    items[i] = ARGV[at + i]
+    set[items[i]] = true
+  end
+  at = at + 1 + #items
+  return items, set
+end
+local queues = list()
+local _, kinds = list()
+local tags, offered = list()
+
+local function matches(lane)
+  local kind, rest = string.match(lane, '^[^\n]*\n[^\n]*\n([^\n]*)(.*)$')
+  if kind_rule == 'only' and not kinds[kind] or kind_rule == 'except' and kinds[kind] then return false end
+  if tag_rule == 'any' then return true end
+  local has = {}
+  for tag in string.gmatch(rest, '[^\n]+') do
+    has[tag] = true
+    if tag_rule == 'worker' and not offered[tag] then return false end
+  end
+  if tag_rule == 'worker' then return true end
+  for _, tag in ipairs(tags) do
+    if not has[tag] then return false end
+  end
+  return true
+end
+
+-- What this very claim was given before and still holds (E2).
+local function given_before(ids)
+  local jobs = {}
+  for id in string.gmatch(ids, '%S+') do
+    local is = redis.pcall('HMGET', job_key(id), 'state', 'claim')
+    if not is.err and is[1] == 'running' and is[2] == claim then
+      jobs[#jobs + 1] = { id, whole(id, call('HGETALL', job_key(id))) }
+    end
+  end
+  return { now, false, jobs, {}, 1 }
+end
+
+-- The lanes that this claim takes from, by priority, highest first.
+local function levels(open)
+  local by_priority, order = {}, {}
+  local least = ARGV[6] == '' and '-inf' or ARGV[6]
+  for _, queue in ipairs(open) do
+    local lanes = call('ZRANGEBYSCORE', prefix .. 'lanes:' .. queue, least, '+inf', 'WITHSCORES')
+    for i = 1, #lanes, 2 do
+      if matches(lanes[i]) then
+        local priority = tonumber(lanes[i + 1])
+        if not by_priority[priority] then
+          by_priority[priority] = {}
+          order[#order + 1] = priority
+        end
+        table.insert(by_priority[priority], { lane = lanes[i], queue = queue })
+      end
+    end
+  end
+  table.sort(order, function(a, b) return a > b end)
+  return by_priority, order
+end
+
+local given, ids, aside = {}, {}, {}
+
+-- The first due job of a lane, of which some are read at once.
+local function first(source, some)
+  if not source.ahead or changed_lanes[source.lane] or source.at > #source.ahead and source.more then
+    source.ahead = call('ZRANGEBYSCORE', prefix .. 'ready:' .. source.lane, '-inf', text(now), 'WITHSCORES', 'LIMIT', 0, some)
+    source.at, source.more = 1, #source.ahead == 2 * some
+    changed_lanes[source.lane] = nil
+  end
+  source.id, source.due = source.ahead[source.at], tonumber(source.ahead[source.at + 1] or nil)
+  return source.id
+end
+
+local function is_before(a, b)
+  return a.due < b.due or (a.due == b.due and a.id < b.id)
+end
+
+-- The record may not tell the group of a job that makes no sense, so it is looked for.
+local function drop(source, id)
+  hide(source.lane, id)
+  call('ZREM', prefix .. 'waiting:' .. source.queue, id)
+  local heads = call('HGETALL', prefix .. 'heads')
+  for i = 1, #heads, 2 do
+    if heads[i + 1] == id then
+      local lane, key, max = string.match(heads[i], '^(.-)\n\n([^\n]*)\n([^\n]*)$')
+      call('ZREM', prefix .. 'group:' .. heads[i], id)
+      call('HDEL', prefix .. 'heads', heads[i])
+      refresh(lane, key, max)
+    end
+  end
+  set_aside(id, source.queue)
+  aside[#aside + 1] = id
+end
+
+local function take(source)
+  local id = source.id
+  source.at = source.at + 2
+  local job = load(id)
+  if not job then return drop(source, id) end
+  touch(job)
+  local record = whole(id, job.record)
+  local before = changed_lanes[source.lane]
+  leave_lane(job)
+  -- Its own going is no reason to read the lane again.
+  if not job.limit then changed_lanes[source.lane] = before end
+  local until_when = later(now, job.lease or lease)
+  save(id, {
+    state = 'running', reason = false, attempt = job.attempt + 1, worker = worker, started = now,
+    lease_until = until_when, claim = claim, logged = false,
+  })
+  call('ZADD', prefix .. 'leases', until_when, id)
+  if job.scope == 'claimed' then free_key(job) end
+  count(job.queue, 'running', 1)
+  if job.limit then count_running(job.limit, 1) end
+  tell_changed(job, 'running')
+  given[#given + 1], ids[#ids + 1] = { id, record }, id
+end
+
+local function take_level(sources)
+  local some = math.max(1, math.ceil((limit - #given) / #sources))
+  while #given < limit do
+    local best, next
+    for _, source in ipairs(sources) do
+      if first(source, some) then
+        if not best or is_before(source, best) then
+          best, next = source, best
+        elseif not next or is_before(source, next) then
+          next = source
+        end
+      end
+    end
+    if not best then return end
+    -- On from the best as long as no other lane has a better one, and none was changed by a limit.
+    repeat
+      take(best)
+    until #given >= limit or next and changed_lanes[next.lane] or not first(best, some) or next and is_before(next, best)
+  end
+end
+
+return run(function()
+  local known = call('GET', prefix .. 'claim:' .. claim)
+  if known then return given_before(known) end
+  local open = {}
+  for _, queue in ipairs(queues) do
+    if call('SISMEMBER', prefix .. 'paused', queue) == 0 then
+      open[#open + 1] = queue
+      waking[queue] = true
+    end
+  end
+  local by_priority, order = levels(open)
+  for _, priority in ipairs(order) do
+    if #given >= limit then break end
+    take_level(by_priority[priority])
+  end
+  if #ids > 0 then call('SET', prefix .. 'claim:' .. claim, table.concat(ids, ' '), 'PX', ARGV[9]) end
+  local next_due = false
+  if #given < limit then
+    for _, queue in ipairs(open) do
+      local due = call('ZRANGEBYSCORE', prefix .. 'waiting:' .. queue, '(' .. text(now), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
+      if due[2] then next_due = math.min(next_due or LAST_MOMENT, tonumber(due[2])) end
+    end
+  end
+  return { now, next_due, given, aside, 0 }
+end)

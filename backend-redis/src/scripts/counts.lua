@@ -1,0 +1,24 @@
+-- ARGV: now, whether of these queues alone, queues.
+return run(function()
+  local queues = {}
+  if ARGV[2] == '1' then
+    for i = 3, #ARGV do
+      if call('HEXISTS', prefix .. 'queues', ARGV[i]) == 1 then queues[#queues + 1] = ARGV[i] end
+    end
+  else
+    queues = call('HKEYS', prefix .. 'queues')
+  end
+  local answers = {}
+  for i, queue in ipairs(queues) do
+    local waiting = prefix .. 'waiting:' .. queue
+    local oldest = call('ZRANGEBYSCORE', waiting, '-inf', text(now), 'WITHSCORES', 'LIMIT', 0, 1)
+    local kept = call('HMGET', prefix .. 'counts:' .. queue, 'running', 'succeeded', 'failed', 'cancelled', 'enqueued', 'deleted')
+    for at = 1, 6 do kept[at] = tonumber(kept[at] or 0) end
+    answers[i] = {
+      queue,
+      { call('ZCOUNT', waiting, '(' .. text(now), '+inf'), call('ZCOUNT', waiting, '-inf', text(now)), unpack(kept, 1, 4) },
+      kept[5], kept[6], oldest[2] or false,
+    }
+  end
+  return answers
+end)

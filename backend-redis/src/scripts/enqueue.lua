@@ -1,0 +1,46 @@
+-- ARGV: now, jobs, then of each: id, rule of its due time and milliseconds, period of its unique key or nothing, number of
+-- fields, and so many names and values.
+return run(function()
+  local jobs, at = {}, 3
+  for i = 1, tonumber(ARGV[2]) do
+    local job = { id = ARGV[at], due = due_by(ARGV[at + 1], ARGV[at + 2]), record = { 'state', 'waiting', 'at', now } }
+    local period, fields = tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4])
+    for field = at + 5, at + 3 + 2 * fields, 2 do
+      job[ARGV[field]] = ARGV[field + 1]
+      if ARGV[field] ~= 'payload' then
+        job.record[#job.record + 1] = ARGV[field]
+        job.record[#job.record + 1] = ARGV[field + 1]
+      end
+    end
+    job.record[#job.record + 1] = 'due'
+    job.record[#job.record + 1] = job.due
+    if period then
+      job.record[#job.record + 1] = 'unique_until'
+      job.record[#job.record + 1] = later(now, period)
+    end
+    touch(job)
+    jobs[i], at = job, at + 5 + 2 * fields
+  end
+  -- From here on nothing fails but the first write, when there is no memory.
+  local answers = {}
+  for i, job in ipairs(jobs) do
+    local holder = job.unique and holder_of(job.unique)
+    if call('EXISTS', job_key(job.id)) == 1 then
+      answers[i] = 'existing'
+    elseif holder then
+      answers[i] = holder
+    else
+      call('HSET', job_key(job.id), unpack(job.record))
+      call('SET', prefix .. 'body:' .. job.id, job.payload)
+      if job.unique then call('HSET', prefix .. 'unique', job.unique, job.id) end
+      call('ZADD', prefix .. 'age', now, job.id)
+      call('HSETNX', prefix .. 'queues', job.queue, '')
+      job.state = 'waiting'
+      wait(job)
+      count(job.queue, 'enqueued', 1)
+      tell_changed(job, seen_state(job))
+      answers[i] = 'created'
+    end
+  end
+  return answers
+end)

@@ -1,0 +1,2 @@
+-- ARGV: now.
+return run(function() return call('HGETALL', prefix .. 'queues') end)

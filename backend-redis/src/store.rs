@@ -1,0 +1,250 @@
+//! The store, and one forwarding line per operation.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use leasehold_core::backend::{
+    Amend, Amended, Answer, AppendLogs, Capabilities, CheckIn, CheckedIn, Claim, Claimed, Counts,
+    DeleteSchedule, Description, Enqueue, Enqueued, Event, Expired, ExpiredLease, Find, List, LogPage, Page,
+    Prune, Pruned, PutSchedule, QueueCounts, QueueRecord, ReadLogs, Recover, Renew, Renewed, Schedule,
+    Schedules, SetQueue, Settle, StopWorkers, Watch, WorkerRecord, Workers,
+};
+use leasehold_core::{Backend, Deadline, Error, JobRecord, Limits, NewJob, Result, Timestamp};
+use redis::Pipeline;
+use tokio::time::timeout_at;
+
+use crate::config::Config;
+use crate::enqueue::Enqueueing;
+use crate::error::{BACKEND, Done, late, no_answer};
+use crate::scripts::HOUR;
+use crate::session::{Db, moment};
+use crate::settle::By;
+use crate::{
+    claim, control, enqueue, inspect, logs, recover, renew, schedules, schema, settle, watch, workers,
+};
+
+/// Jobs on a Redis or Valkey server. Clones share everything.
+///
+/// Must be opened inside a tokio runtime, and works for as long as that runtime does.
+#[derive(Clone)]
+pub struct Redis(Arc<Db>);
+
+impl Redis {
+    /// Reaches the server that a URL names; see [`Config::from_url`] and [`with`](Self::with).
+    ///
+    /// # Errors
+    /// Those of [`Config::from_url`] and of [`with`](Self::with).
+    pub async fn connect(url: &str) -> Result<Self> {
+        Self::with(Config::from_url(url)?).await
+    }
+
+    /// Reaches a server. Whether it can be used, [`setup`](Backend::setup) finds out.
+    ///
+    /// # Errors
+    /// [`Config`](leasehold_core::ErrorKind::Config) if the URL or the namespace cannot be used;
+    /// [`Denied`](leasehold_core::ErrorKind::Denied) if the server refuses the credentials; transient ones, after 5 s
+    /// at most, if no server answers.
+    pub async fn with(config: Config) -> Result<Self> {
+        let db = Db::new(config.checked()?).map_err(|fault| named("connect")(fault.told(false)))?;
+        let store = Self(Arc::new(db));
+        let ping = redis::cmd("PING");
+        store.call("connect", Deadline::default(), false, store.0.send(&ping)).await?;
+        Ok(store)
+    }
+
+    /// Adds to the caller's own pipeline what takes jobs in (clause P5). Make the pipeline
+    /// [`atomic`](Pipeline::atomic), and the jobs are there if and only if it was run; in a cluster all its keys must be in
+    /// the slot of the namespace.
+    ///
+    /// What became of each job, [`Enqueueing::read`] tells by what the pipeline returns for this part. A server takes
+    /// nothing back: if another command of the pipeline fails, the jobs are taken in nevertheless.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](leasehold_core::ErrorKind::InvalidInput) and
+    /// [`TooLarge`](leasehold_core::ErrorKind::TooLarge) by the default limits.
+    pub fn enqueue_in(&self, pipeline: &mut Pipeline, jobs: Vec<NewJob>) -> Result<Enqueueing> {
+        let mut request = Enqueue { jobs };
+        request.check(&Limits::default()).map_err(named("enqueue_in"))?;
+        let made = enqueue::command(&self.0, &request.jobs);
+        let (command, enqueueing) = made.map_err(|fault| named("enqueue_in")(fault.told(true)))?;
+        pipeline.add_command(command);
+        Ok(enqueueing)
+    }
+
+    /// Ends the streams of events and closes the connections, also for all clones. Later calls fail as
+    /// [`Closed`](leasehold_core::ErrorKind::Closed).
+    pub fn close(&self) {
+        self.0.close();
+    }
+
+    /// Runs an operation within its deadline (clause E3). What is under way when it passes is unknown if it writes
+    /// (clause E1).
+    async fn call<T>(
+        &self,
+        operation: &'static str,
+        deadline: Deadline,
+        writes: bool,
+        work: impl Future<Output = Done<T>>,
+    ) -> Result<T> {
+        let outcome = if deadline.has_passed() {
+            Err(late())
+        } else {
+            let in_time = timeout_at(deadline.instant(), work).await;
+            in_time.map_or_else(
+                |_| Err(no_answer(writes)),
+                |outcome| outcome.map_err(|fault| fault.told(writes)),
+            )
+        };
+        outcome.map_err(named(operation))
+    }
+}
+
+/// Names the operation and the backend in an error.
+fn named(operation: &'static str) -> impl FnOnce(Error) -> Error {
+    move |error| error.during(operation).on(BACKEND)
+}
+
+impl fmt::Debug for Redis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Redis").field(&self.0.config).finish()
+    }
+}
+
+#[async_trait]
+#[deny(clippy::missing_trait_methods)]
+impl Backend for Redis {
+    async fn describe(&self, deadline: Deadline) -> Result<Description> {
+        let db = &self.0;
+        let facts = self.call("describe", deadline, false, schema::facts(db)).await?;
+        let mut capabilities = Capabilities::none(facts.durability);
+        capabilities.atomic_batch = true;
+        capabilities.transactions = true;
+        (capabilities.events, capabilities.shared_events) = (true, true);
+        (capabilities.strict_limits, capabilities.exact_counts) = (true, true);
+        capabilities.own_clock = true;
+        let (version, location) = (facts.version, db.config.location());
+        Ok(Description { backend: BACKEND.into(), version, location, capabilities })
+    }
+
+    async fn setup(&self, deadline: Deadline) -> Result<()> {
+        let db = &self.0;
+        self.call("setup", deadline, true, schema::setup(db)).await
+    }
+
+    async fn now(&self, deadline: Deadline) -> Result<Timestamp> {
+        let db = &self.0;
+        self.call("now", deadline, false, db.run(&HOUR, |_| {})).await.map(moment)
+    }
+
+    async fn enqueue(&self, deadline: Deadline, request: Enqueue) -> Result<Vec<Enqueued>> {
+        let db = &self.0;
+        self.call("enqueue", deadline, true, enqueue::enqueue(db, request)).await
+    }
+
+    async fn claim(&self, deadline: Deadline, request: Claim) -> Result<Claimed> {
+        let db = &self.0;
+        self.call("claim", deadline, true, claim::claim(db, request)).await
+    }
+
+    async fn renew(&self, deadline: Deadline, request: Renew) -> Result<Vec<Renewed>> {
+        let db = &self.0;
+        self.call("renew", deadline, true, renew::renew(db, request)).await
+    }
+
+    async fn settle(&self, deadline: Deadline, request: Settle) -> Result<Vec<Answer>> {
+        let db = &self.0;
+        self.call("settle", deadline, true, settle::settle(db, &request.settlements, By::Holder)).await
+    }
+
+    async fn expired(&self, deadline: Deadline, request: Expired) -> Result<Vec<ExpiredLease>> {
+        let db = &self.0;
+        self.call("expired", deadline, true, recover::expired(db, request)).await
+    }
+
+    async fn recover(&self, deadline: Deadline, request: Recover) -> Result<Vec<Answer>> {
+        let db = &self.0;
+        self.call("recover", deadline, true, recover::recover(db, &request)).await
+    }
+
+    async fn append_logs(&self, deadline: Deadline, request: AppendLogs) -> Result<Vec<Answer>> {
+        let db = &self.0;
+        self.call("append_logs", deadline, true, logs::append_logs(db, &request)).await
+    }
+
+    async fn read_logs(&self, deadline: Deadline, request: ReadLogs) -> Result<LogPage> {
+        let db = &self.0;
+        self.call("read_logs", deadline, false, logs::read_logs(db, request)).await
+    }
+
+    async fn find(&self, deadline: Deadline, request: Find) -> Result<Vec<Option<JobRecord>>> {
+        let db = &self.0;
+        self.call("find", deadline, false, inspect::find(db, request)).await
+    }
+
+    async fn list(&self, deadline: Deadline, request: List) -> Result<Page> {
+        let db = &self.0;
+        self.call("list", deadline, false, inspect::list(db, request)).await
+    }
+
+    async fn counts(&self, deadline: Deadline, request: Counts) -> Result<Vec<QueueCounts>> {
+        let db = &self.0;
+        self.call("counts", deadline, false, inspect::counts(db, request)).await
+    }
+
+    async fn amend(&self, deadline: Deadline, request: Amend) -> Result<Amended> {
+        let db = &self.0;
+        self.call("amend", deadline, true, control::amend(db, request)).await
+    }
+
+    async fn set_queue(&self, deadline: Deadline, request: SetQueue) -> Result<()> {
+        let db = &self.0;
+        self.call("set_queue", deadline, true, control::set_queue(db, request)).await
+    }
+
+    async fn queues(&self, deadline: Deadline) -> Result<Vec<QueueRecord>> {
+        let db = &self.0;
+        self.call("queues", deadline, false, control::queues(db)).await
+    }
+
+    async fn prune(&self, deadline: Deadline, request: Prune) -> Result<Pruned> {
+        let db = &self.0;
+        self.call("prune", deadline, true, control::prune(db, request)).await
+    }
+
+    async fn check_in(&self, deadline: Deadline, request: CheckIn) -> Result<CheckedIn> {
+        let db = &self.0;
+        self.call("check_in", deadline, true, workers::check_in(db, request)).await
+    }
+
+    async fn workers(&self, deadline: Deadline, request: Workers) -> Result<Vec<WorkerRecord>> {
+        let db = &self.0;
+        self.call("workers", deadline, false, workers::workers(db, request)).await
+    }
+
+    async fn stop_workers(&self, deadline: Deadline, request: StopWorkers) -> Result<u64> {
+        let db = &self.0;
+        self.call("stop_workers", deadline, true, workers::stop_workers(db, request)).await
+    }
+
+    async fn put_schedule(&self, deadline: Deadline, request: PutSchedule) -> Result<()> {
+        let db = &self.0;
+        self.call("put_schedule", deadline, true, schedules::put_schedule(db, request)).await
+    }
+
+    async fn schedules(&self, deadline: Deadline, request: Schedules) -> Result<Vec<Schedule>> {
+        let db = &self.0;
+        self.call("schedules", deadline, false, schedules::schedules(db, request)).await
+    }
+
+    async fn delete_schedule(&self, deadline: Deadline, request: DeleteSchedule) -> Result<bool> {
+        let db = &self.0;
+        self.call("delete_schedule", deadline, true, schedules::delete_schedule(db, request)).await
+    }
+
+    async fn watch(&self, deadline: Deadline, request: Watch) -> Result<BoxStream<'static, Event>> {
+        let db = &self.0;
+        self.call("watch", deadline, false, watch::watch(db, request)).await
+    }
+}
