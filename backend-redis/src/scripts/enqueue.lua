@@ -22,7 +22,7 @@ return run(function()
     jobs[i], at = job, at + 5 + 2 * fields
   end
   -- From here on nothing fails but the first write, when there is no memory.
-  local answers = {}
+  local answers, known = {}, {}
   for i, job in ipairs(jobs) do
     local holder = job.unique and holder_of(job.unique)
     if call('EXISTS', job_key(job.id)) == 1 then
@@ -34,7 +34,8 @@ return run(function()
       call('SET', prefix .. 'body:' .. job.id, job.payload)
       if job.unique then call('HSET', prefix .. 'unique', job.unique, job.id) end
       call('ZADD', prefix .. 'age', now, job.id)
-      call('HSETNX', prefix .. 'queues', job.queue, '')
+      if not known[job.queue] then call('HSETNX', prefix .. 'queues', job.queue, '') end
+      known[job.queue] = true
       job.state = 'waiting'
       wait(job)
       count(job.queue, 'enqueued', 1)
