@@ -2,11 +2,12 @@
 
 use leasehold_core::QueueName;
 use leasehold_core::backend::{Answer, Event, NewFailure, Settlement, Verdict};
-use sqlx::Row;
+use sqlx::postgres::PgRow;
+use sqlx::{PgConnection, Row};
 
 use crate::error::Done;
-use crate::record;
-use crate::session::{Session, millis};
+use crate::session::{Db, Session, Statement, millis};
+use crate::{record, watch};
 
 /// Who settles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,35 +20,53 @@ pub(crate) enum By {
 
 const SETTLE: &str =
     "SELECT n, answer, queue, state FROM leasehold.settle($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+const TELL: &str = "SELECT pg_notify(leasehold.channel(), told) FROM unnest($1) AS told";
 
 pub(crate) async fn settle(
     session: &mut Session<'_>,
     settlements: &[Settlement],
     by: By,
 ) -> Done<Vec<Answer>> {
-    let mut answers = vec![Answer::Lost; settlements.len()];
+    let db = session.db;
+    let (answers, events) = settle_on(db, session.conn(), settlements, by).await?;
+    db.signals.tell(events);
+    Ok(answers)
+}
+
+/// Settles on the caller's own connection. What became of the jobs is told by the caller's commit.
+pub(crate) async fn settle_in(
+    db: &Db,
+    conn: &mut PgConnection,
+    settlements: &[Settlement],
+) -> Done<Vec<Answer>> {
+    let (answers, events) = settle_on(db, conn, settlements, By::Holder).await?;
+    db.query(TELL).bind(watch::signals(events)).execute(conn).await?;
+    Ok(answers)
+}
+
+async fn settle_on(
+    db: &Db,
+    conn: &mut PgConnection,
+    settlements: &[Settlement],
+    by: By,
+) -> Done<(Vec<Answer>, Vec<Event>)> {
+    let (mut answers, mut events) = (vec![Answer::Lost; settlements.len()], Vec::new());
     for mut places in record::rounds(settlements.iter().map(|settlement| settlement.job)) {
         // Always in the order of the ids, so that of two calls about the same jobs none waits for the other.
         places.sort_unstable_by_key(|place| settlements[*place].job);
         // What changed hands the very moment that it was settled is looked at again.
         while !places.is_empty() {
-            places = round(session, settlements, by, &places, &mut answers).await?;
+            let rows = bound(db, settlements, by, &places)?.fetch_all(&mut *conn).await?;
+            places = read(&rows, settlements, &places, &mut answers, &mut events)?;
         }
     }
-    Ok(answers)
+    Ok((answers, events))
 }
 
-/// Settles those in these places, each of another job, and tells which have no answer yet.
-async fn round(
-    session: &mut Session<'_>,
-    settlements: &[Settlement],
-    by: By,
-    places: &[usize],
-    answers: &mut [Answer],
-) -> Done<Vec<usize>> {
-    let db = session.db;
+/// The statement that settles those in these places, each of another job.
+fn bound(db: &Db, settlements: &[Settlement], by: By, places: &[usize]) -> Done<Statement> {
     let some = || places.iter().map(|place| &settlements[*place]);
-    let found = db
+    Ok(db
         .query(SETTLE)
         .bind(db.now())
         .bind(by == By::Recoverer)
@@ -58,12 +77,19 @@ async fn round(
         .bind(some().map(|s| delay(&s.verdict)).collect::<Vec<_>>())
         .bind(some().map(|s| result(&s.verdict)).collect::<Vec<_>>())
         .bind(some().map(|s| s.failure.as_ref().map(failure).transpose()).collect::<Done<Vec<_>>>()?)
-        .bind(some().map(|s| s.failure.as_ref().map(class).transpose()).collect::<Done<Vec<_>>>()?)
-        .fetch_all(session.conn())
-        .await?;
+        .bind(some().map(|s| s.failure.as_ref().map(class).transpose()).collect::<Done<Vec<_>>>()?))
+}
+
+/// Reads the answers, and tells which of the places have none yet.
+fn read(
+    rows: &[PgRow],
+    settlements: &[Settlement],
+    places: &[usize],
+    answers: &mut [Answer],
+    events: &mut Vec<Event>,
+) -> Done<Vec<usize>> {
     let mut left: Vec<Option<usize>> = places.iter().copied().map(Some).collect();
-    let mut events = Vec::new();
-    for row in &found {
+    for row in rows {
         let n = usize::try_from(row.try_get::<i64, _>(0)? - 1).unwrap_or(usize::MAX);
         let Some(place) = left.get_mut(n).and_then(Option::take) else { continue };
         answers[place] = match row.try_get::<i16, _>(1)? {
@@ -81,7 +107,6 @@ async fn round(
             _ => Answer::Lost,
         };
     }
-    db.signals.tell(events);
     Ok(left.into_iter().flatten().collect())
 }
 

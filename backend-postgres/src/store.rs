@@ -9,7 +9,7 @@ use leasehold_core::backend::{
     Amend, Amended, Answer, AppendLogs, Capabilities, CheckIn, CheckedIn, Claim, Claimed, Counts,
     DeleteSchedule, Description, Enqueue, Enqueued, Event, Expired, ExpiredLease, Find, List, LogPage, Page,
     Prune, Pruned, PutSchedule, QueueCounts, QueueRecord, ReadLogs, Recover, Renew, Renewed, Schedule,
-    Schedules, SetQueue, Settle, StopWorkers, Watch, WorkerRecord, Workers,
+    Schedules, SetQueue, Settle, Settlement, StopWorkers, Watch, WorkerRecord, Workers,
 };
 use leasehold_core::{Backend, Deadline, Error, JobRecord, Limits, NewJob, Result, Timestamp};
 use sqlx::PgConnection;
@@ -92,6 +92,28 @@ impl Postgres {
         let answers = enqueue::enqueue_in(&self.0.db, conn, &request.jobs).await;
         // The server took it back, or the connection broke: in either case the caller's transaction is gone.
         answers.map_err(|fault| named("enqueue_in")(fault.told(Sent::Nothing)))
+    }
+
+    /// Settles attempts inside the caller's own transaction on the same database: what a handler wrote in it and that
+    /// its job is done become true together, or not at all. Whoever watches is told by the caller's commit.
+    ///
+    /// Look at the answers before you commit: [`Lost`](Answer::Lost) says that the job is somebody else's by now, and
+    /// that what was written for it is to be rolled back (clause C2).
+    ///
+    /// # Errors
+    /// [`InvalidInput`](leasehold_core::ErrorKind::InvalidInput) and
+    /// [`TooLarge`](leasehold_core::ErrorKind::TooLarge) by the default limits; transient ones. After an error, or if
+    /// this future is dropped half way, the transaction must be rolled back; so call it inside of one.
+    pub async fn settle_in(
+        &self,
+        conn: &mut PgConnection,
+        settlements: Vec<Settlement>,
+    ) -> Result<Vec<Answer>> {
+        let mut request = Settle { settlements };
+        request.check(&Limits::default()).map_err(named("settle_in"))?;
+        let answers = settle::settle_in(&self.0.db, conn, &request.settlements).await;
+        // As of an enqueue: in either case the caller's transaction is gone.
+        answers.map_err(|fault| named("settle_in")(fault.told(Sent::Nothing)))
     }
 
     /// Finishes nothing and closes the connections, also for all clones; streams of events end. Later calls fail as

@@ -148,7 +148,7 @@ const SEEN_IN_SEQUENCES: &[Defect] = &[
     Defect::DeletesRunningJobs,
     Defect::PrunesTooEarly,
     Defect::SkipsAJobBetweenPages,
-    Defect::CountsBelowZero,
+    Defect::CountsTheScheduledAsQueued,
     Defect::FiresTicksEarly,
 ];
 

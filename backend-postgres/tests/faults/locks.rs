@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use leasehold_core::backend::Answer;
-use leasehold_core::{Backend, Deadline, ErrorKind, State, UniqueScope};
+use leasehold_core::backend::{Answer, Verdict};
+use leasehold_core::{Backend, Deadline, ErrorKind, Reason, State, UniqueScope};
 
 use crate::bench::{
     SERVER, SUCCEED, add, claim, connection, find, ids, job, jobs, number, run, settle, settling, soon,
@@ -125,4 +125,29 @@ async fn a_caller_who_keeps_a_transaction_open_holds_up_nobody() {
         ids(&claim(&store, 10).await.jobs),
         theirs.iter().map(|answer| answer.job).collect::<Vec<_>>()
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_is_done_with_its_callers_transaction_or_not_at_all() {
+    let (store, schema, mut other) = store().await;
+    run(&mut other, format!("CREATE TABLE {schema}.orders (id integer)")).await;
+    add(&store, jobs(2)).await;
+    let leases = claim(&store, 2).await.jobs;
+    let (lost, held) = (&leases[..1], &leases[1..]);
+    assert_eq!(settle(&store, lost, &SUCCEED).await, [Answer::Applied]);
+    let release = Verdict::Release { reason: Reason::Released, delay: Duration::ZERO };
+    for (end, state) in [("ROLLBACK", State::Running), ("COMMIT", State::Succeeded)] {
+        run(&mut other, format!("BEGIN; INSERT INTO {schema}.orders VALUES (1)")).await;
+        let settlements = settling(&leases, &SUCCEED).settlements;
+        let answers = store.settle_in(&mut other, settlements).await.expect("settled");
+        assert_eq!(answers, [Answer::AlreadyApplied, Answer::Applied]);
+        // Whoever has lost a job is told so before the commit.
+        let answers =
+            store.settle_in(&mut other, settling(lost, &release).settlements).await.expect("answered");
+        assert_eq!(answers, [Answer::Lost]);
+        run(&mut other, end).await;
+        assert_eq!(find(&store, held[0].job.id).await.state, state, "after {end}");
+    }
+    assert_eq!(number(&mut other, format!("SELECT count(*) FROM {schema}.orders")).await, 1);
+    assert_eq!(settle(&store, held, &SUCCEED).await, [Answer::AlreadyApplied]);
 }

@@ -144,7 +144,8 @@ async fn rage(t: &Bench, chaos: bool) -> Kept {
         crew.thaw(number)?;
     }
     crew.drain().await?;
-    let rules = Rules::drained(30).losses(3);
+    let capabilities = crew.t.capabilities().await?;
+    let rules = Rules::drained(30).losses(3).faults(2).of_a_store(&capabilities).runs_told();
     crew.verdict(&if chaos { rules.unknown(3).repeats_inside() } else { rules }).await?;
     Ok(())
 }

@@ -60,6 +60,16 @@ impl Enqueue {
     }
 }
 
+impl Settle {
+    /// Checks the settlements against `limits`, and cuts what is too long, for whoever reaches a store past [`Check`].
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput), [`TooLarge`](crate::ErrorKind::TooLarge).
+    pub fn check(&mut self, limits: &Limits) -> Result<()> {
+        Checked::check(self, limits)
+    }
+}
+
 /// A request that knows its rules. Text that is only for people is cut rather than refused.
 trait Checked {
     fn check(&mut self, limits: &Limits) -> Result<()>;
