@@ -214,8 +214,8 @@ async fn try_write(
     let all = record::ids(jobs.iter().map(|(i, _)| &ids[*i]));
     if matches!(action, Action::Delete) {
         // The transaction reads and removes the same: nothing has to be marked.
-        let ended = doc! {"$match": {"_id": {"$in": all}, "state": {"$ne": RUNNING}}};
-        return Ok(remove_found(session, vec![ended, doc! {"$project": {"queue": 1}}], usize::MAX).await?.0);
+        let ended = doc! {"_id": {"$in": all}, "state": {"$ne": RUNNING}};
+        return Ok(remove_found(session, ended, vec![doc! {"$project": {"queue": 1}}], usize::MAX).await?.0);
     }
     let changes = changes(db, ids, jobs, action, &call);
     let matched = session.update(Kept::Jobs, changes).await?.unless(DUPLICATE)?;
@@ -382,12 +382,8 @@ pub(crate) async fn prune(db: &Db, request: Prune) -> Done<Pruned> {
     };
     let mut session = db.atomic().await?;
     let (jobs, more) = loop {
-        let pipeline = vec![
-            doc! {"$match": over()},
-            doc! {"$limit": limit},
-            doc! {"$project": {"queue": 1, "settlements.claim": 1}},
-        ];
-        let outcome = remove_found(&mut session, pipeline, request.limit).await;
+        let pipeline = vec![doc! {"$limit": limit}, doc! {"$project": {"queue": 1, "settlements.claim": 1}}];
+        let outcome = remove_found(&mut session, over(), pipeline, request.limit).await;
         if let Some(removed) = session.end(outcome).await? {
             break removed;
         }
@@ -401,23 +397,31 @@ pub(crate) async fn prune(db: &Db, request: Prune) -> Done<Pruned> {
     Ok(Pruned { jobs: jobs.len() as u64, workers, more })
 }
 
-/// Removes the first jobs that a pipeline finds, and tells which, and whether there are more. Their logs go after the
-/// commit, because capped collections take no writes in transactions.
+/// Removes the first jobs that a filter and the rest of a pipeline find, and tells which, and whether there are more.
+/// Their logs go after the commit, because capped collections take no writes in transactions.
 async fn remove_found(
     session: &mut Session<'_>,
-    pipeline: Vec<Document>,
+    filter: Document,
+    mut pipeline: Vec<Document>,
     limit: usize,
 ) -> Done<(HashSet<JobId>, bool)> {
+    pipeline.insert(0, doc! {"$match": &filter});
     let mut found = session.read(Kept::Jobs, pipeline).await?;
     let more = found.len() > limit;
     found.truncate(limit);
-    let ids: HashSet<JobId> = found.iter().filter_map(record::id).collect();
-    if !found.is_empty() {
-        claim::forget(session.db, found.iter()).await?;
-        count_out(session, found.iter()).await?;
-        // Also those whose ids are not of ours, which were set aside.
-        let found: Vec<_> = found.iter().filter_map(|job| job.get("_id").cloned()).collect();
-        session.delete(Kept::Jobs, doc! {"_id": {"$in": found}, "state": {"$ne": RUNNING}}).await?;
+    if found.is_empty() {
+        return Ok((HashSet::new(), more));
     }
-    Ok((ids, more))
+    claim::forget(session.db, found.iter()).await?;
+    // Also those whose ids are not of ours, which were set aside.
+    let ids: Vec<_> = found.iter().filter_map(|job| job.get("_id").cloned()).collect();
+    // Where there are no transactions, somebody may have brought one back since.
+    let still = doc! {"$and": [{"_id": {"$in": &ids}}, filter]};
+    if session.delete(Kept::Jobs, still).await? < found.len() as u64 {
+        let left = vec![doc! {"$match": {"_id": {"$in": ids}}}, doc! {"$project": {"_id": 1}}];
+        let left = session.read_now(Kept::Jobs, left).await?;
+        found.retain(|job| left.iter().all(|other| other.get("_id") != job.get("_id")));
+    }
+    count_out(session, found.iter()).await?;
+    Ok((found.iter().filter_map(record::id).collect(), more))
 }

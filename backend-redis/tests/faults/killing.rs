@@ -47,16 +47,13 @@ async fn a_server_that_is_frozen_under_load_is_used_again_when_it_goes_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_loses_its_scripts_under_load_is_given_them_again() {
     let server = Server::own().expect("a server");
-    let mut flushed = 0;
-    Load::run(Config::new(server.url()), 1_000, 0, async |load| {
-        for _ in 0..40 {
+    Load::run(Config::new(server.url()), 3_000, 0, async |load| {
+        for _ in 0..10 {
             load.ran(20).await;
             server.run(&["SCRIPT", "FLUSH"]).expect("flushed");
-            flushed += 1;
         }
     })
     .await;
-    assert_eq!(flushed, 40);
 }
 
 #[tokio::test(flavor = "multi_thread")]
