@@ -30,6 +30,7 @@
 mod checker;
 mod clock;
 mod event;
+mod held;
 mod hint;
 mod journal;
 mod keeping;
