@@ -280,7 +280,7 @@ DECLARE
     first boolean := true;
 BEGIN
     -- A claim that is made again while the first is still at work waits for what that one is given (clause E2).
-    PERFORM pg_advisory_xact_lock(hashtextextended('leasehold.claim ' || p_claim, 0));
+    PERFORM pg_advisory_xact_lock(hashtextextended('claim ' || p_claim, 0));
     SELECT c.jobs INTO given FROM leasehold.claims c WHERE c.claim = p_claim;
     IF FOUND THEN
         RETURN QUERY SELECT j, 0::bigint, NULL::bigint FROM leasehold.jobs j
