@@ -37,7 +37,9 @@ pub(crate) fn test() -> Result<(), Trouble> {
     }
     cargo(&["test", "--quiet", "--package", "leasehold", "--no-default-features", "--test", "facade"])?;
     cargo(&["test", "--workspace", "--all-features", "--doc"])?;
-    examples()
+    examples()?;
+    // The tables are of this very run.
+    cargo(&["xtask", "matrix", "--last", "--check"])
 }
 
 /// Runs the examples, twice where a second run must find everything done.
