@@ -23,8 +23,7 @@ impl Judge<'_, '_> {
     /// I1: what was acknowledged is there at the end, unless it was deleted or pruned; what failed is nowhere.
     fn no_lost_enqueue(&mut self) {
         let story = self.story;
-        let is_there = |put: &&Enqueued<'_>| matches!(put.entry, Some(Entry::Created | Entry::Existing));
-        let acknowledged: Vec<&Enqueued<'_>> = story.puts.iter().filter(is_there).collect();
+        let acknowledged: Vec<&Enqueued<'_>> = story.puts.iter().filter(|put| put.is_there()).collect();
         let ops: Vec<usize> = acknowledged.iter().map(|put| put.op).collect();
         if story.shown_last > 1 {
             self.find(Invariant::I1, format!("it is there {} times", story.shown_last), ops.clone());
@@ -48,10 +47,11 @@ impl Judge<'_, '_> {
 
     /// Whether the job may have been deleted or pruned between these moments.
     fn may_be_removed(&self, from: u64, until: u64) -> bool {
-        let deletes = |change: &&Changed| change.action == ChangeKind::Delete;
-        let mut meanwhile =
-            self.story.changes.iter().filter(deletes).filter(|change| from < change.c && change.i < until);
-        meanwhile.any(|change| !change.pruned || self.may_be_over(change))
+        self.story.changes.iter().any(|change| {
+            change.action == ChangeKind::Delete
+                && change.may_fall_between(from, until)
+                && (!change.pruned || self.may_be_over(change))
+        })
     }
 
     /// Whether the job may have ended so long before a pruning that this may remove it.
@@ -253,9 +253,10 @@ impl World<'_, '_> {
             return;
         };
         let is_gone = |story: &&Story<'_>| {
-            let there = |put: &Enqueued<'_>| matches!(put.entry, Some(Entry::Created | Entry::Existing));
             let deleted = |change: &Changed| change.action == ChangeKind::Delete && !change.pruned;
-            story.last.is_none() && story.puts.iter().any(there) && !story.changes.iter().any(deleted)
+            story.last.is_none()
+                && story.puts.iter().any(Enqueued::is_there)
+                && !story.changes.iter().any(deleted)
         };
         let gone: Vec<&Story<'_>> = self.model.stories.values().filter(is_gone).collect();
         if gone.len() as u64 > told

@@ -56,7 +56,7 @@ impl Judge<'_, '_> {
         self.story
             .changes
             .iter()
-            .any(|change| requeues(change.action) && change.c > end.i && change.i < until)
+            .any(|change| requeues(change.action) && change.may_fall_between(end.i, until))
     }
 
     /// A job that has ended is never given out again, nor seen in another state: I5, or I12 if it was cancelled.
@@ -96,8 +96,8 @@ impl Judge<'_, '_> {
 
     /// Whether the job may have been deleted between two grants: enqueued again it begins anew.
     pub(super) fn may_be_enqueued_anew(&self, first: &Grant<'_>, second: &Grant<'_>) -> bool {
-        let between = |change: &Changed| change.c > first.i && change.i < second.c;
-        self.story.changes.iter().any(|change| change.action == ChangeKind::Delete && between(change))
+        let deletes = |change: &Changed| change.action == ChangeKind::Delete;
+        self.story.changes.iter().any(|change| deletes(change) && change.may_fall_between(first.i, second.c))
     }
 
     /// I6: a later grant has a higher attempt, but where one was given back.
@@ -161,8 +161,10 @@ impl Judge<'_, '_> {
                 let timed = |action| {
                     matches!(action, ChangeKind::Postpone | ChangeKind::Requeue | ChangeKind::Delete)
                 };
-                let meanwhile = |change: &Changed| change.c > made && change.i < until;
-                story.changes.iter().any(|change| timed(change.action) && meanwhile(change))
+                story
+                    .changes
+                    .iter()
+                    .any(|change| timed(change.action) && change.may_fall_between(made, until))
             };
             early.extend(
                 story

@@ -360,6 +360,13 @@ impl<'h> Model<'h> {
     }
 }
 
+impl Changed {
+    /// Whether it may have taken effect between these moments.
+    pub(crate) fn may_fall_between(&self, from: u64, until: u64) -> bool {
+        from < self.c && self.i < until
+    }
+}
+
 impl Op<'_> {
     fn changed(&self, op: usize, action: ChangeKind, fate: Option<Fate>) -> Changed {
         Changed { op, i: self.i, c: self.c, action, fate, pruned: false }
@@ -405,6 +412,11 @@ impl<'h> Story<'h> {
 }
 
 impl Enqueued<'_> {
+    /// Whether it was acknowledged as being there.
+    pub(crate) fn is_there(&self) -> bool {
+        matches!(self.entry, Some(Entry::Created | Entry::Existing))
+    }
+
     pub(crate) fn may_be_taken_in(&self) -> bool {
         !self.failed && self.entry != Some(Entry::Held)
     }

@@ -205,6 +205,7 @@ impl Waiting<'_, '_> {
 }
 
 /// The claims that raced each other, in the order in which they began.
+#[derive(Default)]
 struct Races {
     known: Vec<Racer>,
     /// How long the longest of them was under way.
@@ -222,19 +223,19 @@ struct Racer {
 
 impl Races {
     fn read(model: &Model<'_>) -> Self {
-        let racers = model.ops.iter().filter_map(|op| match op.call {
-            Call::Claim(asked) => {
-                let racer = Racer { i: op.i, c: op.c, worker: asked.worker, limit: asked.limit };
-                Some((matches!(op.outcome, Outcome::Unknown), racer))
+        let mut races = Self::default();
+        for op in &model.ops {
+            let Call::Claim(asked) = op.call else { continue };
+            let racer = Racer { i: op.i, c: op.c, worker: asked.worker, limit: asked.limit };
+            match op.outcome {
+                Outcome::Unknown => races.unknown.push(racer),
+                Outcome::Ok(_) | Outcome::Failed => races.known.push(racer),
             }
-            _ => None,
-        });
-        let (mut unknown, mut known): (Vec<_>, Vec<_>) = racers.partition(|(is_unknown, _)| *is_unknown);
-        known.sort_by_key(|(_, racer)| racer.i);
-        unknown.sort_by_key(|(_, racer)| racer.i);
-        let only = |racers: Vec<(bool, Racer)>| racers.into_iter().map(|(_, racer)| racer).collect();
-        let longest = known.iter().map(|(_, racer)| racer.c - racer.i).max().unwrap_or(0);
-        Self { known: only(known), longest, unknown: only(unknown) }
+        }
+        races.known.sort_by_key(|racer| racer.i);
+        races.unknown.sort_by_key(|racer| racer.i);
+        races.longest = races.known.iter().map(|racer| racer.c - racer.i).max().unwrap_or(0);
+        races
     }
 
     /// How many jobs the claims that were made between these moments can have held at once, but for one: as many as

@@ -5,7 +5,7 @@ use leasehold_core::backend::Answer;
 use super::Judge;
 use super::hours::{nanos, nanos_of};
 use super::model::{Grant, Kind, Story};
-use crate::history::event::{DueAs, Entry};
+use crate::history::event::DueAs;
 use crate::history::verdict::Invariant;
 
 /// A time in which a job waits to be given out.
@@ -39,8 +39,7 @@ impl<'h> Story<'h> {
             let later = self.grants.iter().filter(|grant| grant.c > after);
             later.min_by_key(|grant| grant.i)
         };
-        let there =
-            self.puts.iter().filter(|put| matches!(put.entry, Some(Entry::Created | Entry::Existing)));
+        let there = self.puts.iter().filter(|put| put.is_there());
         let enqueued = there.min_by_key(|put| put.c).map(|put| Wait {
             op: put.op,
             from: put.c,
