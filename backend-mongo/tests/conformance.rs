@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use leasehold_conformance::{CannotRun, CutPoint, Effect, Far, Harness, Place, Reach, Step};
+use leasehold_conformance::{CannotRun, CutPoint, Effect, Far, Harness, Place, Step};
 use leasehold_core::{Backend, Deadline, JobId, NewJob};
 use leasehold_mongo::mongodb::bson::spec::BinarySubtype;
 use leasehold_mongo::mongodb::bson::{Binary, Document, doc};
@@ -102,7 +102,7 @@ impl Harness for On {
         };
         let proxy = Proxy::to(node.port()).await.map_err(|error| CannotRun::missing(error.to_string()))?;
         let url = format!("mongodb://127.0.0.1:{}/?directConnection=true", proxy.port());
-        Ok(Far { backend: Arc::new(self.set_up(place, &url).await?), reach: Box::new(Wire(proxy)) })
+        Ok(Far { backend: Arc::new(self.set_up(place, &url).await?), reach: Box::new(proxy) })
     }
 
     async fn shown_of_password(&self, password: &str) -> Result<Vec<String>, CannotRun> {
@@ -139,23 +139,6 @@ impl Harness for On {
 
     fn cut_points(&self) -> &'static [CutPoint] {
         CUT_POINTS
-    }
-}
-
-/// The wire to a server.
-#[derive(Debug)]
-struct Wire(Proxy);
-
-#[async_trait]
-impl Reach for Wire {
-    async fn cut(&mut self) -> Result<(), CannotRun> {
-        self.0.cut();
-        Ok(())
-    }
-
-    async fn mend(&mut self) -> Result<(), CannotRun> {
-        self.0.heal();
-        Ok(())
     }
 }
 

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
-use leasehold_conformance::{CannotRun, CutPoint, Effect, Far, Harness, Place, Reach, Step};
+use leasehold_conformance::{CannotRun, CutPoint, Effect, Far, Harness, Place, Step};
 use leasehold_core::{Backend, Deadline, JobId, NewJob};
 use leasehold_redis::redis::{self, Client, RedisError};
 use leasehold_redis::{Config, Redis};
@@ -88,7 +88,7 @@ impl Harness for OnServer {
             .ok_or_else(|| CannotRun::unable("its harness has a proxy in front of a server of ours alone"))?;
         let proxy = Proxy::to(port).await.map_err(|error| CannotRun::missing(error.to_string()))?;
         let store = self.set_up(place, &format!("redis://127.0.0.1:{}/", proxy.port())).await?;
-        Ok(Far { backend: Arc::new(store), reach: Box::new(Wire(proxy)) })
+        Ok(Far { backend: Arc::new(store), reach: Box::new(proxy) })
     }
 
     async fn shown_of_password(&self, password: &str) -> Result<Vec<String>, CannotRun> {
@@ -128,23 +128,6 @@ impl Harness for OnServer {
 
     fn cut_points(&self) -> &'static [CutPoint] {
         CUT_POINTS
-    }
-}
-
-/// The wire to a server.
-#[derive(Debug)]
-struct Wire(Proxy);
-
-#[async_trait]
-impl Reach for Wire {
-    async fn cut(&mut self) -> Result<(), CannotRun> {
-        self.0.cut();
-        Ok(())
-    }
-
-    async fn mend(&mut self) -> Result<(), CannotRun> {
-        self.0.heal();
-        Ok(())
     }
 }
 

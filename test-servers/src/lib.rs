@@ -19,6 +19,7 @@ mod postgres;
 mod process;
 mod proxy;
 mod redis;
+pub mod verbs;
 
 use std::fmt;
 use std::path::{Path, PathBuf};

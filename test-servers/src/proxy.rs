@@ -5,6 +5,8 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use async_trait::async_trait;
+use leasehold_conformance::CannotRun;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
@@ -110,6 +112,19 @@ impl Proxy {
     /// How many answers were lost so far.
     pub fn lost(&self) -> usize {
         self.wire.lost.load(Ordering::SeqCst)
+    }
+}
+
+#[async_trait]
+impl leasehold_conformance::Reach for Proxy {
+    async fn cut(&mut self) -> Result<(), CannotRun> {
+        Self::cut(self);
+        Ok(())
+    }
+
+    async fn mend(&mut self) -> Result<(), CannotRun> {
+        self.heal();
+        Ok(())
     }
 }
 

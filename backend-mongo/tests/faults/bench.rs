@@ -1,30 +1,17 @@
 //! The verbs in which the tests are written.
 
-use std::time::Duration;
-
 use leasehold_core::backend::{
-    Answer, Claim, Claimed, Counts, Enqueue, Find, QueueCounts, Settle, Settlement, Verdict,
+    Answer, Claimed, Counts, Enqueue, Find, QueueCounts, Settle, Settlement, Verdict,
 };
-use leasehold_core::{
-    Backend, Deadline, ErrorKind, JobId, JobRecord, Kind, LeasedJob, NewJob, Payload, QueueName, Result,
-    WorkerId,
-};
+use leasehold_core::{Backend, Deadline, ErrorKind, JobId, JobRecord, LeasedJob, NewJob, QueueName, Result};
 use leasehold_mongo::mongodb::{Client, Database};
 use leasehold_mongo::{Config, Mongo};
-use tokio::time::{Instant, sleep};
-
-/// How long anything may take that is waited for.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
-pub(crate) const LEASE: Duration = Duration::from_secs(30);
-pub(crate) const SUCCEED: Verdict = Verdict::Succeed { result: None };
+pub(crate) use leasehold_test_servers::verbs::{
+    LEASE, PATIENCE, SUCCEED, again, asking, fresh, job, jobs, until,
+};
 
 pub(crate) fn soon() -> Deadline {
     Deadline::default()
-}
-
-/// A database that nobody else uses.
-pub(crate) fn fresh() -> String {
-    format!("faults_{}", JobId::generate().as_uuid().simple())
 }
 
 /// A store on a server, ready for use.
@@ -39,21 +26,9 @@ pub(crate) fn database(client: &Client, config: &Config) -> Database {
     client.database(config.database.as_deref().expect("a database of its own"))
 }
 
-pub(crate) fn job() -> NewJob {
-    NewJob::new(Kind::new("work").expect("a name"), Payload::from(b"{}".to_vec()))
-}
-
-pub(crate) fn jobs(n: usize) -> Vec<NewJob> {
-    (0..n).map(|_| job()).collect()
-}
-
 pub(crate) async fn add(store: &dyn Backend, jobs: Vec<NewJob>) -> Vec<JobId> {
     let answers = store.enqueue(soon(), Enqueue { jobs }).await.expect("taken in");
     answers.into_iter().map(|answer| answer.job).collect()
-}
-
-pub(crate) fn asking(limit: usize) -> Claim {
-    Claim::new(WorkerId::generate(), [QueueName::default()], limit, LEASE)
 }
 
 pub(crate) async fn claim(store: &dyn Backend, limit: usize) -> Claimed {
@@ -83,29 +58,6 @@ pub(crate) async fn find(store: &dyn Backend, id: JobId) -> JobRecord {
 pub(crate) async fn counts(store: &dyn Backend) -> QueueCounts {
     let counts = store.counts(soon(), Counts::default()).await.expect("counts");
     counts.into_iter().next().unwrap_or_else(|| QueueCounts::empty(QueueName::default()))
-}
-
-/// Makes a call again and again, for as long as waiting can help.
-pub(crate) async fn again<T>(mut call: impl AsyncFnMut() -> Result<T>) -> T {
-    let begun = Instant::now();
-    loop {
-        match call().await {
-            Ok(answer) => return answer,
-            Err(error) if error.is_transient() && begun.elapsed() < PATIENCE => {
-                sleep(Duration::from_millis(20)).await;
-            }
-            Err(error) => panic!("for {:?}: {error:?}", begun.elapsed()),
-        }
-    }
-}
-
-/// Waits until something holds.
-pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let begun = Instant::now();
-    while !holds().await {
-        assert!(begun.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
-        sleep(Duration::from_millis(10)).await;
-    }
 }
 
 /// What a call must not be answered by while its store is out of reach: a failure that is none.

@@ -1,34 +1,23 @@
 //! The verbs in which the tests are written.
 
 use std::sync::LazyLock;
-use std::time::Duration;
 
 use leasehold_core::backend::{
-    Answer, Claim, Claimed, Counts, Enqueue, Find, QueueCounts, Settle, Settlement, Verdict,
+    Answer, Claimed, Counts, Enqueue, Find, QueueCounts, Settle, Settlement, Verdict,
 };
-use leasehold_core::{
-    Backend, Deadline, JobId, JobRecord, Kind, LeasedJob, NewJob, Payload, QueueName, Result, WorkerId,
-};
+use leasehold_core::{Backend, Deadline, JobId, JobRecord, LeasedJob, NewJob, QueueName};
 use leasehold_postgres::{Config, Postgres, sqlx};
 use leasehold_test_servers::Postgres as Server;
+pub(crate) use leasehold_test_servers::verbs::{
+    LEASE, PATIENCE, SUCCEED, again, asking, fresh, job, jobs, until,
+};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
-use tokio::time::{Instant, sleep};
-
-/// How long anything may take that is waited for.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
-pub(crate) const LEASE: Duration = Duration::from_secs(30);
-pub(crate) const SUCCEED: Verdict = Verdict::Succeed { result: None };
 
 /// The server of those tests that break none.
 pub(crate) static SERVER: LazyLock<Server> = LazyLock::new(|| Server::own().expect("a server"));
 
 pub(crate) fn soon() -> Deadline {
     Deadline::after(PATIENCE)
-}
-
-/// A schema that nobody else uses.
-pub(crate) fn fresh() -> String {
-    format!("faults_{}", JobId::generate().as_uuid().simple())
 }
 
 /// A store on a server, ready for use.
@@ -60,21 +49,9 @@ pub(crate) async fn number(conn: &mut PgConnection, sql: impl Into<String>) -> i
     sqlx::query_scalar(AssertSqlSafe(sql.into())).fetch_one(conn).await.expect("a number")
 }
 
-pub(crate) fn job() -> NewJob {
-    NewJob::new(Kind::new("work").expect("a name"), Payload::from(b"{}".to_vec()))
-}
-
-pub(crate) fn jobs(n: usize) -> Vec<NewJob> {
-    (0..n).map(|_| job()).collect()
-}
-
 pub(crate) async fn add(store: &dyn Backend, jobs: Vec<NewJob>) -> Vec<JobId> {
     let answers = store.enqueue(soon(), Enqueue { jobs }).await.expect("taken in");
     answers.into_iter().map(|answer| answer.job).collect()
-}
-
-pub(crate) fn asking(limit: usize) -> Claim {
-    Claim::new(WorkerId::generate(), [QueueName::default()], limit, LEASE)
 }
 
 pub(crate) async fn claim(store: &dyn Backend, limit: usize) -> Claimed {
@@ -107,27 +84,4 @@ pub(crate) async fn find(store: &dyn Backend, id: JobId) -> JobRecord {
 pub(crate) async fn counts(store: &dyn Backend) -> QueueCounts {
     let counts = store.counts(soon(), Counts::default()).await.expect("counts");
     counts.into_iter().next().unwrap_or_else(|| QueueCounts::empty(QueueName::default()))
-}
-
-/// Makes a call again and again, for as long as waiting can help.
-pub(crate) async fn again<T>(mut call: impl AsyncFnMut() -> Result<T>) -> T {
-    let begun = Instant::now();
-    loop {
-        match call().await {
-            Ok(answer) => return answer,
-            Err(error) if error.is_transient() && begun.elapsed() < PATIENCE => {
-                sleep(Duration::from_millis(20)).await;
-            }
-            Err(error) => panic!("for {:?}: {error:?}", begun.elapsed()),
-        }
-    }
-}
-
-/// Waits until something holds.
-pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let begun = Instant::now();
-    while !holds().await {
-        assert!(begun.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
-        sleep(Duration::from_millis(10)).await;
-    }
 }

@@ -1,21 +1,12 @@
 //! The verbs in which the tests are written.
 
-use std::time::Duration;
-
 use leasehold_core::backend::{
-    Action, Amend, AmendAnswer, Answer, Claim, Counts, Enqueue, Filter, Find, List, Order, QueueCounts,
-    Select, Settle, Settlement, Verdict,
+    Action, Amend, AmendAnswer, Answer, Counts, Enqueue, Filter, Find, List, Order, QueueCounts, Select,
+    Settle, Settlement,
 };
-use leasehold_core::{
-    Backend, Deadline, JobId, JobRecord, Kind, LeasedJob, NewJob, Payload, QueueName, Result, State, WorkerId,
-};
+use leasehold_core::{Backend, Deadline, JobId, JobRecord, LeasedJob, NewJob, QueueName, State};
 use leasehold_redis::{Config, Redis};
-use tokio::time::{Instant, sleep};
-
-/// How long anything may take that is waited for.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
-pub(crate) const LEASE: Duration = Duration::from_secs(30);
-pub(crate) const SUCCEED: Verdict = Verdict::Succeed { result: None };
+pub(crate) use leasehold_test_servers::verbs::{LEASE, SUCCEED, again, asking, job, until};
 
 pub(crate) fn soon() -> Deadline {
     Deadline::default()
@@ -28,17 +19,9 @@ pub(crate) async fn set_up(config: Config) -> Redis {
     store
 }
 
-pub(crate) fn job() -> NewJob {
-    NewJob::new(Kind::new("work").expect("a name"), Payload::from(b"{}".to_vec()))
-}
-
 pub(crate) async fn add(store: &dyn Backend, jobs: Vec<NewJob>) -> Vec<JobId> {
     let answers = store.enqueue(soon(), Enqueue { jobs }).await.expect("taken in");
     answers.into_iter().map(|answer| answer.job).collect()
-}
-
-pub(crate) fn asking(limit: usize) -> Claim {
-    Claim::new(WorkerId::generate(), [QueueName::default()], limit, LEASE)
 }
 
 pub(crate) async fn claim(store: &dyn Backend, limit: usize) -> Vec<LeasedJob> {
@@ -89,27 +72,4 @@ pub(crate) async fn must_add_up(store: &dyn Backend) -> usize {
     }
     assert_eq!(counts.total() + counts.deleted, counts.enqueued, "{counts:?}");
     jobs.len()
-}
-
-/// Makes a call again and again, for as long as waiting can help.
-pub(crate) async fn again<T>(mut call: impl AsyncFnMut() -> Result<T>) -> T {
-    let begun = Instant::now();
-    loop {
-        match call().await {
-            Ok(answer) => return answer,
-            Err(error) if error.is_transient() && begun.elapsed() < PATIENCE => {
-                sleep(Duration::from_millis(20)).await;
-            }
-            Err(error) => panic!("for {:?}: {error:?}", begun.elapsed()),
-        }
-    }
-}
-
-/// Waits until something holds.
-pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    let begun = Instant::now();
-    while !holds().await {
-        assert!(begun.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
-        sleep(Duration::from_millis(10)).await;
-    }
 }
