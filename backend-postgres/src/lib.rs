@@ -44,6 +44,7 @@ mod recover;
 mod renew;
 mod schedules;
 mod settle;
+mod upkeep;
 mod watch;
 mod workers;
 

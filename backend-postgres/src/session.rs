@@ -15,6 +15,7 @@ use tokio::time::{sleep, timeout_at};
 use crate::config::Config;
 use crate::error::{Done, Fault, Sent, late, no_answer};
 use crate::pool::{BEGIN_POOLED, Lent, Pool};
+use crate::upkeep::Upkeep;
 use crate::watch::{Ears, Signals};
 
 /// A statement that values are being bound to.
@@ -25,6 +26,7 @@ pub(crate) struct Db {
     pub(crate) pool: Pool,
     pub(crate) signals: Signals,
     pub(crate) ears: Ears,
+    pub(crate) upkeep: Upkeep,
     pub(crate) schema: String,
     pub(crate) pooler: bool,
     pub(crate) caps: LogCaps,
@@ -50,6 +52,7 @@ impl Db {
             pool: Pool::new(config.options()?, config.pooler, config.connections),
             signals: Signals::default(),
             ears: Ears::default(),
+            upkeep: Upkeep::default(),
             schema: config.schema.clone(),
             pooler: config.pooler,
             caps: config.log_caps,

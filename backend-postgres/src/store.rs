@@ -19,7 +19,7 @@ use crate::error::{BACKEND, Sent};
 use crate::session::{Call, Db, Kind};
 use crate::settle::By;
 use crate::{
-    claim, control, enqueue, inspect, logs, recover, renew, schedules, schema, settle, watch, workers,
+    claim, control, enqueue, inspect, logs, recover, renew, schedules, schema, settle, upkeep, watch, workers,
 };
 
 /// Jobs in a PostgreSQL database. Clones share everything.
@@ -168,7 +168,9 @@ impl Backend for Postgres {
     }
 
     async fn claim(&self, deadline: Deadline, request: Claim) -> Result<Claimed> {
-        call!(self, "claim", deadline, Writes, s => claim::claim(s, &request))
+        let claimed = call!(self, "claim", deadline, Writes, s => claim::claim(s, &request))?;
+        upkeep::claimed(&self.0.db, claimed.jobs.len());
+        Ok(claimed)
     }
 
     async fn renew(&self, deadline: Deadline, request: Renew) -> Result<Vec<Renewed>> {

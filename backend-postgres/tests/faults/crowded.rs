@@ -4,9 +4,13 @@ use std::time::Duration;
 
 use leasehold_core::backend::{Claim, KindRule, Verdict};
 use leasehold_core::{Backend, NewJob, Reason};
+use leasehold_postgres::Config;
+use leasehold_test_servers::Postgres as Server;
 use tokio::time::Instant;
 
-use crate::bench::{SUCCEED, add, asking, claim, ids, job, jobs, settle, soon, store};
+use crate::bench::{
+    SUCCEED, add, asking, claim, connection, ids, job, jobs, number, set_up, settle, soon, store, until,
+};
 
 fn limited(n: usize, key: &str, max: u32) -> Vec<NewJob> {
     (0..n).map(|_| job().limit(key.parse().expect("a key"), max)).collect()
@@ -80,4 +84,19 @@ async fn each_jobs_own_limit_counts_and_order_is_kept() {
     let added = add(&store, vec![with(1), with(1), with(2), job(), with(3), with(3)]).await;
     let given = claim(&store, 10).await.jobs;
     assert_eq!(ids(&given), [added[0], added[2], added[3], added[4]]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_claims_leave_behind_is_vacuumed_without_the_servers_own_vacuums() {
+    let server = Server::own_with(&["autovacuum=off"], &[]).expect("a server");
+    let store = set_up(Config::new(server.url())).await;
+    let mut other = connection(server.url()).await;
+    let dead = "SELECT count(*) FROM pg_stat_user_tables WHERE relname IN ('waiting', 'leases') AND vacuum_count > 0";
+    assert_eq!(number(&mut other, dead).await, 0);
+    for _ in 0..6 {
+        add(&store, jobs(4_000)).await;
+        let leases = claim(&store, 4_000).await.jobs;
+        settle(&store, &leases, &SUCCEED).await;
+    }
+    until("both are vacuumed", async || number(&mut other, dead).await == 2).await;
 }

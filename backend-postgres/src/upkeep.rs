@@ -1,0 +1,54 @@
+//! Vacuums of what claims leave behind.
+//!
+//! A claim takes rows away from the head of an index. Until a vacuum has been there, every later claim walks over the
+//! dead entries; and the server's own vacuums come by once a minute, unless somebody set them to come more often. So
+//! whoever claims much has the two tables that jobs only pass through vacuumed, in the background.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use sqlx::AssertSqlSafe;
+use tokio::time::timeout;
+
+use crate::error::Done;
+use crate::session::Db;
+
+/// After so many jobs that a handle claimed: enough that a vacuum, of 50 ms or so, costs each of them some microseconds.
+const EVERY: usize = 20_000;
+/// How long one may take, on a server that is busy with something else.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Another vacuum that is under way does as well. Whoever may not vacuum them gets a warning from the server.
+const VACUUM: &str =
+    "VACUUM (SKIP_LOCKED, INDEX_CLEANUP ON, TRUNCATE OFF) leasehold.waiting, leasehold.leases";
+
+#[derive(Debug, Default)]
+pub(crate) struct Upkeep {
+    claimed: AtomicUsize,
+    is_at_work: AtomicBool,
+}
+
+/// Notes that so many jobs were claimed.
+pub(crate) fn claimed(db: &Arc<Db>, jobs: usize) {
+    let Upkeep { claimed, is_at_work } = &db.upkeep;
+    if claimed.fetch_add(jobs, Ordering::Relaxed) + jobs < EVERY || is_at_work.swap(true, Ordering::Relaxed) {
+        return;
+    }
+    claimed.store(0, Ordering::Relaxed);
+    let db = Arc::clone(db);
+    tokio::spawn(async move {
+        match timeout(PATIENCE, vacuum(&db)).await {
+            Ok(Ok(())) => {}
+            // The server's own will come by.
+            outcome => tracing::debug!(?outcome, "what claims left was not vacuumed"),
+        }
+        db.upkeep.is_at_work.store(false, Ordering::Relaxed);
+    });
+}
+
+async fn vacuum(db: &Db) -> Done<()> {
+    let mut lent = db.pool.lend().await?;
+    sqlx::raw_sql(AssertSqlSafe(db.in_schema(VACUUM))).execute(&mut lent.conn).await?;
+    lent.give_back();
+    Ok(())
+}
