@@ -110,6 +110,10 @@ async fn measure(options: &Options, stores: &Stores) -> Result<(), Trouble> {
     if options.wants(Name::Idle) {
         idle::run(options, stores, &progress, &mut report).await?;
     }
+    #[cfg(feature = "stores")]
+    if options.only.contains(&Name::Bloat) {
+        workloads::bloat::run(options, stores, &progress, &mut report).await?;
+    }
     progress.finish_and_clear();
     report.print(options)?;
     Ok(())

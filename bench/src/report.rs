@@ -17,6 +17,7 @@ pub(crate) struct Report {
     pub(crate) rows: Vec<Row>,
     pub(crate) waits: Vec<Wait>,
     pub(crate) asked: Vec<Asked>,
+    pub(crate) sizes: Vec<Size>,
 }
 
 /// How fast something was.
@@ -49,6 +50,16 @@ pub(crate) struct Asked {
     pub(crate) kind: Kind,
     pub(crate) commands: BTreeMap<String, u64>,
     pub(crate) seconds: f64,
+}
+
+/// How large tables were when so many jobs had gone through them.
+#[derive(Debug)]
+pub(crate) struct Size {
+    pub(crate) jobs: usize,
+    /// Jobs per second since the row before.
+    pub(crate) speed: f64,
+    /// Names and bytes.
+    pub(crate) tables: Vec<(String, i64)>,
 }
 
 impl Row {
@@ -100,6 +111,17 @@ impl Asked {
     }
 }
 
+impl Size {
+    fn cells(&self) -> [String; 4] {
+        let mib = |bytes: i64| format!("{:.1}", bytes as f64 / f64::from(1 << 20));
+        let large = self.tables.iter().filter(|(_, bytes)| *bytes >= 1 << 20);
+        let named =
+            large.map(|(name, bytes)| format!("{name} {}", mib(*bytes))).collect::<Vec<_>>().join(", ");
+        let all = self.tables.iter().map(|(_, bytes)| bytes).sum();
+        [thousands(self.jobs as u64), thousands(self.speed as u64), mib(all), named]
+    }
+}
+
 impl Report {
     pub(crate) fn print(&self, options: &Options) -> Result<(), Trouble> {
         let (jobs, rounds) = (thousands(options.jobs(usize::MAX / 1_000) as u64), options.rounds());
@@ -137,6 +159,13 @@ impl Report {
             "What an idle worker asks for, round trips or calls per second, which is its poll interval:",
             asked,
             self.asked.iter().map(Asked::cells),
+            9,
+        );
+        let sizes = ["jobs so far", "jobs/s", "MiB", "tables of a MiB or more"];
+        show(
+            "PostgreSQL's tables with their indexes, as ever more jobs have gone through:",
+            sizes,
+            self.sizes.iter().map(Size::cells),
             9,
         );
         show("Aims:", aims::HEAD, aims::judge(self).into_iter(), 9);

@@ -1,3 +1,5 @@
+#[cfg(feature = "stores")]
+pub(crate) mod bloat;
 pub(crate) mod flat;
 pub(crate) mod idle;
 pub(crate) mod rounds;
@@ -28,4 +30,7 @@ pub(crate) enum Name {
     /// What a worker asks for that has nothing to do, and what sixteen such processes cost a busy queue.
     #[strum(to_string = "idle")]
     Idle,
+    /// How large PostgreSQL's tables grow while jobs go through them. Measured only when it is named.
+    #[strum(to_string = "bloat")]
+    Bloat,
 }
