@@ -155,6 +155,9 @@ CREATE TABLE leasehold.schedules (
 );
 CREATE INDEX schedules_next ON leasehold.schedules (next) WHERE next IS NOT NULL;
 
+-- A table through which jobs pass looks empty to whoever measures it at the right moment, and then a plan may begin with
+-- all of it. So where rows of such a table are looked up for others, `OFFSET 0` says which comes first.
+
 -- The server's hour. Not that at which the transaction began: a call may have waited for a lock since.
 CREATE FUNCTION leasehold.hour() RETURNS bigint LANGUAGE sql VOLATILE AS
 $body$ SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint $body$;

@@ -9,7 +9,8 @@ CREATE FUNCTION leasehold.enqueue(
     p_unique_keys text[], p_unique_scopes smallint[], p_unique_spans bigint[], p_told text[]
 ) RETURNS TABLE (n bigint, holder uuid, at bigint)
 LANGUAGE plpgsql
-SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET cpu_tuple_cost = 1 SET jit = off
 AS $body$
 DECLARE
     hour bigint := coalesce(p_now, leasehold.hour());

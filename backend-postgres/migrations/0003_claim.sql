@@ -71,10 +71,11 @@ BEGIN
     END IF;
     RETURN ARRAY(
         SELECT c.ctid FROM unnest(lane_queues, lane_kinds, shares) AS l (queue, kind, n) CROSS JOIN LATERAL (
-            SELECT w.ctid, w.id, w.due FROM leasehold.waiting w JOIN leasehold.jobs j ON j.id = w.id
+            SELECT w.ctid, w.id, w.due FROM leasehold.waiting w CROSS JOIN LATERAL (
+                SELECT FROM leasehold.jobs j WHERE j.id = w.id OFFSET 0 FOR NO KEY UPDATE SKIP LOCKED) AS j
             WHERE w.queue = l.queue AND w.rank = p_rank AND w.kind = l.kind AND w.due <= p_hour
                 AND w.limit_key IS NULL AND leasehold.suits(w.tags, p_has_all, p_offered)
-            ORDER BY w.due, w.id LIMIT l.n FOR NO KEY UPDATE SKIP LOCKED) AS c
+            ORDER BY w.due, w.id LIMIT l.n FOR NO KEY UPDATE OF w SKIP LOCKED) AS c
         ORDER BY c.due, c.id LIMIT p_room);
 END
 $body$;
@@ -204,10 +205,11 @@ BEGIN
             FROM (
                 -- Where one of them lay there may be another job by now.
                 SELECT w.ctid, w.id, w.limit_key, w.limit_max, w.due
-                FROM leasehold.waiting w JOIN leasehold.jobs j ON j.id = w.id
+                FROM leasehold.waiting w CROSS JOIN LATERAL (
+                    SELECT FROM leasehold.jobs j WHERE j.id = w.id OFFSET 0 FOR NO KEY UPDATE SKIP LOCKED) AS j
                 WHERE w.ctid = ANY (places) AND w.id = ANY (seen) AND w.due <= p_hour
                     AND w.queue = ANY (p_queues) AND w.rank = p_rank
-                ORDER BY w.due, w.id FOR NO KEY UPDATE SKIP LOCKED) AS c
+                ORDER BY w.due, w.id FOR NO KEY UPDATE OF w SKIP LOCKED) AS c
                 CROSS JOIN (
                     SELECT array_agg(a.k) AS ks, array_agg(a.n) AS ns FROM (
                         SELECT u.k, sum(u.n) AS n FROM (

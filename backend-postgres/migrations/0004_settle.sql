@@ -28,12 +28,15 @@ $body$;
 
 -- Records how attempts ended, as their holders or recoverers say. No job may come twice. Answers: 1 applied, with
 -- what the jobs have become; 2 already applied; 3 lost. What has the same answer shares a row. One that changed hands
--- this very moment has no answer: ask again.
+-- this very moment has no answer: ask again. On a caller's own connection its settings are not ours, as of an enqueue.
 CREATE FUNCTION leasehold.settle(
     p_now bigint, p_recovers boolean, p_jobs uuid[], p_claims uuid[], p_verdicts smallint[], p_reasons text[],
     p_delays bigint[], p_results bytea[], p_failures text[], p_classes text[]
 ) RETURNS TABLE (ns bigint[], answer smallint, queue text, state smallint)
-LANGUAGE plpgsql AS $body$
+LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET cpu_tuple_cost = 1 SET jit = off
+AS $body$
 DECLARE
     hour bigint := coalesce(p_now, leasehold.hour());
     recovering smallint := CASE WHEN p_recovers THEN 10 ELSE 0 END;
@@ -64,15 +67,22 @@ BEGIN
                     ELSE leasehold.remember(j.history, s.failure, j.attempt, j.worker, hour) END,
                 error_class = coalesce(s.class, j.error_class),
                 settled_claim = j.claim, settled_as = s.verdict + recovering
-            FROM unnest(p_jobs, p_claims, p_verdicts, p_reasons, p_delays, p_results, p_failures, p_classes)
-                WITH ORDINALITY AS s (job, claim, verdict, reason, delay, result, failure, class, n)
-            WHERE j.id = s.job AND j.claim = s.claim AND (NOT p_recovers OR j.lease_until < hour)
+            FROM (
+                SELECT u.*, e.place
+                FROM unnest(p_jobs, p_claims, p_verdicts, p_reasons, p_delays, p_results, p_failures, p_classes)
+                    WITH ORDINALITY AS u (job, claim, verdict, reason, delay, result, failure, class, n)
+                    CROSS JOIN LATERAL (SELECT e.ctid FROM leasehold.jobs e WHERE e.id = u.job OFFSET 0) AS e (place)
+            ) AS s
+            WHERE j.ctid = s.place AND j.claim = s.claim AND (NOT p_recovers OR j.lease_until < hour)
             RETURNING s.n, j.id, j.due, j.limit_max, j.rank, j.state, j.queue, j.kind, j.limit_key, j.tags,
                 j.lease_from, j.expires_at
         ), tallied AS (
             INSERT INTO leasehold.tallies SELECT d.queue, 3, d.state, count(*) FROM done d GROUP BY d.queue, d.state
         ), returned AS (
-            DELETE FROM leasehold.leases l USING done d WHERE l.lease_from = d.lease_from AND l.id = d.id
+            DELETE FROM leasehold.leases l WHERE l.ctid = ANY (ARRAY(
+                SELECT h.ctid FROM done d CROSS JOIN LATERAL (
+                    SELECT h.ctid FROM leasehold.leases h
+                    WHERE h.lease_from = d.lease_from AND h.id = d.id OFFSET 0) AS h))
         ), waits AS (
             INSERT INTO leasehold.waiting
                 SELECT d.id, d.due, d.limit_max, d.rank, d.state, d.queue, d.kind, d.limit_key, d.tags FROM done d
@@ -111,12 +121,19 @@ LANGUAGE plpgsql AS $body$
 DECLARE
     hour bigint := coalesce(p_now, leasehold.hour());
 BEGIN
+    -- Where they lie is looked up next, and must be true until they are written.
+    PERFORM FROM unnest(p_jobs) AS u (job) CROSS JOIN LATERAL (
+        SELECT FROM leasehold.jobs e WHERE e.id = u.job OFFSET 0 FOR NO KEY UPDATE) AS e;
     RETURN QUERY
     UPDATE leasehold.jobs j SET
         lease_until = greatest(j.lease_until, leasehold.later(hour, s.lease)),
         progress = coalesce(s.progress, j.progress)
-    FROM unnest(p_jobs, p_claims, p_leases, p_progress) WITH ORDINALITY AS s (job, claim, lease, progress, n)
-    WHERE j.id = s.job AND j.claim = s.claim
+    FROM (
+        SELECT u.*, e.place
+        FROM unnest(p_jobs, p_claims, p_leases, p_progress) WITH ORDINALITY AS u (job, claim, lease, progress, n)
+            CROSS JOIN LATERAL (SELECT e.ctid FROM leasehold.jobs e WHERE e.id = u.job OFFSET 0) AS e (place)
+    ) AS s
+    WHERE j.ctid = s.place AND j.claim = s.claim
     RETURNING s.n, j.lease_until, j.cancel_requested;
 END
 $body$;
@@ -127,7 +144,8 @@ LANGUAGE plpgsql AS $body$
 DECLARE
     hour bigint := coalesce(p_now, leasehold.hour());
 BEGIN
-    RETURN QUERY SELECT j.* FROM leasehold.leases l JOIN leasehold.jobs j ON j.id = l.id
+    RETURN QUERY SELECT j.* FROM leasehold.leases l CROSS JOIN LATERAL (
+            SELECT * FROM leasehold.jobs e WHERE e.id = l.id OFFSET 0) AS j
         WHERE l.lease_from < hour AND j.claim IS NOT NULL AND j.lease_until < hour
         ORDER BY j.lease_until, j.id LIMIT p_limit;
 END
@@ -137,16 +155,32 @@ $body$;
 CREATE FUNCTION leasehold.displace(p_jobs uuid[]) RETURNS void
 LANGUAGE plpgsql AS $body$
 BEGIN
-    DELETE FROM leasehold.waiting w USING leasehold.jobs j
-        WHERE j.id = ANY (p_jobs) AND j.state <= 2 AND j.limit_key IS NULL AND w.limit_key IS NULL
-            AND w.queue = j.queue AND w.rank = j.rank AND w.kind = j.kind AND w.due = j.due AND w.id = j.id;
-    DELETE FROM leasehold.waiting w USING leasehold.jobs j
-        WHERE j.id = ANY (p_jobs) AND j.state <= 2 AND j.limit_key IS NOT NULL AND w.limit_key IS NOT NULL
-            AND w.queue = j.queue AND w.rank = j.rank AND w.due = j.due AND w.id = j.id;
-    DELETE FROM leasehold.leases l USING leasehold.jobs j
-        WHERE j.id = ANY (p_jobs) AND j.state = 3 AND l.lease_from = j.lease_from AND l.id = j.id;
-    DELETE FROM leasehold.ended e USING leasehold.jobs j
-        WHERE j.id = ANY (p_jobs) AND j.state > 3 AND e.expires_at = j.expires_at AND e.id = j.id;
+    DELETE FROM leasehold.waiting d WHERE d.ctid = ANY (ARRAY(SELECT w.place FROM leasehold.waiting_places(p_jobs) w));
+    DELETE FROM leasehold.leases d WHERE d.ctid = ANY (ARRAY(
+        SELECT l.ctid FROM leasehold.jobs j CROSS JOIN LATERAL (
+            SELECT l.ctid FROM leasehold.leases l WHERE l.lease_from = j.lease_from AND l.id = j.id OFFSET 0) AS l
+        WHERE j.id = ANY (p_jobs) AND j.state = 3));
+    DELETE FROM leasehold.ended d WHERE d.ctid = ANY (ARRAY(
+        SELECT e.ctid FROM leasehold.jobs j CROSS JOIN LATERAL (
+            SELECT e.ctid FROM leasehold.ended e WHERE e.expires_at = j.expires_at AND e.id = j.id OFFSET 0) AS e
+        WHERE j.id = ANY (p_jobs) AND j.state > 3));
+END
+$body$;
+
+-- Where those of these jobs stand that wait.
+CREATE FUNCTION leasehold.waiting_places(p_jobs uuid[]) RETURNS TABLE (place tid)
+LANGUAGE plpgsql AS $body$
+BEGIN
+    RETURN QUERY SELECT w.ctid FROM leasehold.jobs j CROSS JOIN LATERAL (
+            SELECT w.ctid FROM leasehold.waiting w
+            WHERE w.limit_key IS NULL AND w.queue = j.queue AND w.rank = j.rank AND w.kind = j.kind
+                AND w.due = j.due AND w.id = j.id OFFSET 0) AS w
+        WHERE j.id = ANY (p_jobs) AND j.state <= 2 AND j.limit_key IS NULL;
+    RETURN QUERY SELECT w.ctid FROM leasehold.jobs j CROSS JOIN LATERAL (
+            SELECT w.ctid FROM leasehold.waiting w
+            WHERE w.limit_key IS NOT NULL AND w.queue = j.queue AND w.rank = j.rank
+                AND w.due = j.due AND w.id = j.id OFFSET 0) AS w
+        WHERE j.id = ANY (p_jobs) AND j.state <= 2 AND j.limit_key IS NOT NULL;
 END
 $body$;
 
@@ -167,21 +201,14 @@ $body$;
 CREATE FUNCTION leasehold.hold(p_jobs uuid[]) RETURNS void
 LANGUAGE plpgsql AS $body$
 BEGIN
-    PERFORM FROM leasehold.jobs j CROSS JOIN LATERAL (
-            SELECT w.id FROM leasehold.waiting w
-            WHERE j.limit_key IS NULL AND w.limit_key IS NULL
-                AND w.queue = j.queue AND w.rank = j.rank AND w.kind = j.kind AND w.due = j.due AND w.id = j.id
-            FOR UPDATE) AS h
-        WHERE j.id = ANY (p_jobs) AND j.state <= 2;
-    PERFORM FROM leasehold.jobs j CROSS JOIN LATERAL (
-            SELECT w.id FROM leasehold.waiting w
-            WHERE j.limit_key IS NOT NULL AND w.limit_key IS NOT NULL
-                AND w.queue = j.queue AND w.rank = j.rank AND w.due = j.due AND w.id = j.id
-            FOR UPDATE) AS h
-        WHERE j.id = ANY (p_jobs) AND j.state <= 2;
-    PERFORM FROM leasehold.jobs j CROSS JOIN LATERAL (
-            SELECT e.id FROM leasehold.ended e WHERE e.expires_at = j.expires_at AND e.id = j.id FOR UPDATE) AS h
-        WHERE j.id = ANY (p_jobs) AND j.state > 3;
+    PERFORM FROM leasehold.waiting w
+        WHERE w.ctid = ANY (ARRAY(SELECT s.place FROM leasehold.waiting_places(p_jobs) s)) ORDER BY w.id FOR UPDATE;
+    PERFORM FROM leasehold.ended d
+        WHERE d.ctid = ANY (ARRAY(
+            SELECT e.ctid FROM leasehold.jobs j CROSS JOIN LATERAL (
+                SELECT e.ctid FROM leasehold.ended e WHERE e.expires_at = j.expires_at AND e.id = j.id OFFSET 0) AS e
+            WHERE j.id = ANY (p_jobs) AND j.state > 3))
+        ORDER BY d.id FOR UPDATE;
 END
 $body$;
 

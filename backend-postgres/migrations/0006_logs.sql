@@ -61,7 +61,8 @@ BEGIN
             SELECT p_jobs[u.append] AS job, u.level, u.message, u.n
             FROM unnest(p_appends, p_places, p_levels, p_messages) WITH ORDINALITY AS u (append, place, level, message, n)
             WHERE u.place > skips[u.append] ORDER BY u.n) AS l
-            JOIN leasehold.jobs j ON j.id = l.job
+            CROSS JOIN LATERAL (
+                SELECT e.worker, e.attempt FROM leasehold.jobs e WHERE e.id = l.job OFFSET 0) AS j
         RETURNING g.job, g.bytes
     ), grown AS (
         UPDATE leasehold.log_heads h SET lines = h.lines + c.n, bytes = h.bytes + c.bytes

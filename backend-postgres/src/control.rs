@@ -183,9 +183,12 @@ const SAVE: &str = "UPDATE leasehold.jobs AS j SET
         cancel_requested = s.cancel_requested,
         unique_key = CASE WHEN s.state >= 4 AND j.unique_scope <> 3 THEN NULL ELSE coalesce(s.key, j.unique_key) END,
         progress = CASE WHEN $2 THEN NULL ELSE j.progress END, result = CASE WHEN $2 THEN NULL ELSE j.result END
-    FROM unnest($1, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) AS s (
-        id, queue, rank, state, reason, due, attempt, crashes, generation, finished_at, expires_at, cancel_requested, key)
-    WHERE j.id = s.id";
+    FROM (
+        SELECT u.*, e.place FROM unnest($1, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) AS u (
+            id, queue, rank, state, reason, due, attempt, crashes, generation, finished_at, expires_at,
+            cancel_requested, key)
+        CROSS JOIN LATERAL (SELECT e.ctid FROM leasehold.jobs e WHERE e.id = u.id OFFSET 0) AS e (place)) AS s
+    WHERE j.ctid = s.place";
 
 async fn save(session: &mut Session<'_>, ids: Vec<Uuid>, changes: &[Change], action: &Action) -> Done<()> {
     fn all<T>(changes: &[Change], of: impl Fn(&JobRecord) -> T) -> Vec<T> {

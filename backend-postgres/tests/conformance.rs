@@ -40,7 +40,7 @@ impl OnServer {
 
     /// The store of this place, over the server of this URL.
     async fn set_up(&self, place: &Place, url: &str) -> Result<Postgres, CannotRun> {
-        let config = Config::new(url).schema(&place.name);
+        let config = Config::from_url(url)?.schema(&place.name);
         let config = match &place.clock {
             Some(clock) => config.clock(clock.clone()),
             None => config,

@@ -9,7 +9,8 @@ use leasehold_test_servers::Postgres as Server;
 use tokio::time::Instant;
 
 use crate::bench::{
-    SUCCEED, add, asking, claim, connection, ids, job, jobs, number, set_up, settle, soon, store, until,
+    SUCCEED, add, asking, claim, connection, counts, ids, job, jobs, number, run, set_up, settle, soon,
+    store, until,
 };
 
 fn limited(n: usize, key: &str, max: u32) -> Vec<NewJob> {
@@ -99,4 +100,31 @@ async fn what_claims_leave_behind_is_vacuumed_without_the_servers_own_vacuums() 
         settle(&store, &leases, &SUCCEED).await;
     }
     until("both are vacuumed", async || number(&mut other, dead).await == 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tables_that_were_empty_when_they_were_measured_are_not_walked_over() {
+    let server = Server::own_with(&["autovacuum=off"], &[]).expect("a server");
+    let store = set_up(Config::new(server.url())).await;
+    let mut other = connection(server.url()).await;
+    for _ in 0..10 {
+        add(&store, jobs(100)).await;
+        settle(&store, &claim(&store, 100).await.jobs, &SUCCEED).await;
+    }
+    run(&mut other, "DELETE FROM leasehold.jobs; DELETE FROM leasehold.ended").await;
+    run(&mut other, "VACUUM (ANALYZE, TRUNCATE OFF)").await;
+    add(&store, jobs(4_000)).await;
+    let read = "SELECT sum(idx_tup_read)::bigint FROM pg_stat_user_indexes WHERE relname IN ('jobs', 'waiting', 'leases')";
+    let before = number(&mut other, read).await;
+    for _ in 0..10 {
+        settle(&store, &claim(&store, 10).await.jobs, &SUCCEED).await;
+    }
+    // What a session has read is told once a second, when it does something.
+    until("what was read is told", async || {
+        counts(&store).await;
+        number(&mut other, read).await > before
+    })
+    .await;
+    let per_job = (number(&mut other, read).await - before) / 100;
+    assert!(per_job < 200, "{per_job} entries read for each job");
 }
