@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::fmt::Display;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -117,4 +118,11 @@ pub struct SetAside {
     pub job: Option<JobId>,
     /// What is wrong with it.
     pub why: String,
+}
+
+impl SetAside {
+    /// The record of this job cannot be read, for this reason.
+    pub fn new(job: Option<JobId>, error: impl Display) -> Self {
+        Self { job, why: format!("the record cannot be read: {error}") }
+    }
 }
