@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use leasehold_core::authoring::stored::at_most;
 use leasehold_core::backend::{Counts, Cursor, Filter, Find, List, Order, Page, QueueCounts};
 use leasehold_core::{Error, ErrorKind, JobRecord, QueueName, State, Timestamp};
 use serde::Serialize;
@@ -75,7 +76,7 @@ pub(crate) async fn matching(
     query.push(format!(" LIMIT {LOOK_AT}) AS j WHERE true"));
     push_filter(&mut query, filter, now)?;
     // Only one more shows that there is a next page.
-    let one_more = i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1);
+    let one_more = at_most(limit).saturating_add(1);
     query.push(" LIMIT ").push_bind(one_more);
     let rows = query.build().fetch_all(&mut *conn).await?;
     let mut places = rows.iter().map(place).collect::<sqlx::Result<Vec<_>>>()?;
