@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
+use leasehold_core::authoring::calls::bounded;
 use leasehold_core::backend::{
     Amend, Amended, Answer, AppendLogs, Capabilities, CheckIn, CheckedIn, Claim, Claimed, Counts,
     DeleteSchedule, Description, Enqueue, Enqueued, Event, Expired, ExpiredLease, Find, List, LogPage, Page,
@@ -13,11 +14,10 @@ use leasehold_core::backend::{
 };
 use leasehold_core::{Backend, Deadline, Error, JobRecord, Limits, NewJob, Result, Timestamp};
 use redis::Pipeline;
-use tokio::time::timeout_at;
 
 use crate::config::Config;
 use crate::enqueue::Enqueueing;
-use crate::error::{BACKEND, Done, late, no_answer};
+use crate::error::{BACKEND, Done};
 use crate::scripts::HOUR;
 use crate::session::{Db, moment};
 use crate::settle::By;
@@ -88,16 +88,8 @@ impl Redis {
         writes: bool,
         work: impl Future<Output = Done<T>>,
     ) -> Result<T> {
-        let outcome = if deadline.has_passed() {
-            Err(late())
-        } else {
-            let in_time = timeout_at(deadline.instant(), work).await;
-            in_time.map_or_else(
-                |_| Err(no_answer(writes)),
-                |outcome| outcome.map_err(|fault| fault.told(writes)),
-            )
-        };
-        outcome.map_err(named(operation))
+        let work = async { work.await.map_err(|fault| fault.told(writes)) };
+        bounded(deadline, writes, work).await.map_err(named(operation))
     }
 }
 
