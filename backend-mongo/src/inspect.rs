@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use futures::TryStreamExt;
+use leasehold_core::authoring::stored::at_most;
 use leasehold_core::backend::{Counts, Cursor, Filter, Find, List, Order, Page, QueueCounts};
 use leasehold_core::{Error, JobRecord, QueueName, State, Timestamp};
 use mongodb::bson::{Bson, DateTime, Document, RawDocumentBuf, doc};
 use mongodb::options::ReadConcern;
 
 use crate::error::Done;
-use crate::record::{self, Fields, RUNNING, WAITING, corrupt, with_now, word};
+use crate::record::{self, Fields, RUNNING, WAITING, with_now, word};
 use crate::session::{Db, Kept, date, readable};
 
 /// How many jobs one call looks at to find those that match a filter. A page may be short for it, and says so.
@@ -19,7 +20,7 @@ pub(crate) async fn find(db: &Db, request: Find) -> Done<Vec<Option<JobRecord>>>
     let pipeline = vec![doc! {"$match": {"_id": {"$in": record::ids(&request.ids)}}}, with_now(db)];
     let mut found = BTreeMap::new();
     for document in db.plain().read(Kept::Jobs, pipeline).await? {
-        let job = record::read(&document).map_err(|bad| corrupt(bad.why))?;
+        let job = record::read(&document).map_err(|bad| Error::corrupt(bad.why))?;
         found.insert(job.id, job);
     }
     Ok(request.ids.iter().map(|id| found.get(id).cloned()).collect())
@@ -59,7 +60,7 @@ pub(crate) async fn matching(
     let text = filter.payload_contains.as_ref().filter(|text| !text.is_empty());
     if text.is_none() {
         // Only one more shows that there is a next page.
-        pipeline.push(doc! {"$limit": i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1)});
+        pipeline.push(doc! {"$limit": at_most(limit).saturating_add(1)});
         if !whole {
             pipeline.push(doc! {"$project": {"enqueued_at": 1}});
         }

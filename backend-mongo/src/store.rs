@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
+use leasehold_core::authoring::calls::{bounded, in_part};
 use leasehold_core::backend::{
     Amend, Amended, Answer, AppendLogs, Capabilities, CheckIn, CheckedIn, Claim, Claimed, Counts,
     DeleteSchedule, Description, Enqueue, Enqueued, Event, Expired, ExpiredLease, Find, List, LogPage, Page,
@@ -16,10 +17,9 @@ use leasehold_core::{
     Backend, Deadline, Error, ErrorKind, JobRecord, Limits, NewJob, QueueName, Result, Timestamp,
 };
 use mongodb::ClientSession;
-use tokio::time::timeout_at;
 
 use crate::config::Config;
-use crate::error::{BACKEND, Done, in_part, late, no_answer};
+use crate::error::{BACKEND, Done};
 use crate::session::{Db, WROTE};
 use crate::settle::By;
 use crate::{
@@ -130,17 +130,12 @@ impl Mongo {
         writes: bool,
         work: impl Future<Output = Done<T>> + Send,
     ) -> Result<T> {
-        let outcome = if deadline.has_passed() {
-            Err(late())
-        } else {
-            let work = Box::pin(async {
-                let outcome = work.await.map_err(Error::from);
-                outcome.map_err(|error| if WROTE.with(Cell::get) { in_part(error) } else { error })
-            });
-            let in_time = timeout_at(deadline.instant(), WROTE.scope(Cell::new(false), work)).await;
-            in_time.unwrap_or_else(|_| Err(no_answer(writes)))
-        };
-        outcome.map_err(named(operation))
+        let work = Box::pin(async {
+            let outcome = work.await.map_err(Error::from);
+            outcome.map_err(|error| if WROTE.with(Cell::get) { in_part(error) } else { error })
+        });
+        let work = WROTE.scope(Cell::new(false), work);
+        bounded(deadline, writes, work).await.map_err(named(operation))
     }
 }
 
