@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Error, ErrorKind};
 use crate::id::{ClaimId, JobId, WorkerId};
 use crate::job::LeasedJob;
 use crate::name::{Kind, QueueName, Tag};
@@ -124,5 +125,11 @@ impl SetAside {
     /// The record of this job cannot be read, for this reason.
     pub fn new(job: Option<JobId>, error: impl Display) -> Self {
         Self { job, why: format!("the record cannot be read: {error}") }
+    }
+}
+
+impl From<SetAside> for Error {
+    fn from(bad: SetAside) -> Self {
+        Self::new(ErrorKind::Corrupt, bad.why)
     }
 }
