@@ -1,5 +1,5 @@
 /// Declares `Fault`, what goes wrong inside an operation before it is told to the caller, and `Done`, the result of a
-/// part of an operation: `leasehold_core::fault!(sqlx::Error);` with the driver's type of errors.
+/// part of an operation: `leasehold_core::fault!(driver::Error);` with the driver's type of errors.
 ///
 /// A fault keeps the driver's error as it is, because an operation may still look at it, and because what it means
 /// depends on how far the call had come. Mapping it to an [`Error`](crate::Error) is left to the backend.
