@@ -3,6 +3,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
+use leasehold_core::authoring::calls::late;
 use leasehold_core::backend::{
     Amend, Amended, Answer, AppendLogs, Capabilities, CheckIn, CheckedIn, Claim, Claimed, Counts,
     DeleteSchedule, Description, Durability, Enqueue, Enqueued, Event, Expired, ExpiredLease, Find, List,
@@ -51,15 +52,13 @@ impl Memory {
         operation: impl FnOnce(&mut Tables, Timestamp) -> Result<T>,
     ) -> Result<T> {
         let store = &*self.0;
-        let error = |kind, why: &str| Error::new(kind, why).during(name).on("memory");
+        let named = |error: Error| error.during(name).on("memory");
         if deadline.has_passed() {
-            return Err(error(ErrorKind::Unavailable, "the deadline passed before the call began"));
+            return Err(named(late()));
         }
         let mut tables = store.tables.lock().map_err(|_| {
-            error(
-                ErrorKind::Internal,
-                "an earlier call panicked and may have left a half-made change; start anew",
-            )
+            let why = "an earlier call panicked and may have left a half-made change; start anew";
+            named(Error::new(ErrorKind::Internal, why))
         })?;
         tables.watched = store.events.receiver_count() > 0;
         let result = operation(&mut tables, store.clock.now());
@@ -70,7 +69,7 @@ impl Memory {
             }
         }
         drop(tables);
-        result.map_err(|e| e.during(name).on("memory"))
+        result.map_err(named)
     }
 }
 

@@ -13,13 +13,9 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    fn is_silent_for(&self, span: Duration, now: Timestamp) -> bool {
-        self.record.seen_at.plus(span) < now
-    }
-
     fn seen(&self, now: Timestamp) -> WorkerRecord {
         let mut record = self.record.clone();
-        record.lost = !record.left && self.is_silent_for(self.lost_after, now);
+        record.look(self.lost_after, now);
         record
     }
 }
@@ -62,7 +58,7 @@ pub(crate) fn stop(tables: &mut Tables, request: &StopWorkers) -> u64 {
 pub(crate) fn forget(tables: &mut Tables, now: Timestamp, silent_for: Duration) -> u64 {
     let gone: Vec<WorkerId> = tables
         .workers
-        .extract_if(.., |_, worker| worker.is_silent_for(silent_for, now))
+        .extract_if(.., |_, worker| worker.record.is_silent_for(silent_for, now))
         .map(|(id, _)| id)
         .collect();
     for &worker in &gone {

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use leasehold_core::authoring::url;
 use leasehold_core::backend::LogCaps;
 use leasehold_core::{Clock, Error, ErrorKind, Result};
 
@@ -114,10 +115,7 @@ impl Config {
 
     /// The URL as it may be shown: with no user, password or options in it (clause B5).
     pub(crate) fn location(&self) -> String {
-        let (scheme, rest) = self.url.split_once("://").unwrap_or(("", &self.url));
-        let rest = rest.rsplit_once('@').map_or(rest, |(_, hosts)| hosts);
-        let rest = rest.split(['?', '#']).next().unwrap_or_default();
-        format!("{scheme}://{rest}")
+        url::shown(&self.url)
     }
 
     /// `text` with no credentials of the URL in it (clause B5).

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::PoisonError;
 
+use leasehold_core::authoring::stored::at_most;
 use leasehold_core::backend::{
     Action, Amend, AmendAnswer, Amended, Cursor, Order, Prune, Pruned, QueueRecord, Select, SetQueue,
 };
@@ -365,14 +366,14 @@ pub(crate) async fn queues(db: &Db) -> Done<Vec<QueueRecord>> {
         let fields = Fields(&document);
         let Ok(queue) = QueueName::new(document.get_str("_id").unwrap_or_default()) else { continue };
         let settings = document.get_str("settings").map(serde_json::from_str).ok().and_then(Result::ok);
-        let changed_at = fields.moment("changed_at").map_err(record::corrupt)?;
+        let changed_at = fields.moment("changed_at").map_err(Error::corrupt)?;
         queues.insert(queue.clone(), QueueRecord::new(queue, settings.unwrap_or_default(), changed_at));
     }
     Ok(queues.into_values().collect())
 }
 
 pub(crate) async fn prune(db: &Db, request: Prune) -> Done<Pruned> {
-    let limit = i64::try_from(request.limit).unwrap_or(i64::MAX).saturating_add(1);
+    let limit = at_most(request.limit).saturating_add(1);
     let over = || {
         doc! {
             "queue": {"$gte": ""}, "state": {"$in": ["succeeded", "failed", "cancelled"]},

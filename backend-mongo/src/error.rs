@@ -1,5 +1,6 @@
 //! From the driver's errors to ours: one mapping for the whole crate.
 
+use leasehold_core::authoring::calls::closed;
 use leasehold_core::{Error, ErrorKind};
 use mongodb::error::{Error as Driver, ErrorKind as DriverKind, WriteFailure};
 
@@ -9,35 +10,7 @@ pub(crate) const BACKEND: &str = "mongo";
 /// The code of a key that is there already.
 pub(crate) const DUPLICATE: i32 = 11_000;
 
-/// What goes wrong inside an operation, before it is told to the caller.
-#[derive(Debug)]
-pub(crate) enum Fault {
-    /// The driver's, not yet mapped.
-    Driver(Driver),
-    /// Ours.
-    Ours(Error),
-}
-
-/// The result of a part of an operation.
-pub(crate) type Done<T> = Result<T, Fault>;
-
-impl From<Driver> for Fault {
-    fn from(error: Driver) -> Self {
-        Self::Driver(error)
-    }
-}
-
-impl From<Error> for Fault {
-    fn from(error: Error) -> Self {
-        Self::Ours(error)
-    }
-}
-
-impl From<serde_json::Error> for Fault {
-    fn from(error: serde_json::Error) -> Self {
-        Self::Ours(Error::new(ErrorKind::Internal, "a value cannot be written as JSON").caused_by(error))
-    }
-}
+leasehold_core::fault!(Driver);
 
 impl From<Fault> for Error {
     fn from(fault: Fault) -> Self {
@@ -92,7 +65,7 @@ fn map(error: Driver) -> Error {
         DriverKind::InvalidResponse { .. } | DriverKind::Bson(_) => {
             (Corrupt, "an answer of the server cannot be read".into())
         }
-        DriverKind::Shutdown => (ErrorKind::Closed, "the store was closed".into()),
+        DriverKind::Shutdown => return closed(),
         _ => match code(&error) {
             Some(code) => by_code(code, &text(&error)),
             None => (Internal, text(&error)),
@@ -123,27 +96,4 @@ pub(crate) fn by_code(code: i32, what: &str) -> (ErrorKind, String) {
         _ => (Internal, "please report this"),
     };
     (kind, format!("{what} (MongoDB code {code}): {advice}"))
-}
-
-/// The deadline has passed before the call was sent: it certainly changed nothing.
-pub(crate) fn late() -> Error {
-    Error::new(ErrorKind::Unavailable, "the deadline had passed before the call began")
-}
-
-/// The deadline has passed while the call was under way.
-pub(crate) fn no_answer(writes: bool) -> Error {
-    let (kind, advice) = if writes {
-        (ErrorKind::Unknown, "it may have taken effect; repeat the call")
-    } else {
-        (ErrorKind::Unavailable, "repeat the call")
-    };
-    Error::new(kind, format!("the server did not answer by the deadline: {advice}"))
-}
-
-/// What an error means to a call that had written a part of what it was to write.
-pub(crate) fn in_part(error: Error) -> Error {
-    if error.kind() != ErrorKind::Unavailable {
-        return error;
-    }
-    Error::new(ErrorKind::Unknown, "a part of it took effect; repeat the call").caused_by(error)
 }

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use futures::TryStreamExt;
-use leasehold_core::backend::{Counts, Cursor, Filter, Find, List, Order, Page, QueueCounts};
-use leasehold_core::{Error, JobRecord, QueueName, State, Timestamp};
+use leasehold_core::authoring::stored::at_most;
+use leasehold_core::backend::{Age, Counts, Cursor, Filter, Find, List, Order, Page, QueueCounts};
+use leasehold_core::{Error, JobId, JobRecord, QueueName, State, Timestamp};
 use mongodb::bson::{Bson, DateTime, Document, RawDocumentBuf, doc};
 use mongodb::options::ReadConcern;
 
 use crate::error::Done;
-use crate::record::{self, Fields, RUNNING, WAITING, corrupt, with_now, word};
+use crate::record::{self, Fields, RUNNING, WAITING, with_now, word};
 use crate::session::{Db, Kept, date, readable};
 
 /// How many jobs one call looks at to find those that match a filter. A page may be short for it, and says so.
@@ -19,7 +20,7 @@ pub(crate) async fn find(db: &Db, request: Find) -> Done<Vec<Option<JobRecord>>>
     let pipeline = vec![doc! {"$match": {"_id": {"$in": record::ids(&request.ids)}}}, with_now(db)];
     let mut found = BTreeMap::new();
     for document in db.plain().read(Kept::Jobs, pipeline).await? {
-        let job = record::read(&document).map_err(|bad| corrupt(bad.why))?;
+        let job = record::read(&document).map_err(Error::from)?;
         found.insert(job.id, job);
     }
     Ok(request.ids.iter().map(|id| found.get(id).cloned()).collect())
@@ -30,10 +31,7 @@ pub(crate) async fn list(db: &Db, request: List) -> Done<Page> {
         matching(db, &request.filter, request.order, request.after.as_ref(), request.limit, true).await?;
     let mut page = Page { next, ..Page::default() };
     for document in &found {
-        match record::read(document) {
-            Ok(job) => page.jobs.push(job),
-            Err(bad) => page.unreadable.push(bad),
-        }
+        page.push(record::read(document));
     }
     Ok(page)
 }
@@ -47,7 +45,7 @@ pub(crate) async fn matching(
     limit: usize,
     whole: bool,
 ) -> Done<(Vec<Document>, Option<Cursor>)> {
-    let after = after.map(|cursor| read_cursor(cursor, order)).transpose()?;
+    let after = after.map(|cursor| cursor.age(order)).transpose()?;
     let place = place(filter, order, after);
     let by = by(order);
     let mut pipeline = vec![
@@ -59,7 +57,7 @@ pub(crate) async fn matching(
     let text = filter.payload_contains.as_ref().filter(|text| !text.is_empty());
     if text.is_none() {
         // Only one more shows that there is a next page.
-        pipeline.push(doc! {"$limit": i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1)});
+        pipeline.push(doc! {"$limit": at_most(limit).saturating_add(1)});
         if !whole {
             pipeline.push(doc! {"$project": {"enqueued_at": 1}});
         }
@@ -80,7 +78,7 @@ pub(crate) async fn matching(
     }
     let last = if found.len() > limit {
         found.truncate(limit);
-        found.last().map(|last| write_cursor(last, order))
+        found.last().map(|last| Cursor::after(order, age(last)))
     } else {
         // The last that was looked at, if there is another one behind it.
         let look = vec![
@@ -91,7 +89,7 @@ pub(crate) async fn matching(
             doc! {"$project": {"enqueued_at": 1}},
         ];
         let looked = db.plain().read(Kept::Jobs, look).await?;
-        (looked.len() == 2).then(|| write_cursor(&looked[0], order))
+        (looked.len() == 2).then(|| Cursor::after(order, age(&looked[0])))
     };
     Ok((found, last))
 }
@@ -109,14 +107,16 @@ fn by(order: Order) -> Document {
 }
 
 /// The part of a list that is asked for, as far as the place alone tells it.
-fn place(filter: &Filter, order: Order, after: Option<(Timestamp, Bson)>) -> Document {
+fn place(filter: &Filter, order: Order, after: Option<Age>) -> Document {
     let mut bounds = Vec::new();
     bounds.extend(filter.enqueued_from.map(|from| doc! {"enqueued_at": {"$gte": date(from)}}));
     bounds.extend(filter.enqueued_until.map(|until| doc! {"enqueued_at": {"$lte": date(until)}}));
     if let Some((at, id)) = after {
         let (than, or) = if order == Order::NewestFirst { ("$lt", "$lte") } else { ("$gt", "$gte") };
         bounds.push(doc! {"enqueued_at": {or: date(at)}});
-        bounds.push(doc! {"$or": [{"enqueued_at": {than: date(at)}}, {"_id": {than: id}}]});
+        bounds.push(
+            doc! {"$or": [{"enqueued_at": {than: date(at)}}, {"_id": {than: record::uuid(id.as_uuid())}}]},
+        );
     }
     if bounds.is_empty() {
         doc! {}
@@ -125,25 +125,11 @@ fn place(filter: &Filter, order: Order, after: Option<(Timestamp, Bson)>) -> Doc
     }
 }
 
-fn mark(order: Order) -> &'static str {
-    match order {
-        Order::NewestFirst => "n",
-        Order::OldestFirst => "o",
-    }
-}
-
-fn write_cursor(document: &Document, order: Order) -> Cursor {
+/// A job's place in every list.
+fn age(document: &Document) -> Age {
     let at = document.get_datetime("enqueued_at").map_or(0, |at| at.timestamp_millis());
     let id = document.get("_id").and_then(record::as_uuid).unwrap_or_default();
-    Cursor(format!("{}{at}.{}", mark(order), id.simple()))
-}
-
-fn read_cursor(cursor: &Cursor, order: Order) -> Done<(Timestamp, Bson)> {
-    let read = || {
-        let (at, id) = cursor.0.strip_prefix(mark(order))?.split_once('.')?;
-        Some((Timestamp::from_millis(at.parse().ok()?), record::uuid(&id.parse().ok()?)))
-    };
-    read().ok_or_else(|| Error::invalid(format!("the cursor {:?} is not of this list", cursor.0)).into())
+    (Timestamp::from_millis(at), JobId::from_uuid(id))
 }
 
 /// `Filter::matches` for the server, but for the payload's text.

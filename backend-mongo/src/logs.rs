@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use futures::TryStreamExt;
 use futures::future::{try_join, try_join3};
+use leasehold_core::authoring::stored::at_most;
 use leasehold_core::backend::{
     Answer, AppendLogs, LogAppend, LogLine, LogPage, LogSource, NewLine, ReadLogs,
 };
@@ -28,7 +29,7 @@ use uuid::Uuid;
 use crate::capped;
 use crate::error::{DUPLICATE, Done, by_code};
 use crate::log_head::{Head, Numbered};
-use crate::record::{self, Fields, RUNNING, corrupt};
+use crate::record::{self, Fields, RUNNING};
 use crate::session::{Change, Db, Kept};
 
 /// How often heads are read again that others moved meanwhile.
@@ -133,7 +134,7 @@ async fn take_numbers(db: &Db, n: usize) -> Done<i64> {
         .return_document(ReturnDocument::After)
         .await?;
     let value = counted.as_ref().and_then(|counted| record::whole(counted.get("value")));
-    Ok(value.ok_or_else(|| corrupt("the sequence of lines is no number"))? - n + 1)
+    Ok(value.ok_or_else(|| Error::corrupt("the sequence of lines is no number"))? - n + 1)
 }
 
 /// Looks now and then whether the collection is as it has to be. What cannot be mended stops no line (clause L4).
@@ -247,7 +248,7 @@ pub(crate) async fn read_logs(db: &Db, request: ReadLogs) -> Done<LogPage> {
             (Kept::LogHeads, "worker", record::uuid(worker.as_uuid()), "$last", "$at")
         }
     };
-    let limit = i64::try_from(request.limit).unwrap_or(i64::MAX);
+    let limit = at_most(request.limit);
     // The head is read first: every line that it names has been numbered by then.
     let mut pipeline = vec![
         doc! {"$match": {"_id": id.clone()}},
@@ -302,16 +303,16 @@ async fn lacks(db: &Db, head: &Document, seen: i64) -> Done<bool> {
 
 fn line(document: &Document) -> Done<LogLine> {
     let fields = Fields(document);
-    let job = fields.uuid("job").map_err(corrupt)?.ok_or_else(|| corrupt("a line of no job"))?;
-    let level = fields.text("level").map_err(corrupt)?.unwrap_or_default();
-    let level = level.parse().map_err(|_| corrupt(format!("there is no log level {level:?}")))?;
-    let message = fields.text("message").map_err(corrupt)?.unwrap_or_default().to_owned();
+    let job =
+        fields.uuid("job").map_err(Error::corrupt)?.ok_or_else(|| Error::corrupt("a line of no job"))?;
+    let level = fields.text("level").map_err(Error::corrupt)?.unwrap_or_default();
+    let message = fields.text("message").map_err(Error::corrupt)?.unwrap_or_default().to_owned();
     Ok(LogLine::new(
-        fields.number("_id").map_err(corrupt)?,
+        fields.number("_id").map_err(Error::corrupt)?,
         JobId::from_uuid(job),
-        fields.number("attempt").map_err(corrupt)?,
-        fields.uuid("worker").map_err(corrupt)?.map(WorkerId::from_uuid),
-        fields.moment("at").map_err(corrupt)?.unwrap_or_default(),
-        NewLine { level, message },
+        fields.number("attempt").map_err(Error::corrupt)?,
+        fields.uuid("worker").map_err(Error::corrupt)?.map(WorkerId::from_uuid),
+        fields.moment("at").map_err(Error::corrupt)?.unwrap_or_default(),
+        NewLine::read(level, message)?,
     ))
 }

@@ -1,12 +1,11 @@
 //! Jobs as documents: their fields, and how documents become records (clause B3).
 
 use std::collections::HashMap;
-use std::fmt::Display;
 
 use leasehold_core::backend::SetAside;
 use leasehold_core::{
-    Due, Failure, JobId, JobOptions, JobRecord, Keep, Kind, NewJob, Payload, QueueName, Reason, State,
-    Timestamp, UniqueScope, WorkerId,
+    Due, Failure, JobId, JobOptions, JobRecord, Keep, Kind, NewJob, Payload, QueueName, Reason, Retention,
+    State, Timestamp, UniqueScope, WorkerId,
 };
 use mongodb::bson::spec::BinarySubtype;
 use mongodb::bson::{Binary, Bson, Document, doc};
@@ -86,9 +85,7 @@ pub(crate) fn document(job: &NewJob, stamp: Stamp) -> Done<Document> {
         },
         "payload": bytes(&job.payload),
     };
-    let mut usual = JobOptions::default();
-    usual.priority = options.priority;
-    if *options != usual {
+    if !options.are_usual() {
         document.insert("options", serde_json::to_string(options)?);
     }
     if !options.tags.is_empty() {
@@ -113,10 +110,7 @@ pub(crate) fn document(job: &NewJob, stamp: Stamp) -> Done<Document> {
 
 /// How long an ended job is kept, in milliseconds; negative for ever.
 fn keep(keep: Keep) -> i64 {
-    match keep {
-        Keep::For(span) => millis(span),
-        Keep::Forever => -1,
-    }
+    keep.span().map_or(-1, millis)
 }
 
 /// How the scopes of unique keys are written (clause P4).
@@ -160,7 +154,7 @@ pub(crate) fn read_at(document: &Document, now: Timestamp) -> Result<JobRecord, 
 }
 
 fn unreadable(document: &Document, error: &Unreadable) -> SetAside {
-    SetAside { job: id(document), why: format!("the record cannot be read: {error}") }
+    SetAside::new(id(document), error)
 }
 
 type Unreadable = Box<dyn std::error::Error + Send + Sync>;
@@ -177,8 +171,7 @@ fn try_read(document: &Document, now: Timestamp) -> Result<JobRecord, Unreadable
     let id = fields.uuid("_id")?.map(JobId::from_uuid).ok_or("it has no id")?;
     let mut job = JobRecord::new(id, queue, kind, payload, options, due, enqueued_at);
     job.state = match fields.text("state")?.ok_or("it has no state")? {
-        WAITING if due > now => State::Scheduled,
-        WAITING => State::Queued,
+        WAITING => State::waiting(due, now),
         other => other.parse().map_err(|_| format!("there is no state {other:?}"))?,
     };
     job.reason = fields.text("reason")?.map(str::parse).transpose()?;
@@ -277,11 +270,6 @@ fn odd(name: &str, is: impl std::fmt::Debug) -> Unreadable {
     format!("its field {name:?} is {is:?}").into()
 }
 
-/// An error about what cannot be read.
-pub(crate) fn corrupt(why: impl Display) -> leasehold_core::Error {
-    leasehold_core::Error::new(leasehold_core::ErrorKind::Corrupt, format!("a record cannot be read: {why}"))
-}
-
 /// Reads these jobs' documents as far as `fields` goes, told the hour, by id.
 pub(crate) async fn load(db: &Db, jobs: Vec<Bson>, fields: &[&str]) -> Done<HashMap<JobId, Document>> {
     let mut wanted: Document = fields.iter().map(|field| ((*field).to_owned(), Bson::from(1))).collect();
@@ -300,10 +288,7 @@ pub(crate) async fn set_aside(db: &Db, bad: &[(Bson, SetAside)]) -> Done<()> {
     for (_, bad) in bad {
         tracing::warn!(job = ?bad.job, why = bad.why, "a record was set aside");
     }
-    let kept = millis(match leasehold_core::Retention::default().failed {
-        Keep::For(span) => span,
-        Keep::Forever => std::time::Duration::MAX,
-    });
+    let kept = Retention::default().failed.span().map_or(i64::MAX, millis);
     let update = vec![
         doc! {"$set": {
             "state": "failed", "reason": "unreadable", "finished_at": db.now(),

@@ -1,5 +1,6 @@
 //! Takes back jobs whose leases ran out: see `Backend::expired` and `Backend::recover`.
 
+use leasehold_core::authoring::stored::at_most;
 use leasehold_core::backend::{Answer, Expired, ExpiredLease, Recover, SetAside};
 use leasehold_core::{ClaimId, Payload};
 use mongodb::bson::doc;
@@ -16,7 +17,7 @@ pub(crate) async fn expired(db: &Db, request: Expired) -> Done<Vec<ExpiredLease>
     let pipeline = vec![
         doc! {"$match": {"state": RUNNING, "$expr": {"$lt": ["$lease_until", db.now()]}}},
         doc! {"$sort": {"lease_until": 1, "_id": 1}},
-        doc! {"$limit": i64::try_from(request.limit).unwrap_or(i64::MAX)},
+        doc! {"$limit": at_most(request.limit)},
         doc! {"$unset": ["payload", "result"]},
         doc! {"$set": {"payload": record::bytes(&Payload::default())}},
         with_now(db),

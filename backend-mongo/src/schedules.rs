@@ -1,11 +1,12 @@
 //! Keeps schedules: see `Backend::put_schedule`, `schedules` and `delete_schedule`.
 
+use leasehold_core::authoring::stored::at_most;
 use leasehold_core::backend::{DeleteSchedule, PutSchedule, Schedule, Schedules};
-use leasehold_core::{Error, ErrorKind, ScheduleName, VersionId};
+use leasehold_core::{Error, ScheduleName, VersionId};
 use mongodb::bson::{Bson, Document, doc};
 
 use crate::error::{DUPLICATE, Done};
-use crate::record::{self, Fields, corrupt};
+use crate::record::{self, Fields};
 use crate::session::{Change, Db, Kept, date};
 
 pub(crate) async fn put_schedule(db: &Db, request: PutSchedule) -> Done<()> {
@@ -13,23 +14,13 @@ pub(crate) async fn put_schedule(db: &Db, request: PutSchedule) -> Done<()> {
         let found = doc! {"$match": {"_id": request.name.as_str()}};
         let found = db.plain().read(Kept::Schedules, vec![found]).await?;
         let version = found.first().map(read).transpose()?.map(|found| found.version);
-        if version == Some(request.version) {
+        if !request.replaces(version)? {
             return Ok(());
-        }
-        if version != request.expected {
-            return Err(conflict(&request, version).into());
         }
         if write(db, &request).await? {
             return Ok(());
         }
     }
-}
-
-fn conflict(request: &PutSchedule, found: Option<VersionId>) -> Error {
-    let shown = |version: Option<VersionId>| version.map_or_else(|| "none".into(), |v| v.to_string());
-    let (name, found, expected) = (&request.name, shown(found), shown(request.expected));
-    let why = format!("the schedule {name:?} has version {found}, not {expected}: read it and decide anew");
-    Error::new(ErrorKind::Conflict, why)
 }
 
 /// Writes over the expected version; tells whether it was still that one.
@@ -64,23 +55,22 @@ pub(crate) async fn schedules(db: &Db, request: Schedules) -> Done<Vec<Schedule>
         filter.insert("next", doc! {"$type": "date"});
         filter.insert("$expr", doc! {"$lte": ["$next", db.now()]});
     }
-    let pipeline = vec![
-        doc! {"$match": filter},
-        doc! {"$sort": {"_id": 1}},
-        doc! {"$limit": i64::try_from(request.limit).unwrap_or(i64::MAX)},
-    ];
+    let pipeline =
+        vec![doc! {"$match": filter}, doc! {"$sort": {"_id": 1}}, doc! {"$limit": at_most(request.limit)}];
     db.plain().read(Kept::Schedules, pipeline).await?.iter().map(read).collect()
 }
 
 fn read(document: &Document) -> Done<Schedule> {
     let fields = Fields(document);
-    let name = fields.text("_id").map_err(corrupt)?.unwrap_or_default();
-    let version =
-        fields.uuid("version").map_err(corrupt)?.ok_or_else(|| corrupt("a schedule of no version"))?;
+    let name = fields.text("_id").map_err(Error::corrupt)?.unwrap_or_default();
+    let version = fields
+        .uuid("version")
+        .map_err(Error::corrupt)?
+        .ok_or_else(|| Error::corrupt("a schedule of no version"))?;
     Ok(Schedule {
         name: ScheduleName::new(name)?,
-        body: fields.bytes("body").map_err(corrupt)?.unwrap_or_default(),
-        next: fields.moment("next").map_err(corrupt)?,
+        body: fields.bytes("body").map_err(Error::corrupt)?.unwrap_or_default(),
+        next: fields.moment("next").map_err(Error::corrupt)?,
         version: VersionId::from_uuid(version),
     })
 }

@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::TryStreamExt;
+pub(crate) use leasehold_core::authoring::stored::millis;
 use leasehold_core::backend::LogCaps;
 use leasehold_core::{Error, ErrorKind, Timestamp, fail_point};
 use mongodb::bson::Timestamp as LogTime;
@@ -177,11 +178,6 @@ impl Db {
 
 pub(crate) fn date(at: Timestamp) -> Bson {
     DateTime::from_millis(at.as_millis()).into()
-}
-
-/// A span in whole milliseconds; parts round up, so that nothing is early.
-pub(crate) fn millis(span: Duration) -> i64 {
-    i64::try_from(span.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX)
 }
 
 tokio::task_local! {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
+use leasehold_core::authoring::calls::{bounded, in_part};
 use leasehold_core::backend::{
     Amend, Amended, Answer, AppendLogs, Capabilities, CheckIn, CheckedIn, Claim, Claimed, Counts,
     DeleteSchedule, Description, Enqueue, Enqueued, Event, Expired, ExpiredLease, Find, List, LogPage, Page,
@@ -16,10 +17,9 @@ use leasehold_core::{
     Backend, Deadline, Error, ErrorKind, JobRecord, Limits, NewJob, QueueName, Result, Timestamp,
 };
 use mongodb::ClientSession;
-use tokio::time::timeout_at;
 
 use crate::config::Config;
-use crate::error::{BACKEND, Done, in_part, late, no_answer};
+use crate::error::{BACKEND, Done};
 use crate::session::{Db, WROTE};
 use crate::settle::By;
 use crate::{
@@ -130,17 +130,12 @@ impl Mongo {
         writes: bool,
         work: impl Future<Output = Done<T>> + Send,
     ) -> Result<T> {
-        let outcome = if deadline.has_passed() {
-            Err(late())
-        } else {
-            let work = Box::pin(async {
-                let outcome = work.await.map_err(Error::from);
-                outcome.map_err(|error| if WROTE.with(Cell::get) { in_part(error) } else { error })
-            });
-            let in_time = timeout_at(deadline.instant(), WROTE.scope(Cell::new(false), work)).await;
-            in_time.unwrap_or_else(|_| Err(no_answer(writes)))
-        };
-        outcome.map_err(named(operation))
+        let work = Box::pin(async {
+            let outcome = work.await.map_err(Error::from);
+            outcome.map_err(|error| if WROTE.with(Cell::get) { in_part(error) } else { error })
+        });
+        let work = WROTE.scope(Cell::new(false), work);
+        bounded(deadline, writes, work).await.map_err(named(operation))
     }
 }
 
@@ -159,8 +154,7 @@ impl fmt::Debug for Mongo {
 #[deny(clippy::missing_trait_methods)]
 impl Backend for Mongo {
     async fn describe(&self, deadline: Deadline) -> Result<Description> {
-        let db = &self.0.db;
-        let facts = self.call("describe", deadline, false, schema::facts(db)).await?;
+        let facts = self.call("describe", deadline, false, schema::facts(&self.0.db)).await?;
         let mut capabilities = Capabilities::none(facts.durability);
         capabilities.transactions = facts.transactions;
         capabilities.shared_events = true;
@@ -173,122 +167,99 @@ impl Backend for Mongo {
     }
 
     async fn setup(&self, deadline: Deadline) -> Result<()> {
-        let db = &self.0.db;
-        self.call("setup", deadline, true, schema::setup(db)).await
+        self.call("setup", deadline, true, schema::setup(&self.0.db)).await
     }
 
     async fn now(&self, deadline: Deadline) -> Result<Timestamp> {
-        let db = &self.0.db;
-        self.call("now", deadline, false, db.ask_hour()).await
+        self.call("now", deadline, false, self.0.db.ask_hour()).await
     }
 
     async fn enqueue(&self, deadline: Deadline, request: Enqueue) -> Result<Vec<Enqueued>> {
-        let db = &self.0.db;
-        self.call("enqueue", deadline, true, enqueue::enqueue(db, request)).await
+        self.call("enqueue", deadline, true, enqueue::enqueue(&self.0.db, request)).await
     }
 
     async fn claim(&self, deadline: Deadline, request: Claim) -> Result<Claimed> {
-        let db = &self.0.db;
-        self.call("claim", deadline, true, claim::claim(db, &request)).await
+        self.call("claim", deadline, true, claim::claim(&self.0.db, &request)).await
     }
 
     async fn renew(&self, deadline: Deadline, request: Renew) -> Result<Vec<Renewed>> {
-        let db = &self.0.db;
-        self.call("renew", deadline, true, renew::renew(db, request)).await
+        self.call("renew", deadline, true, renew::renew(&self.0.db, request)).await
     }
 
     async fn settle(&self, deadline: Deadline, request: Settle) -> Result<Vec<Answer>> {
-        let db = &self.0.db;
-        self.call("settle", deadline, true, settle::settle(db, &request.settlements, By::Holder)).await
+        self.call("settle", deadline, true, settle::settle(&self.0.db, &request.settlements, By::Holder))
+            .await
     }
 
     async fn expired(&self, deadline: Deadline, request: Expired) -> Result<Vec<ExpiredLease>> {
-        let db = &self.0.db;
-        self.call("expired", deadline, true, recover::expired(db, request)).await
+        self.call("expired", deadline, true, recover::expired(&self.0.db, request)).await
     }
 
     async fn recover(&self, deadline: Deadline, request: Recover) -> Result<Vec<Answer>> {
-        let db = &self.0.db;
-        self.call("recover", deadline, true, recover::recover(db, &request)).await
+        self.call("recover", deadline, true, recover::recover(&self.0.db, &request)).await
     }
 
     async fn append_logs(&self, deadline: Deadline, request: AppendLogs) -> Result<Vec<Answer>> {
-        let db = &self.0.db;
-        self.call("append_logs", deadline, true, logs::append_logs(db, &request)).await
+        self.call("append_logs", deadline, true, logs::append_logs(&self.0.db, &request)).await
     }
 
     async fn read_logs(&self, deadline: Deadline, request: ReadLogs) -> Result<LogPage> {
-        let db = &self.0.db;
-        self.call("read_logs", deadline, false, logs::read_logs(db, request)).await
+        self.call("read_logs", deadline, false, logs::read_logs(&self.0.db, request)).await
     }
 
     async fn find(&self, deadline: Deadline, request: Find) -> Result<Vec<Option<JobRecord>>> {
-        let db = &self.0.db;
-        self.call("find", deadline, false, inspect::find(db, request)).await
+        self.call("find", deadline, false, inspect::find(&self.0.db, request)).await
     }
 
     async fn list(&self, deadline: Deadline, request: List) -> Result<Page> {
-        let db = &self.0.db;
-        self.call("list", deadline, false, inspect::list(db, request)).await
+        self.call("list", deadline, false, inspect::list(&self.0.db, request)).await
     }
 
     async fn counts(&self, deadline: Deadline, request: Counts) -> Result<Vec<QueueCounts>> {
-        let db = &self.0.db;
-        self.call("counts", deadline, false, inspect::counts(db, request)).await
+        self.call("counts", deadline, false, inspect::counts(&self.0.db, request)).await
     }
 
     async fn amend(&self, deadline: Deadline, request: Amend) -> Result<Amended> {
-        let db = &self.0.db;
-        self.call("amend", deadline, true, control::amend(db, request)).await
+        self.call("amend", deadline, true, control::amend(&self.0.db, request)).await
     }
 
     async fn set_queue(&self, deadline: Deadline, request: SetQueue) -> Result<()> {
-        let db = &self.0.db;
-        self.call("set_queue", deadline, true, control::set_queue(db, request)).await
+        self.call("set_queue", deadline, true, control::set_queue(&self.0.db, request)).await
     }
 
     async fn queues(&self, deadline: Deadline) -> Result<Vec<QueueRecord>> {
-        let db = &self.0.db;
-        self.call("queues", deadline, false, control::queues(db)).await
+        self.call("queues", deadline, false, control::queues(&self.0.db)).await
     }
 
     async fn prune(&self, deadline: Deadline, request: Prune) -> Result<Pruned> {
-        let db = &self.0.db;
-        self.call("prune", deadline, true, control::prune(db, request)).await
+        self.call("prune", deadline, true, control::prune(&self.0.db, request)).await
     }
 
     async fn check_in(&self, deadline: Deadline, request: CheckIn) -> Result<CheckedIn> {
-        let db = &self.0.db;
-        self.call("check_in", deadline, true, workers::check_in(db, request)).await
+        self.call("check_in", deadline, true, workers::check_in(&self.0.db, request)).await
     }
 
     async fn workers(&self, deadline: Deadline, request: Workers) -> Result<Vec<WorkerRecord>> {
-        let db = &self.0.db;
-        self.call("workers", deadline, false, workers::workers(db, request)).await
+        self.call("workers", deadline, false, workers::workers(&self.0.db, request)).await
     }
 
     async fn stop_workers(&self, deadline: Deadline, request: StopWorkers) -> Result<u64> {
-        let db = &self.0.db;
-        self.call("stop_workers", deadline, true, workers::stop_workers(db, request)).await
+        self.call("stop_workers", deadline, true, workers::stop_workers(&self.0.db, request)).await
     }
 
     async fn put_schedule(&self, deadline: Deadline, request: PutSchedule) -> Result<()> {
-        let db = &self.0.db;
-        self.call("put_schedule", deadline, true, schedules::put_schedule(db, request)).await
+        self.call("put_schedule", deadline, true, schedules::put_schedule(&self.0.db, request)).await
     }
 
     async fn schedules(&self, deadline: Deadline, request: Schedules) -> Result<Vec<Schedule>> {
-        let db = &self.0.db;
-        self.call("schedules", deadline, false, schedules::schedules(db, request)).await
+        self.call("schedules", deadline, false, schedules::schedules(&self.0.db, request)).await
     }
 
     async fn delete_schedule(&self, deadline: Deadline, request: DeleteSchedule) -> Result<bool> {
-        let db = &self.0.db;
-        self.call("delete_schedule", deadline, true, schedules::delete_schedule(db, request)).await
+        self.call("delete_schedule", deadline, true, schedules::delete_schedule(&self.0.db, request)).await
     }
 
     async fn watch(&self, deadline: Deadline, request: Watch) -> Result<BoxStream<'static, Event>> {
-        let db = &self.0.db;
-        self.call("watch", deadline, false, watch::watch(db, request)).await
+        self.call("watch", deadline, false, watch::watch(&self.0.db, request)).await
     }
 }

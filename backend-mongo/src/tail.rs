@@ -4,15 +4,15 @@
 use std::sync::{Arc, Mutex as StdMutex, PoisonError, Weak};
 use std::time::Duration;
 
-use futures::stream::{BoxStream, unfold};
+use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
+use leasehold_core::authoring::events;
 use leasehold_core::backend::Event;
 use leasehold_core::{JobId, QueueName};
 use mongodb::Cursor;
 use mongodb::bson::{Bson, Document, doc};
 use mongodb::change_stream::event::ResumeToken;
 use mongodb::options::CursorType;
-use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Mutex, broadcast};
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
@@ -85,26 +85,21 @@ pub(crate) async fn listen(db: &Arc<Db>, what: What) -> Done<BoxStream<'static, 
     let tail = db.tail(what);
     let mut heard = tail.heard.lock().await;
     let known = heard.as_ref().and_then(broadcast::WeakSender::upgrade);
-    let events = match known {
+    let receiver = match known {
         Some(sender) => sender.subscribe(),
         None => {
             let feed = match what {
                 What::Changes => Some(open(db, what).await?.0),
                 What::Lines => None,
             };
-            let (sender, events) = broadcast::channel(BEHIND);
+            let (sender, receiver) = broadcast::channel(BEHIND);
             *heard = Some(sender.downgrade());
             let task = tokio::spawn(follow(Arc::downgrade(db), what, feed, sender)).abort_handle();
             *tail.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
-            events
+            receiver
         }
     };
-    let events = unfold(events, async |mut events| match events.recv().await {
-        Ok(event) => Some((event, events)),
-        Err(RecvError::Lagged(_)) => Some((Event::Gap, events)),
-        Err(RecvError::Closed) => None,
-    });
-    Ok(events.boxed())
+    Ok(events::heard(receiver))
 }
 
 /// Hands on what comes until nobody listens any more.

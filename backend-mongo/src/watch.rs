@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::{BoxStream, select};
+use leasehold_core::authoring::events::wanted;
 use leasehold_core::backend::{Event, Watch};
 use leasehold_core::{JobId, LeasedJob, QueueName, State};
 use mongodb::bson::{Document, doc};
@@ -191,7 +192,7 @@ pub(crate) async fn watch(db: &Arc<Db>, request: Watch) -> Done<BoxStream<'stati
     if request.logs {
         events = select(events, tail::listen(db, What::Lines).await?).boxed();
     }
-    Ok(events.filter(move |event| std::future::ready(request.wants(event))).boxed())
+    Ok(wanted(events, request))
 }
 
 /// The event of a signal; what a newer program may tell is taken for a gap.

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use leasehold_core::WorkerId;
+use leasehold_core::authoring::stored::at_most;
 use leasehold_core::backend::{CheckIn, CheckedIn, StopWorkers, WorkerRecord, Workers};
+use leasehold_core::{Error, WorkerId};
 use mongodb::bson::{Document, doc};
 use mongodb::options::ReturnDocument;
 
 use crate::error::Done;
-use crate::record::{self, Fields, corrupt, with_now};
+use crate::record::{self, Fields, with_now};
 use crate::session::{Change, Db, Kept, millis};
 
 pub(crate) async fn check_in(db: &Db, request: CheckIn) -> Done<CheckedIn> {
@@ -40,23 +41,25 @@ pub(crate) async fn workers(db: &Db, request: Workers) -> Done<Vec<WorkerRecord>
     let mut pipeline = Vec::new();
     pipeline.extend(request.after.map(|id| doc! {"$match": {"_id": {"$lt": record::uuid(id.as_uuid())}}}));
     pipeline.push(doc! {"$sort": {"_id": -1}});
-    pipeline.push(doc! {"$limit": i64::try_from(request.limit).unwrap_or(i64::MAX)});
+    pipeline.push(doc! {"$limit": at_most(request.limit)});
     pipeline.push(with_now(db));
     db.plain().read(Kept::Workers, pipeline).await?.iter().map(read).collect()
 }
 
 fn read(document: &Document) -> Done<WorkerRecord> {
     let fields = Fields(document);
-    let moment = |name| fields.moment(name).map_err(corrupt)?.ok_or_else(|| corrupt(format!("no {name}")));
-    let id = fields.uuid("_id").map_err(corrupt)?.ok_or_else(|| corrupt("no id"))?;
-    let info = fields.text("info").map_err(corrupt)?.unwrap_or_default();
-    let info = serde_json::from_str(info).map_err(corrupt)?;
+    let moment = |name| {
+        fields.moment(name).map_err(Error::corrupt)?.ok_or_else(|| Error::corrupt(format!("no {name}")))
+    };
+    let id = fields.uuid("_id").map_err(Error::corrupt)?.ok_or_else(|| Error::corrupt("no id"))?;
+    let info = fields.text("info").map_err(Error::corrupt)?.unwrap_or_default();
+    let info = serde_json::from_str(info).map_err(Error::corrupt)?;
     let mut worker = WorkerRecord::new(WorkerId::from_uuid(id), info, moment("started_at")?);
     worker.seen_at = moment("seen_at")?;
-    worker.left = fields.flag("left").map_err(corrupt)?;
-    let lost_after = Duration::from_millis(fields.number("lost_after_ms").map_err(corrupt)?);
-    worker.lost = !worker.left && worker.seen_at.plus(lost_after) < moment("now")?;
-    worker.stop_requested = fields.flag("stop").map_err(corrupt)?;
+    worker.left = fields.flag("left").map_err(Error::corrupt)?;
+    let lost_after = Duration::from_millis(fields.number("lost_after_ms").map_err(Error::corrupt)?);
+    worker.look(lost_after, moment("now")?);
+    worker.stop_requested = fields.flag("stop").map_err(Error::corrupt)?;
     Ok(worker)
 }
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use leasehold_core::authoring::url::{self, unescaped};
 use leasehold_core::backend::LogCaps;
 use leasehold_core::{Clock, Error, ErrorKind, Result};
 use sqlx::ConnectOptions;
@@ -71,21 +72,22 @@ impl Config {
     /// # Errors
     /// [`Config`](ErrorKind::Config) if it is no such URL, or has an option that is not known.
     pub fn from_url(url: &str) -> Result<Self> {
-        let (server, options) = url.split_once('?').unwrap_or((url, ""));
+        Self::read(url).map_err(|error| error.on(BACKEND))
+    }
+
+    fn read(url: &str) -> Result<Self> {
+        let (server, options) = url::options(url);
         let mut config = Self::new(server);
         let mut drivers = Vec::new();
-        for option in options.split('&').filter(|option| !option.is_empty()) {
-            let (name, value) = option.split_once('=').unwrap_or((option, ""));
-            match name {
-                "schema" => config.schema = unescape(value)?,
-                "connections" => config.connections = parse(name, value)?,
-                "pooler" => config.pooler = parse(name, value)?,
-                name if DRIVERS.contains(&name) => drivers.push(option),
+        for option in options {
+            match option.name {
+                "schema" => config.schema = unescaped(option.value)?,
+                "connections" => config.connections = option.parse()?,
+                "pooler" => config.pooler = option.parse()?,
+                name if DRIVERS.contains(&name) => drivers.push(option.text),
                 _ => {
-                    let known = "schema, connections, pooler, sslmode, sslrootcert, application_name";
-                    return Err(wrong(format!(
-                        "the URL option {name:?} is not known; these are: {known}, ..."
-                    )));
+                    let known = "schema, connections, pooler, sslmode, sslrootcert, application_name, ...";
+                    return Err(option.unknown(known));
                 }
             }
         }
@@ -163,10 +165,7 @@ impl Config {
 
     /// The URL as it may be shown: with no user, password or options in it (clause B5).
     pub(crate) fn location(&self) -> String {
-        let (scheme, rest) = self.url.split_once("://").unwrap_or(("", &self.url));
-        let rest = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
-        let rest = rest.split(['?', '#']).next().unwrap_or_default();
-        format!("{scheme}://{rest}?schema={}", self.schema)
+        format!("{}?schema={}", url::shown(&self.url), self.schema)
     }
 
     /// The schema as SQL writes it, with the dot that follows it.
@@ -177,23 +176,6 @@ impl Config {
 
 pub(crate) fn wrong(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::Config, message).on(BACKEND)
-}
-
-fn parse<T: FromStr>(name: &str, value: &str) -> Result<T> {
-    value.parse().map_err(|_| wrong(format!("the URL option {name}={value} does not have a valid value")))
-}
-
-/// Resolves `%` escapes.
-fn unescape(text: &str) -> Result<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut parts = text.split('%');
-    bytes.extend_from_slice(parts.next().unwrap_or_default().as_bytes());
-    for part in parts {
-        let byte = part.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        bytes.push(byte.ok_or_else(|| wrong("a % in the URL must be followed by two hexadecimal digits"))?);
-        bytes.extend_from_slice(&part.as_bytes()[2..]);
-    }
-    String::from_utf8(bytes).map_err(|_| wrong("the schema in the URL is not UTF-8"))
 }
 
 impl fmt::Debug for Config {

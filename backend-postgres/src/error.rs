@@ -1,48 +1,12 @@
 //! From the driver's errors to ours: one mapping for the whole crate.
 
+use leasehold_core::authoring::calls::closed;
 use leasehold_core::{Error, ErrorKind};
 
 /// The name under which this backend shows itself.
 pub(crate) const BACKEND: &str = "postgres";
 
-/// What goes wrong inside an operation, before it is told to the caller.
-#[derive(Debug)]
-pub(crate) enum Fault {
-    /// The driver's or the server's, not yet mapped.
-    Sql(sqlx::Error),
-    /// Ours.
-    Ours(Error),
-}
-
-/// The result of a part of an operation.
-pub(crate) type Done<T> = Result<T, Fault>;
-
-impl From<sqlx::Error> for Fault {
-    fn from(error: sqlx::Error) -> Self {
-        Self::Sql(error)
-    }
-}
-
-impl From<Error> for Fault {
-    fn from(error: Error) -> Self {
-        Self::Ours(error)
-    }
-}
-
-impl From<serde_json::Error> for Fault {
-    fn from(error: serde_json::Error) -> Self {
-        Self::Ours(Error::new(ErrorKind::Internal, "a value cannot be written as JSON").caused_by(error))
-    }
-}
-
-/// How far a call had come when something went wrong.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Sent {
-    /// Nothing had left this process but what changes nothing.
-    Nothing,
-    /// A request that changes something may have reached the server.
-    Something,
-}
+leasehold_core::fault!(sqlx::Error);
 
 impl Fault {
     /// Whether the server took everything back because of others, so that the same may be tried again: a conflict, a
@@ -54,38 +18,37 @@ impl Fault {
     /// Whether the connection is as good as before: the server answered, or nothing was asked.
     pub(crate) fn leaves_connection_whole(&self) -> bool {
         match self {
-            Self::Sql(sqlx::Error::Database(error)) => {
+            Self::Driver(sqlx::Error::Database(error)) => {
                 let code = error.code().unwrap_or_default();
                 // The server is about to close it, or has lost what was prepared.
                 !code.starts_with("57P") && !code.starts_with("08") && code != "26000" && code != "0A000"
             }
-            Self::Sql(error) => matches!(error, sqlx::Error::ColumnDecode { .. } | sqlx::Error::RowNotFound),
+            Self::Driver(error) => {
+                matches!(error, sqlx::Error::ColumnDecode { .. } | sqlx::Error::RowNotFound)
+            }
             Self::Ours(_) => true,
         }
     }
 
     fn code(&self) -> Option<String> {
         match self {
-            Self::Sql(sqlx::Error::Database(error)) => Some(error.code()?.into_owned()),
+            Self::Driver(sqlx::Error::Database(error)) => Some(error.code()?.into_owned()),
             _ => None,
         }
     }
 
-    /// What it means to the caller of a call that had come so far (clause E1).
-    pub(crate) fn told(self, sent: Sent) -> Error {
+    /// What it means to the caller of a call that may have `sent` something that changes something (clause E1).
+    pub(crate) fn told(self, sent: bool) -> Error {
         match self {
-            Self::Sql(error) => map(error, sent),
+            Self::Driver(error) => map(error, sent),
             Self::Ours(error) => error,
         }
         .on(BACKEND)
     }
 }
 
-fn map(error: sqlx::Error, sent: Sent) -> Error {
-    let broke = match sent {
-        Sent::Nothing => ErrorKind::Unavailable,
-        Sent::Something => ErrorKind::Unknown,
-    };
+fn map(error: sqlx::Error, sent: bool) -> Error {
+    let broke = if sent { ErrorKind::Unknown } else { ErrorKind::Unavailable };
     let (kind, message) = match &error {
         sqlx::Error::Database(inner) => by_code(&inner.code().unwrap_or_default(), inner.message(), broke),
         sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => {
@@ -94,7 +57,7 @@ fn map(error: sqlx::Error, sent: Sent) -> Error {
         sqlx::Error::Tls(_) => {
             (ErrorKind::Config, "no encrypted connection came about; check sslmode and sslrootcert".into())
         }
-        sqlx::Error::PoolClosed => (ErrorKind::Closed, "the store was closed".into()),
+        sqlx::Error::PoolClosed => return closed(),
         sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => {
             (ErrorKind::Corrupt, "a record, or our schema, is not as it should be".into())
         }
@@ -137,18 +100,4 @@ fn by_code(code: &str, what: &str, broke: ErrorKind) -> (ErrorKind, String) {
         _ => (Internal, "please report this"),
     };
     (kind, format!("{what} (SQLSTATE {code}): {advice}"))
-}
-
-/// The deadline has passed before the call was sent: it certainly changed nothing.
-pub(crate) fn late() -> Error {
-    Error::new(ErrorKind::Unavailable, "the deadline passed before the call was sent; nothing happened")
-}
-
-/// The deadline has passed while the call was under way.
-pub(crate) fn no_answer(sent: Sent) -> Error {
-    let (kind, advice) = match sent {
-        Sent::Something => (ErrorKind::Unknown, "it may have taken effect; repeat the call"),
-        Sent::Nothing => (ErrorKind::Unavailable, "repeat the call"),
-    };
-    Error::new(kind, format!("the server did not answer by the deadline: {advice}"))
 }

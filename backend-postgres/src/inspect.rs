@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::LazyLock;
 
 use leasehold_core::backend::{Age, Counts, Cursor, Filter, Find, List, Order, Page, QueueCounts};
-use leasehold_core::{Error, ErrorKind, JobId, JobRecord, QueueName, State, Timestamp};
+use leasehold_core::{Error, JobId, JobRecord, QueueName, State, Timestamp};
 use sqlx::postgres::PgRow;
 use sqlx::{Postgres, QueryBuilder, Row};
 
@@ -26,7 +26,7 @@ pub(crate) async fn find(session: &mut Session<'_>, request: &Find) -> Done<Vec<
     let ids: Vec<_> = request.ids.iter().map(|id| *id.as_uuid()).collect();
     let mut found = HashMap::new();
     for row in &db.query(&FIND).bind(db.now()).bind(ids).fetch_all(session.conn()).await? {
-        let job = record::read(row, hour(row)?).map_err(|bad| Error::new(ErrorKind::Corrupt, bad.why))?;
+        let job = record::read(row, hour(row)?).map_err(Error::from)?;
         found.insert(job.id, job);
     }
     Ok(request.ids.iter().map(|id| found.get(id).cloned()).collect())
@@ -41,10 +41,7 @@ pub(crate) async fn list(session: &mut Session<'_>, request: &List) -> Done<Page
         matching(session, &request.filter, request.order, request.after.as_ref(), request.limit).await?;
     let mut page = Page { next, ..Page::default() };
     for row in &found {
-        match record::read(row, hour(row)?) {
-            Ok(job) => page.jobs.push(job),
-            Err(bad) => page.unreadable.push(bad),
-        }
+        page.push(record::read(row, hour(row)?));
     }
     Ok(page)
 }

@@ -7,7 +7,7 @@
 use leasehold_core::backend::{
     Answer, AppendLogs, Event, LogAppend, LogLine, LogPage, LogSource, NewLine, ReadLogs,
 };
-use leasehold_core::{Error, ErrorKind, JobId, QueueName, Timestamp, WorkerId};
+use leasehold_core::{Error, JobId, QueueName, Timestamp, WorkerId};
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 use uuid::Uuid;
@@ -100,17 +100,13 @@ pub(crate) async fn read_logs(session: &mut Session<'_>, request: ReadLogs) -> D
 /// The line in a row, which may have none.
 fn line(row: &PgRow) -> Done<Option<LogLine>> {
     let Some(sequence) = row.try_get::<Option<i64>, _>(1)? else { return Ok(None) };
-    let level = row.try_get::<&str, _>(6)?;
-    let corrupt = |why: String| Error::new(ErrorKind::Corrupt, why);
-    let level = level.parse().map_err(|_| corrupt(format!("there is no log level {level:?}")))?;
-    let message =
-        String::from_utf8(row.try_get(7)?).map_err(|_| corrupt("a log line is not UTF-8".into()))?;
+    let message = String::from_utf8(row.try_get(7)?).map_err(Error::corrupt)?;
     Ok(Some(LogLine::new(
         sequence.cast_unsigned(),
         JobId::from_uuid(row.try_get(2)?),
         row.try_get::<i32, _>(3)?.cast_unsigned(),
         row.try_get::<Option<Uuid>, _>(4)?.map(WorkerId::from_uuid),
         Timestamp::from_millis(row.try_get(5)?),
-        NewLine { level, message },
+        NewLine::read(row.try_get(6)?, message)?,
     )))
 }

@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use leasehold_core::authoring::stored;
 use leasehold_core::backend::SetAside;
 use leasehold_core::{
     JobId, JobOptions, JobRecord, Keep, Kind, Payload, QueueName, Reason, State, Timestamp, WorkerId,
@@ -72,7 +73,7 @@ pub(crate) fn state(code: i16) -> Option<State> {
 
 /// The state in which a job that is due then waits.
 pub(crate) fn waiting(due: Timestamp, now: Timestamp) -> State {
-    if due > now { State::Scheduled } else { State::Queued }
+    State::waiting(due, now)
 }
 
 /// The priority with its sign turned, so that higher ones come first.
@@ -82,38 +83,26 @@ pub(crate) fn rank(priority: i16) -> i16 {
 
 /// How long to keep what has ended, as it is written.
 pub(crate) fn keep(keep: Keep) -> Option<i64> {
-    match keep {
-        Keep::For(span) => Some(millis(span)),
-        Keep::Forever => None,
-    }
+    keep.span().map(millis)
 }
 
-/// The options as they are written: nothing much for those of most jobs.
+/// The options as they are written: the priority has a column of its own.
 pub(crate) fn options_text(options: &JobOptions) -> Done<String> {
-    // The priority has a column of its own.
-    let mut usual = JobOptions::default();
-    usual.priority = options.priority;
-    Ok(if *options == usual { "{}".into() } else { serde_json::to_string(options)? })
-}
-
-fn options(text: &str) -> serde_json::Result<JobOptions> {
-    if text == "{}" { Ok(JobOptions::default()) } else { serde_json::from_str(text) }
+    Ok(stored::options_text(options)?)
 }
 
 type Unreadable = Box<dyn std::error::Error + Send + Sync>;
 
 /// The job in a row of [`OF_J`], as it is `now`, or what is wrong with it.
 pub(crate) fn read(row: &PgRow, now: Timestamp) -> Result<JobRecord, SetAside> {
-    try_read(row, now, |text| Ok(options(text)?)).map_err(|error| {
-        let job = row.try_get(0).ok().map(JobId::from_uuid);
-        SetAside { job, why: format!("the record cannot be read: {error}") }
-    })
+    try_read(row, now, |text| Ok(stored::options(text)?))
+        .map_err(|error| SetAside::new(row.try_get(0).ok().map(JobId::from_uuid), error))
 }
 
 /// The same for whoever changes nothing that options tell: if these cannot be read, they are taken for the usual ones,
 /// so that an operator can remove such a job.
 pub(crate) fn read_leniently(row: &PgRow, now: Timestamp) -> Option<JobRecord> {
-    try_read(row, now, |text| Ok(options(text).unwrap_or_default())).ok()
+    try_read(row, now, |text| Ok(stored::options(text).unwrap_or_default())).ok()
 }
 
 fn try_read(

@@ -1,7 +1,7 @@
 //! Keeps schedules: see `Backend::put_schedule`, `schedules` and `delete_schedule`.
 
 use leasehold_core::backend::{DeleteSchedule, PutSchedule, Schedule, Schedules};
-use leasehold_core::{Error, ErrorKind, Payload, ScheduleName, VersionId};
+use leasehold_core::{Payload, ScheduleName, VersionId};
 use sqlx::Row;
 use sqlx::postgres::PgRow;
 
@@ -9,11 +9,10 @@ use crate::error::Done;
 use crate::session::{Session, moment, rows};
 
 pub(crate) async fn put_schedule(session: &mut Session<'_>, request: &PutSchedule) -> Done<()> {
-    let name = &request.name;
     let written: bool = session
         .db
         .query("SELECT leasehold.put_schedule($1, $2, $3, $4, $5)")
-        .bind(name.as_str().to_owned())
+        .bind(request.name.as_str().to_owned())
         .bind(request.body.as_bytes().to_vec())
         .bind(request.next.map(leasehold_core::Timestamp::as_millis))
         .bind(*request.version.as_uuid())
@@ -21,11 +20,7 @@ pub(crate) async fn put_schedule(session: &mut Session<'_>, request: &PutSchedul
         .fetch_one(session.conn())
         .await?
         .try_get(0)?;
-    if written {
-        return Ok(());
-    }
-    let why = format!("the schedule {name:?} was written by somebody else; read it and decide anew");
-    Err(Error::new(ErrorKind::Conflict, why).into())
+    if written { Ok(()) } else { Err(request.conflict().into()) }
 }
 
 const SCHEDULES: &str = "SELECT name, body, next, version FROM leasehold.schedules

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use leasehold_core::authoring::calls::{late, no_answer};
+pub(crate) use leasehold_core::authoring::stored::{at_most as rows, millis};
 use leasehold_core::backend::LogCaps;
 use leasehold_core::{Clock, Deadline, Result, Timestamp, fail_point};
 use sqlx::postgres::{PgArguments, Postgres};
@@ -13,7 +15,7 @@ use sqlx::{AssertSqlSafe, PgConnection};
 use tokio::time::{sleep, timeout_at};
 
 use crate::config::Config;
-use crate::error::{Done, Fault, Sent, late, no_answer};
+use crate::error::{Done, Fault};
 use crate::pool::{BEGIN_POOLED, Lent, Pool};
 use crate::upkeep::Upkeep;
 use crate::watch::{Ears, Signals};
@@ -162,8 +164,9 @@ impl Call {
         Some(outcome)
     }
 
-    fn sent(&self) -> Sent {
-        if self.sent.load(Ordering::Relaxed) { Sent::Something } else { Sent::Nothing }
+    /// Whether something that changes something may have reached the server.
+    fn sent(&self) -> bool {
+        self.sent.load(Ordering::Relaxed)
     }
 }
 
@@ -183,16 +186,6 @@ impl Session<'_> {
 /// A column of which some row has something: the server reads no array of nothing but nulls.
 pub(crate) fn given<T>(column: Vec<Option<T>>) -> Option<Vec<Option<T>>> {
     column.iter().any(Option::is_some).then_some(column)
-}
-
-/// A span in whole milliseconds; parts round up, so that nothing is early.
-pub(crate) fn millis(span: Duration) -> i64 {
-    i64::try_from(span.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX)
-}
-
-/// How many rows at most.
-pub(crate) fn rows(limit: usize) -> i64 {
-    i64::try_from(limit).unwrap_or(i64::MAX)
 }
 
 /// A count as the server keeps it; never negative.

@@ -15,7 +15,7 @@ use leasehold_core::{Backend, Deadline, Error, JobRecord, Limits, NewJob, Result
 use sqlx::PgConnection;
 
 use crate::config::Config;
-use crate::error::{BACKEND, Sent};
+use crate::error::BACKEND;
 use crate::session::{Call, Db, Kind};
 use crate::settle::By;
 use crate::{
@@ -91,7 +91,7 @@ impl Postgres {
         request.check(&Limits::default()).map_err(named("enqueue_in"))?;
         let answers = enqueue::enqueue_in(&self.0.db, conn, &request.jobs).await;
         // The server took it back, or the connection broke: in either case the caller's transaction is gone.
-        answers.map_err(|fault| named("enqueue_in")(fault.told(Sent::Nothing)))
+        answers.map_err(|fault| named("enqueue_in")(fault.told(false)))
     }
 
     /// Settles attempts inside the caller's own transaction on the same database: what a handler wrote in it and that
@@ -113,7 +113,7 @@ impl Postgres {
         request.check(&Limits::default()).map_err(named("settle_in"))?;
         let answers = settle::settle_in(&self.0.db, conn, &request.settlements).await;
         // As of an enqueue: in either case the caller's transaction is gone.
-        answers.map_err(|fault| named("settle_in")(fault.told(Sent::Nothing)))
+        answers.map_err(|fault| named("settle_in")(fault.told(false)))
     }
 
     /// Finishes nothing and closes the connections, also for all clones; streams of events end. Later calls fail as

@@ -11,13 +11,13 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use futures::StreamExt;
-use futures::stream::{BoxStream, select, unfold};
+use futures::stream::{BoxStream, select};
+use leasehold_core::authoring::events::{heard, wanted};
 use leasehold_core::backend::{Event, Watch};
 use leasehold_core::{Error, ErrorKind, JobId, QueueName, State};
 use serde::{Deserialize, Serialize};
 use sqlx::Row;
 use sqlx::postgres::{PgListener, PgPool, PgPoolOptions};
-use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, mpsc};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep, timeout};
@@ -236,7 +236,7 @@ pub(crate) async fn watch(db: &Db, request: Watch) -> Done<BoxStream<'static, Ev
     if request.logs {
         events = select(events, hear(db, &db.ears.lines, "_lines").await?).boxed();
     }
-    Ok(events.filter(move |event| std::future::ready(request.wants(event))).boxed())
+    Ok(wanted(events, request))
 }
 
 async fn hear(
@@ -259,23 +259,13 @@ async fn hear(
         db.ears.listening.lock().unwrap_or_else(PoisonError::into_inner).push(task.abort_handle());
         *ear = Some(told);
     }
-    let Some(told) = ear.as_ref() else { return Ok(futures::stream::empty().boxed()) };
-    Ok(unfold(told.subscribe(), next).boxed())
+    Ok(ear.as_ref().map_or_else(|| futures::stream::empty().boxed(), |told| heard(told.subscribe())))
 }
 
 async fn listen(pool: &PgPool, channel: &str) -> sqlx::Result<PgListener> {
     let mut listener = PgListener::connect_with(pool).await?;
     listener.listen(channel).await?;
     Ok(listener)
-}
-
-/// The next event; a gap for a reader that fell behind; nothing once the store is closed.
-async fn next(mut events: broadcast::Receiver<Event>) -> Option<(Event, broadcast::Receiver<Event>)> {
-    match events.recv().await {
-        Ok(event) => Some((event, events)),
-        Err(RecvError::Lagged(_)) => Some((Event::Gap, events)),
-        Err(RecvError::Closed) => None,
-    }
 }
 
 /// Passes on what is heard, and tells of a gap whenever the connection was lost.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use leasehold_core::authoring::url;
 use leasehold_core::backend::LogCaps;
 use leasehold_core::{Clock, Error, ErrorKind, Result};
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
@@ -34,11 +35,11 @@ impl Config {
     /// # Errors
     /// [`Config`](ErrorKind::Config) if it has an option that is not known.
     pub fn from_url(url: &str) -> Result<Self> {
-        let (server, options) = url.split_once('?').unwrap_or((url, ""));
+        let (server, options) = url::options(url);
         let mut config = Self::new(server);
-        for option in options.split('&').filter(|option| !option.is_empty()) {
-            match option.split_once('=') {
-                Some(("namespace", name)) => config.namespace = name.to_owned(),
+        for option in options {
+            match option.name {
+                "namespace" => option.value.clone_into(&mut config.namespace),
                 _ => return Err(wrong("the one option of a URL is `namespace=NAME`")),
             }
         }
@@ -96,10 +97,7 @@ impl Config {
 
     /// The URL as it may be shown: with no user and password in it (clause B5).
     pub(crate) fn location(&self) -> String {
-        let (scheme, rest) = self.url.split_once("://").unwrap_or(("", &self.url));
-        let rest = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
-        let rest = rest.split(['?', '#']).next().unwrap_or_default();
-        format!("{scheme}://{rest}?namespace={}", self.namespace)
+        format!("{}?namespace={}", url::shown(&self.url), self.namespace)
     }
 }
 

@@ -2,45 +2,18 @@
 
 use std::fmt;
 
+use leasehold_core::authoring::calls;
 use leasehold_core::{Error, ErrorKind};
 use redis::{ErrorKind as DriverKind, ParsingError, RedisError};
 
 /// The name under which this backend shows itself.
 pub(crate) const BACKEND: &str = "redis";
 
-/// What goes wrong inside an operation, before it is told to the caller.
-#[derive(Debug)]
-pub(crate) enum Fault {
-    /// The driver's or the server's, not yet mapped.
-    Driver(RedisError),
-    /// Ours.
-    Ours(Error),
-}
-
-/// The result of a part of an operation.
-pub(crate) type Done<T> = Result<T, Fault>;
-
-impl From<RedisError> for Fault {
-    fn from(error: RedisError) -> Self {
-        Self::Driver(error)
-    }
-}
+leasehold_core::fault!(RedisError);
 
 impl From<ParsingError> for Fault {
     fn from(error: ParsingError) -> Self {
         corrupt(error)
-    }
-}
-
-impl From<Error> for Fault {
-    fn from(error: Error) -> Self {
-        Self::Ours(error)
-    }
-}
-
-impl From<serde_json::Error> for Fault {
-    fn from(error: serde_json::Error) -> Self {
-        Self::Ours(Error::new(ErrorKind::Internal, "a value cannot be written as JSON").caused_by(error))
     }
 }
 
@@ -56,18 +29,13 @@ impl Fault {
 
     /// What it means to an operation that had already written a part of what it was to write.
     pub(crate) fn in_part(self) -> Self {
-        let error = self.told(true);
-        if error.kind() != ErrorKind::Unavailable {
-            return Self::Ours(error);
-        }
-        let why = "a part of it took effect; repeat the call";
-        Self::Ours(Error::new(ErrorKind::Unknown, why).caused_by(error))
+        Self::Ours(calls::in_part(self.told(true)))
     }
 }
 
 /// Something stored that cannot be read (clause B3).
 pub(crate) fn corrupt(why: impl fmt::Display) -> Fault {
-    Fault::Ours(Error::new(ErrorKind::Corrupt, format!("what is stored cannot be read: {why}")))
+    Fault::Ours(Error::corrupt(why))
 }
 
 /// Whether the server has lost the script, which it may at any time.
@@ -135,19 +103,4 @@ fn meant<'a>(code: &'a str, detail: &str) -> &'a str {
     ];
     let told = within.into_iter().find(|(text, _)| code == "ERR" && detail.contains(text));
     told.map_or(code, |(_, code)| code)
-}
-
-/// The deadline has passed before the call was sent: it certainly changed nothing.
-pub(crate) fn late() -> Error {
-    Error::new(ErrorKind::Unavailable, "the deadline had passed before the call began")
-}
-
-/// The deadline has passed while the call was under way.
-pub(crate) fn no_answer(writes: bool) -> Error {
-    let (kind, advice) = if writes {
-        (ErrorKind::Unknown, "it may have taken effect; repeat the call")
-    } else {
-        (ErrorKind::Unavailable, "repeat the call")
-    };
-    Error::new(kind, format!("the server did not answer by the deadline: {advice}"))
 }

@@ -1,7 +1,7 @@
 //! Shows jobs and counts: see `Backend::find`, `list` and `counts`.
 
 use leasehold_core::backend::{Age, Counts, Cursor, Filter, Find, List, Order, Page, QueueCounts, SetAside};
-use leasehold_core::{Error, ErrorKind, JobId, JobRecord, QueueName, State, Timestamp};
+use leasehold_core::{Error, JobId, JobRecord, QueueName, State, Timestamp};
 use redis::{Cmd, Value};
 
 use crate::error::Done;
@@ -22,7 +22,7 @@ pub(crate) async fn find(db: &Db, request: Find) -> Done<Vec<Option<JobRecord>>>
     let found: Vec<(i64, Option<Hash>)> = db.run_parts(&FIND, |_| {}, &request.ids, push).await?;
     let read = |(id, (now, hash)): (&JobId, (i64, Option<Hash>))| {
         let job = hash.map(|hash| record::read(&id.to_string(), &hash, moment(now))).transpose();
-        Ok(job.map_err(|bad| Error::new(ErrorKind::Corrupt, bad.why))?)
+        Ok(job.map_err(Error::from)?)
     };
     request.ids.iter().zip(found).map(read).collect()
 }
@@ -56,10 +56,7 @@ fn show(page: &mut Page, id: &str, value: Value, now: Timestamp) -> Done<()> {
         return Ok(());
     }
     let hash: Hash = redis::from_redis_value(value)?;
-    match record::read(id, &hash, now) {
-        Ok(job) => page.jobs.push(job),
-        Err(bad) => page.unreadable.push(bad),
-    }
+    page.push(record::read(id, &hash, now));
     Ok(())
 }
 

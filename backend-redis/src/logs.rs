@@ -1,12 +1,12 @@
 //! Keeps capped logs: see `Backend::append_logs` and `Backend::read_logs`.
 
 use leasehold_core::backend::{
-    Answer, AppendLogs, Level, LogAppend, LogLine, LogPage, LogSource, NewLine, ReadLogs,
+    Answer, AppendLogs, LogAppend, LogLine, LogPage, LogSource, NewLine, ReadLogs,
 };
 use leasehold_core::{JobId, WorkerId};
 use redis::Cmd;
 
-use crate::error::{Done, corrupt};
+use crate::error::Done;
 use crate::scripts::{APPEND_LOGS, READ_LOGS};
 use crate::session::{Db, moment};
 use crate::settle;
@@ -52,8 +52,7 @@ pub(crate) async fn read_logs(db: &Db, request: ReadLogs) -> Done<LogPage> {
 }
 
 fn line((sequence, job, attempt, worker, at, level, message): Line) -> Done<LogLine> {
-    let level: Level = level.parse().map_err(|_| corrupt(format!("there is no log level {level:?}")))?;
     let job: JobId = job.parse()?;
     let worker: Option<WorkerId> = if worker.is_empty() { None } else { Some(worker.parse()?) };
-    Ok(LogLine::new(sequence, job, attempt, worker, moment(at), NewLine { level, message }))
+    Ok(LogLine::new(sequence, job, attempt, worker, moment(at), NewLine::read(&level, message)?))
 }

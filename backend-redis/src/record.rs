@@ -3,13 +3,12 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Display;
 use std::str::FromStr;
-use std::time::Duration;
 
 use leasehold_core::backend::{NewFailure, SetAside};
 use leasehold_core::limits::HISTORY;
 use leasehold_core::{
     ClaimId, Due, Failure, JobId, JobOptions, JobRecord, Keep, Kind, NewJob, Payload, QueueName, Reason,
-    Result, State, Tag, Timestamp, UniqueScope,
+    Result, Retention, State, Tag, Timestamp, UniqueScope,
 };
 use redis::Cmd;
 use serde_json::{Map, Value as Json};
@@ -40,7 +39,7 @@ pub(crate) fn push_new(command: &mut Cmd, job: &NewJob) -> Done<()> {
 pub(crate) fn due(due: Due) -> (&'static str, i64) {
     match due {
         Due::Now => ("in", 0),
-        Due::In(delay) => ("in", i64::try_from(millis(delay)).unwrap_or(i64::MAX)),
+        Due::In(delay) => ("in", millis(delay)),
         Due::At(at) => ("at", at.as_millis()),
     }
 }
@@ -79,10 +78,7 @@ fn fields(job: &NewJob) -> Done<Vec<(&'static str, Vec<u8>)>> {
 
 /// How long it is kept after each of the ends, in milliseconds.
 fn keep(job: &NewJob) -> String {
-    let of = |keep: Keep| match keep {
-        Keep::For(span) => millis(span).to_string(),
-        Keep::Forever => "-".into(),
-    };
+    let of = |keep: Keep| keep.span().map_or_else(|| "-".into(), |span| millis(span).to_string());
     let retention = &job.options.retention;
     format!("{} {} {}", of(retention.succeeded), of(retention.failed), of(retention.cancelled))
 }
@@ -212,10 +208,8 @@ fn parsed<T: FromStr<Err: Display>>(name: &str, text: &str) -> Result<T, String>
 
 /// How long a record that cannot be read is kept, in milliseconds.
 pub(crate) fn kept_aside() -> String {
-    match leasehold_core::Retention::default().failed {
-        Keep::For(span) => Duration::as_millis(&span).to_string(),
-        Keep::Forever => String::new(),
-    }
+    let kept = Retention::default().failed.span();
+    kept.map_or_else(String::new, |span| millis(span).to_string())
 }
 
 /// Lists of names as scripts read them: behind their length.

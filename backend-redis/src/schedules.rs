@@ -1,7 +1,7 @@
 //! Keeps schedules: see `Backend::put_schedule`, `schedules` and `delete_schedule`.
 
 use leasehold_core::backend::{DeleteSchedule, PutSchedule, Schedule, Schedules};
-use leasehold_core::{Error, ErrorKind, Payload, ScheduleName, VersionId};
+use leasehold_core::{Payload, ScheduleName, VersionId};
 use redis::Cmd;
 
 use crate::error::{Done, corrupt};
@@ -9,18 +9,13 @@ use crate::scripts::{DELETE_SCHEDULE, PUT_SCHEDULE, SCHEDULES};
 use crate::session::{Db, moment};
 
 pub(crate) async fn put_schedule(db: &Db, request: PutSchedule) -> Done<()> {
-    let PutSchedule { name, body, next, version, expected } = request;
     let shown = |version: Option<VersionId>| version.map_or_else(String::new, |version| version.to_string());
     let push = |command: &mut Cmd| {
-        command.arg(name.as_str()).arg(body.as_bytes());
-        command.arg(next.map_or_else(String::new, |next| next.as_millis().to_string()));
-        command.arg(version.to_string()).arg(shown(expected));
+        command.arg(request.name.as_str()).arg(request.body.as_bytes());
+        command.arg(request.next.map_or_else(String::new, |next| next.as_millis().to_string()));
+        command.arg(request.version.to_string()).arg(shown(request.expected));
     };
-    if db.run(&PUT_SCHEDULE, push).await? {
-        return Ok(());
-    }
-    let why = format!("the schedule {name:?} was written by somebody else; read it and decide anew");
-    Err(Error::new(ErrorKind::Conflict, why).into())
+    if db.run(&PUT_SCHEDULE, push).await? { Ok(()) } else { Err(request.conflict().into()) }
 }
 
 /// A schedule's name, body, next tick and version.

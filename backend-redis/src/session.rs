@@ -4,7 +4,9 @@ use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use leasehold_core::{Clock, Error, ErrorKind, Timestamp};
+use leasehold_core::authoring::calls::closed;
+pub(crate) use leasehold_core::authoring::stored::millis;
+use leasehold_core::{Clock, Timestamp};
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{Client, Cmd, ConnectionAddr, ConnectionInfo, FromRedisValue, Value};
 use tokio::time::Instant;
@@ -172,7 +174,7 @@ impl Db {
 
     fn link(&self) -> Done<Link> {
         let link = self.link.read().unwrap_or_else(PoisonError::into_inner).clone();
-        link.ok_or_else(|| Error::new(ErrorKind::Closed, "the store was closed").into())
+        link.ok_or_else(|| closed().into())
     }
 
     /// Puts a new link in the place of that of this number, if it is still there.
@@ -221,11 +223,6 @@ fn at(info: &ConnectionInfo, node: &str) -> Option<ConnectionInfo> {
         _ => ConnectionAddr::Tcp(host.into(), port),
     };
     Some(info.clone().set_addr(addr))
-}
-
-/// A span in whole milliseconds; parts round up, so that nothing is early.
-pub(crate) fn millis(span: Duration) -> u64 {
-    u64::try_from(span.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }
 
 /// A moment as scripts tell it.

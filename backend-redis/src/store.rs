@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
+use leasehold_core::authoring::calls::bounded;
 use leasehold_core::backend::{
     Amend, Amended, Answer, AppendLogs, Capabilities, CheckIn, CheckedIn, Claim, Claimed, Counts,
     DeleteSchedule, Description, Enqueue, Enqueued, Event, Expired, ExpiredLease, Find, List, LogPage, Page,
@@ -13,11 +14,10 @@ use leasehold_core::backend::{
 };
 use leasehold_core::{Backend, Deadline, Error, JobRecord, Limits, NewJob, Result, Timestamp};
 use redis::Pipeline;
-use tokio::time::timeout_at;
 
 use crate::config::Config;
 use crate::enqueue::Enqueueing;
-use crate::error::{BACKEND, Done, late, no_answer};
+use crate::error::{BACKEND, Done};
 use crate::scripts::HOUR;
 use crate::session::{Db, moment};
 use crate::settle::By;
@@ -88,16 +88,8 @@ impl Redis {
         writes: bool,
         work: impl Future<Output = Done<T>>,
     ) -> Result<T> {
-        let outcome = if deadline.has_passed() {
-            Err(late())
-        } else {
-            let in_time = timeout_at(deadline.instant(), work).await;
-            in_time.map_or_else(
-                |_| Err(no_answer(writes)),
-                |outcome| outcome.map_err(|fault| fault.told(writes)),
-            )
-        };
-        outcome.map_err(named(operation))
+        let work = async { work.await.map_err(|fault| fault.told(writes)) };
+        bounded(deadline, writes, work).await.map_err(named(operation))
     }
 }
 
@@ -116,135 +108,110 @@ impl fmt::Debug for Redis {
 #[deny(clippy::missing_trait_methods)]
 impl Backend for Redis {
     async fn describe(&self, deadline: Deadline) -> Result<Description> {
-        let db = &self.0;
-        let facts = self.call("describe", deadline, false, schema::facts(db)).await?;
+        let facts = self.call("describe", deadline, false, schema::facts(&self.0)).await?;
         let mut capabilities = Capabilities::none(facts.durability);
         capabilities.atomic_batch = true;
         capabilities.transactions = true;
         (capabilities.events, capabilities.shared_events) = (true, true);
         (capabilities.strict_limits, capabilities.exact_counts) = (true, true);
         capabilities.own_clock = true;
-        let (version, location) = (facts.version, db.config.location());
+        let (version, location) = (facts.version, self.0.config.location());
         Ok(Description { backend: BACKEND.into(), version, location, capabilities })
     }
 
     async fn setup(&self, deadline: Deadline) -> Result<()> {
-        let db = &self.0;
-        self.call("setup", deadline, true, schema::setup(db)).await
+        self.call("setup", deadline, true, schema::setup(&self.0)).await
     }
 
     async fn now(&self, deadline: Deadline) -> Result<Timestamp> {
-        let db = &self.0;
-        self.call("now", deadline, false, db.run(&HOUR, |_| {})).await.map(moment)
+        self.call("now", deadline, false, self.0.run(&HOUR, |_| {})).await.map(moment)
     }
 
     async fn enqueue(&self, deadline: Deadline, request: Enqueue) -> Result<Vec<Enqueued>> {
-        let db = &self.0;
-        self.call("enqueue", deadline, true, enqueue::enqueue(db, request)).await
+        self.call("enqueue", deadline, true, enqueue::enqueue(&self.0, request)).await
     }
 
     async fn claim(&self, deadline: Deadline, request: Claim) -> Result<Claimed> {
-        let db = &self.0;
-        self.call("claim", deadline, true, claim::claim(db, request)).await
+        self.call("claim", deadline, true, claim::claim(&self.0, request)).await
     }
 
     async fn renew(&self, deadline: Deadline, request: Renew) -> Result<Vec<Renewed>> {
-        let db = &self.0;
-        self.call("renew", deadline, true, renew::renew(db, request)).await
+        self.call("renew", deadline, true, renew::renew(&self.0, request)).await
     }
 
     async fn settle(&self, deadline: Deadline, request: Settle) -> Result<Vec<Answer>> {
-        let db = &self.0;
-        self.call("settle", deadline, true, settle::settle(db, &request.settlements, By::Holder)).await
+        self.call("settle", deadline, true, settle::settle(&self.0, &request.settlements, By::Holder)).await
     }
 
     async fn expired(&self, deadline: Deadline, request: Expired) -> Result<Vec<ExpiredLease>> {
-        let db = &self.0;
-        self.call("expired", deadline, true, recover::expired(db, request)).await
+        self.call("expired", deadline, true, recover::expired(&self.0, request)).await
     }
 
     async fn recover(&self, deadline: Deadline, request: Recover) -> Result<Vec<Answer>> {
-        let db = &self.0;
-        self.call("recover", deadline, true, recover::recover(db, &request)).await
+        self.call("recover", deadline, true, recover::recover(&self.0, &request)).await
     }
 
     async fn append_logs(&self, deadline: Deadline, request: AppendLogs) -> Result<Vec<Answer>> {
-        let db = &self.0;
-        self.call("append_logs", deadline, true, logs::append_logs(db, &request)).await
+        self.call("append_logs", deadline, true, logs::append_logs(&self.0, &request)).await
     }
 
     async fn read_logs(&self, deadline: Deadline, request: ReadLogs) -> Result<LogPage> {
-        let db = &self.0;
-        self.call("read_logs", deadline, false, logs::read_logs(db, request)).await
+        self.call("read_logs", deadline, false, logs::read_logs(&self.0, request)).await
     }
 
     async fn find(&self, deadline: Deadline, request: Find) -> Result<Vec<Option<JobRecord>>> {
-        let db = &self.0;
-        self.call("find", deadline, false, inspect::find(db, request)).await
+        self.call("find", deadline, false, inspect::find(&self.0, request)).await
     }
 
     async fn list(&self, deadline: Deadline, request: List) -> Result<Page> {
-        let db = &self.0;
-        self.call("list", deadline, false, inspect::list(db, request)).await
+        self.call("list", deadline, false, inspect::list(&self.0, request)).await
     }
 
     async fn counts(&self, deadline: Deadline, request: Counts) -> Result<Vec<QueueCounts>> {
-        let db = &self.0;
-        self.call("counts", deadline, false, inspect::counts(db, request)).await
+        self.call("counts", deadline, false, inspect::counts(&self.0, request)).await
     }
 
     async fn amend(&self, deadline: Deadline, request: Amend) -> Result<Amended> {
-        let db = &self.0;
-        self.call("amend", deadline, true, control::amend(db, request)).await
+        self.call("amend", deadline, true, control::amend(&self.0, request)).await
     }
 
     async fn set_queue(&self, deadline: Deadline, request: SetQueue) -> Result<()> {
-        let db = &self.0;
-        self.call("set_queue", deadline, true, control::set_queue(db, request)).await
+        self.call("set_queue", deadline, true, control::set_queue(&self.0, request)).await
     }
 
     async fn queues(&self, deadline: Deadline) -> Result<Vec<QueueRecord>> {
-        let db = &self.0;
-        self.call("queues", deadline, false, control::queues(db)).await
+        self.call("queues", deadline, false, control::queues(&self.0)).await
     }
 
     async fn prune(&self, deadline: Deadline, request: Prune) -> Result<Pruned> {
-        let db = &self.0;
-        self.call("prune", deadline, true, control::prune(db, request)).await
+        self.call("prune", deadline, true, control::prune(&self.0, request)).await
     }
 
     async fn check_in(&self, deadline: Deadline, request: CheckIn) -> Result<CheckedIn> {
-        let db = &self.0;
-        self.call("check_in", deadline, true, workers::check_in(db, request)).await
+        self.call("check_in", deadline, true, workers::check_in(&self.0, request)).await
     }
 
     async fn workers(&self, deadline: Deadline, request: Workers) -> Result<Vec<WorkerRecord>> {
-        let db = &self.0;
-        self.call("workers", deadline, false, workers::workers(db, request)).await
+        self.call("workers", deadline, false, workers::workers(&self.0, request)).await
     }
 
     async fn stop_workers(&self, deadline: Deadline, request: StopWorkers) -> Result<u64> {
-        let db = &self.0;
-        self.call("stop_workers", deadline, true, workers::stop_workers(db, request)).await
+        self.call("stop_workers", deadline, true, workers::stop_workers(&self.0, request)).await
     }
 
     async fn put_schedule(&self, deadline: Deadline, request: PutSchedule) -> Result<()> {
-        let db = &self.0;
-        self.call("put_schedule", deadline, true, schedules::put_schedule(db, request)).await
+        self.call("put_schedule", deadline, true, schedules::put_schedule(&self.0, request)).await
     }
 
     async fn schedules(&self, deadline: Deadline, request: Schedules) -> Result<Vec<Schedule>> {
-        let db = &self.0;
-        self.call("schedules", deadline, false, schedules::schedules(db, request)).await
+        self.call("schedules", deadline, false, schedules::schedules(&self.0, request)).await
     }
 
     async fn delete_schedule(&self, deadline: Deadline, request: DeleteSchedule) -> Result<bool> {
-        let db = &self.0;
-        self.call("delete_schedule", deadline, true, schedules::delete_schedule(db, request)).await
+        self.call("delete_schedule", deadline, true, schedules::delete_schedule(&self.0, request)).await
     }
 
     async fn watch(&self, deadline: Deadline, request: Watch) -> Result<BoxStream<'static, Event>> {
-        let db = &self.0;
-        self.call("watch", deadline, false, watch::watch(db, request)).await
+        self.call("watch", deadline, false, watch::watch(&self.0, request)).await
     }
 }

@@ -8,15 +8,16 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use futures::stream::{BoxStream, select};
+use leasehold_core::authoring::calls::closed;
+use leasehold_core::authoring::events::{heard, wanted};
 use leasehold_core::backend::{Event, Watch};
 use leasehold_core::{Error, ErrorKind, QueueName};
 use redis::aio::{PubSub, PubSubSink, PubSubStream};
 use tokio::sync::{Mutex, broadcast};
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
-use tokio_stream::wrappers::BroadcastStream;
 
-use crate::error::{Done, Fault};
+use crate::error::Done;
 use crate::session::Db;
 
 /// How many events a reader may fall behind before it gets [`Event::Gap`].
@@ -68,8 +69,7 @@ impl Channel {
 
     fn subscribe(&self) -> Done<broadcast::Receiver<Event>> {
         let events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
-        let closed = || Fault::from(Error::new(ErrorKind::Closed, "the store was closed"));
-        events.as_ref().map(broadcast::Sender::subscribe).ok_or_else(closed)
+        Ok(events.as_ref().map(broadcast::Sender::subscribe).ok_or_else(closed)?)
     }
 }
 
@@ -86,7 +86,7 @@ pub(crate) async fn watch(db: &Arc<Db>, request: Watch) -> Done<BoxStream<'stati
     if request.logs {
         events = select(events, listen(db, |db| &db.lines).await?).boxed();
     }
-    Ok(events.filter(move |event| std::future::ready(request.wants(event))).boxed())
+    Ok(wanted(events, request))
 }
 
 /// What is published from here on.
@@ -98,8 +98,7 @@ async fn listen(db: &Arc<Db>, which: Which) -> Done<BoxStream<'static, Event>> {
         let subscription = open(db, channel).await?;
         *task = Some(tokio::spawn(follow(Arc::downgrade(db), which, subscription)).abort_handle());
     }
-    // The one error there is says that this reader fell behind.
-    Ok(BroadcastStream::new(events).map(|event| event.unwrap_or(Event::Gap)).boxed())
+    Ok(heard(events))
 }
 
 async fn open(db: &Db, channel: &Channel) -> Done<PubSub> {

@@ -36,7 +36,7 @@ fn read((id, info, started, seen, lost_after, left, stop): Worker, now: Timestam
     let mut worker = WorkerRecord::new(id.parse()?, info, moment(started));
     worker.seen_at = moment(seen);
     worker.left = !left.is_empty();
-    worker.lost = !worker.left && worker.seen_at.plus(Duration::from_millis(lost_after)) < now;
+    worker.look(Duration::from_millis(lost_after), now);
     worker.stop_requested = stop;
     Ok(worker)
 }

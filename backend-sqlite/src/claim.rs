@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 
+use leasehold_core::authoring::stored::millis;
 use leasehold_core::backend::{Claim, Claimed, SetAside, TagRule};
 use leasehold_core::{JobRecord, LeasedJob, Retention, State, Timestamp, limits};
 use sqlx::{AssertSqlSafe, Row, SqliteConnection};
@@ -236,7 +237,7 @@ async fn lease(
         .bind(*request.id.as_uuid())
         .bind(*request.worker.as_uuid())
         .bind(record::list(seqs)?)
-        .bind(record::millis(request.lease))
+        .bind(millis(request.lease))
         .fetch_all(&mut session.conn)
         .await?;
     let first = claimed.jobs.len();
@@ -261,17 +262,13 @@ async fn lease(
 /// Takes a record that cannot be read out of the way, as failed (clause B3).
 pub(crate) async fn set_aside(session: &mut Session, seq: i64, bad: &SetAside) -> Done<()> {
     tracing::warn!(job = ?bad.job, why = bad.why, "a record was set aside");
-    let expires_at = match Retention::default().failed {
-        leasehold_core::Keep::For(span) => Some(session.now.plus(span).as_millis()),
-        leasehold_core::Keep::Forever => None,
-    };
     sqlx::query(
         "UPDATE leasehold_jobs SET state = 5, reason = 'unreadable', finished_at = ?2, expires_at = ?3,
              claim = NULL, lease_until = NULL, unique_key = NULL WHERE seq = ?1",
     )
     .bind(seq)
     .bind(session.now.as_millis())
-    .bind(expires_at)
+    .bind(Retention::default().failed.until(session.now).map(Timestamp::as_millis))
     .execute(&mut session.conn)
     .await?;
     Ok(())

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use leasehold_core::authoring::url::{self, UrlOption, unescaped};
 use leasehold_core::backend::LogCaps;
 use leasehold_core::{Clock, Error, ErrorKind, Result, SystemClock};
 
@@ -61,34 +62,29 @@ impl Config {
     /// [`Config`](ErrorKind::Config) if it is no such URL, names a database in memory, or has an option that is
     /// not known.
     pub fn from_url(url: &str) -> Result<Self> {
+        Self::read(url).map_err(|error| error.on(BACKEND))
+    }
+
+    fn read(url: &str) -> Result<Self> {
         let rest = url.strip_prefix("sqlite:").ok_or_else(|| wrong("the URL must begin with sqlite:"))?;
         let rest = rest.strip_prefix("//").unwrap_or(rest);
-        let (path, options) = rest.split_once('?').unwrap_or((rest, ""));
-        let mut config = Self::new(unescape(path)?);
-        for option in options.split('&').filter(|option| !option.is_empty()) {
-            let (name, value) = option.split_once('=').unwrap_or((option, ""));
-            config.set(name, value)?;
+        let (path, options) = url::options(rest);
+        let mut config = Self::new(unescaped(path)?);
+        for option in options {
+            config.set(option)?;
         }
         config.checked()
     }
 
-    fn set(&mut self, name: &str, value: &str) -> Result<()> {
-        fn parse<T: std::str::FromStr>(name: &str, value: &str) -> Result<T> {
-            value
-                .parse()
-                .map_err(|_| wrong(format!("the URL option {name}={value} does not have a valid value")))
-        }
-        match name {
-            "busy_timeout_ms" => self.busy_timeout = Duration::from_millis(parse(name, value)?),
-            "create" => self.create = parse(name, value)?,
-            "readers" => self.readers = parse(name, value)?,
+    fn set(&mut self, option: UrlOption<'_>) -> Result<()> {
+        match option.name {
+            "busy_timeout_ms" => self.busy_timeout = Duration::from_millis(option.parse()?),
+            "create" => self.create = option.parse()?,
+            "readers" => self.readers = option.parse()?,
             "synchronous" => {
                 return Err(wrong("durability is not set by a URL: use Config::synchronous in the program"));
             }
-            _ => {
-                let known = "busy_timeout_ms, create, readers";
-                return Err(wrong(format!("the URL option {name:?} is not known; these are: {known}")));
-            }
+            _ => return Err(option.unknown("busy_timeout_ms, create, readers")),
         }
         Ok(())
     }
@@ -152,19 +148,6 @@ impl Config {
 
 fn wrong(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::Config, message).on(BACKEND)
-}
-
-/// Resolves `%` escapes.
-fn unescape(text: &str) -> Result<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut parts = text.split('%');
-    bytes.extend_from_slice(parts.next().unwrap_or_default().as_bytes());
-    for part in parts {
-        let byte = part.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        bytes.push(byte.ok_or_else(|| wrong("a % in the URL must be followed by two hexadecimal digits"))?);
-        bytes.extend_from_slice(&part.as_bytes()[2..]);
-    }
-    String::from_utf8(bytes).map_err(|_| wrong("the path in the URL is not UTF-8"))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use leasehold_core::authoring::stored;
 use leasehold_core::backend::{
     Action, Amend, AmendAnswer, Amended, Cursor, Event, Order, Prune, Pruned, QueueRecord, Select, SetQueue,
 };
@@ -68,7 +69,7 @@ async fn wanted_keys(session: &mut Session, jobs: &HashMap<JobId, Brief>) -> Don
 }
 
 fn key_until_finished(job: &Brief) -> Option<UniqueKey> {
-    let unique = record::options(&job.options).ok()?.unique?;
+    let unique = stored::options(&job.options).ok()?.unique?;
     (unique.scope == UniqueScope::UntilFinished).then_some(unique.key)
 }
 
@@ -202,7 +203,7 @@ pub(crate) async fn prune(session: &mut Session, request: Prune) -> Done<Pruned>
     let (conn, now) = (&mut session.conn, session.now);
     let jobs = sqlx::query(PRUNE)
         .bind(now.as_millis())
-        .bind(i64::try_from(request.limit).unwrap_or(i64::MAX))
+        .bind(stored::at_most(request.limit))
         .execute(&mut *conn)
         .await?
         .rows_affected();

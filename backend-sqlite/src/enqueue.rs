@@ -2,8 +2,9 @@
 
 use std::collections::{HashMap, HashSet};
 
+use leasehold_core::authoring::stored::{self, millis};
 use leasehold_core::backend::{Enqueue, EnqueueAnswer, Enqueued};
-use leasehold_core::{Error, ErrorKind, JobId, Keep, NewJob, Timestamp, UniqueKey, UniqueScope};
+use leasehold_core::{Error, ErrorKind, JobId, NewJob, State, Timestamp, UniqueKey, UniqueScope};
 use sqlx::{AssertSqlSafe, SqliteConnection};
 use uuid::Uuid;
 
@@ -14,7 +15,7 @@ use crate::writer::Session;
 pub(crate) async fn enqueue(session: &mut Session, request: Enqueue) -> Done<Vec<Enqueued>> {
     let answers = insert(&mut session.conn, &request.jobs, session.now).await?;
     for (job, _) in request.jobs.iter().zip(&answers).filter(|(_, answer)| answer.is_created()) {
-        session.tell_state(job.id, job.queue.as_str(), record::waiting(job.due.by(session.now), session.now));
+        session.tell_state(job.id, job.queue.as_str(), State::waiting(job.due.by(session.now), session.now));
     }
     Ok(answers)
 }
@@ -126,23 +127,19 @@ async fn insert_jobs(
         let (options, due) = (&job.options, job.due.by(now));
         let tags = if options.tags.is_empty() { None } else { Some(serde_json::to_string(&options.tags)?) };
         let (limit, unique) = (options.limit.as_ref(), options.unique.as_ref());
-        let keep = match options.retention.succeeded {
-            Keep::For(span) => Some(record::millis(span)),
-            Keep::Forever => None,
-        };
         let (scope, until) = unique.map(|unique| scope(unique.scope, now)).unwrap_or_default();
         query = query
             .bind(seq)
             .bind(*job.id.as_uuid())
             .bind(lanes.get(&lane(job)))
-            .bind(record::code(record::waiting(due, now)))
+            .bind(record::code(State::waiting(due, now)))
             .bind(due.as_millis())
             .bind(now.as_millis())
-            .bind(record::options_text(options)?)
-            .bind(keep)
+            .bind(stored::options_text(options)?)
+            .bind(options.retention.succeeded.span().map(millis))
             .bind(tags)
             .bind(options.max_attempts)
-            .bind(options.lease.map(record::millis))
+            .bind(options.lease.map(millis))
             .bind(limit.map(|limit| limit.key.as_str()))
             .bind(limit.map(|limit| limit.max))
             .bind(unique.map(|unique| unique.key.as_str()))

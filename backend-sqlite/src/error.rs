@@ -1,44 +1,17 @@
 //! From SQLite's errors to ours: one mapping for the whole crate.
 
+use leasehold_core::authoring::calls;
 use leasehold_core::{Error, ErrorKind};
 
 /// The name under which this backend shows itself.
 pub(crate) const BACKEND: &str = "sqlite";
 
-/// What goes wrong inside an operation, before it is told to the caller.
-#[derive(Debug)]
-pub(crate) enum Fault {
-    /// SQLite's, not yet mapped.
-    Sql(sqlx::Error),
-    /// Ours.
-    Ours(Error),
-}
-
-/// The result of a part of an operation.
-pub(crate) type Done<T> = Result<T, Fault>;
-
-impl From<sqlx::Error> for Fault {
-    fn from(error: sqlx::Error) -> Self {
-        Self::Sql(error)
-    }
-}
-
-impl From<Error> for Fault {
-    fn from(error: Error) -> Self {
-        Self::Ours(error)
-    }
-}
-
-impl From<serde_json::Error> for Fault {
-    fn from(error: serde_json::Error) -> Self {
-        Self::Ours(Error::new(ErrorKind::Internal, "a value cannot be written as JSON").caused_by(error))
-    }
-}
+leasehold_core::fault!(sqlx::Error);
 
 impl From<Fault> for Error {
     fn from(fault: Fault) -> Self {
         match fault {
-            Fault::Sql(error) => map(error),
+            Fault::Driver(error) => map(error),
             Fault::Ours(error) => error,
         }
         .on(BACKEND)
@@ -63,7 +36,7 @@ pub(crate) fn map(error: sqlx::Error) -> Error {
             by_code(primary_code(&error).unwrap_or_default(), &inner.to_string(), inner.message())
         }
         sqlx::Error::PoolTimedOut => (ErrorKind::Unavailable, "all readers are busy; repeat the call".into()),
-        sqlx::Error::PoolClosed => (ErrorKind::Closed, "the store was closed".into()),
+        sqlx::Error::PoolClosed => return calls::closed(),
         sqlx::Error::Io(_) | sqlx::Error::WorkerCrashed => {
             (ErrorKind::Unavailable, format!("the connection broke ({error}); repeat the call"))
         }

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use leasehold_core::authoring::stored::at_most;
 use leasehold_core::backend::{Counts, Cursor, Filter, Find, List, Order, Page, QueueCounts};
-use leasehold_core::{Error, ErrorKind, JobRecord, QueueName, State, Timestamp};
+use leasehold_core::{Error, JobRecord, QueueName, State, Timestamp};
 use serde::Serialize;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, Connection, QueryBuilder, Row, Sqlite, SqliteConnection};
@@ -23,7 +24,7 @@ pub(crate) async fn find(
     let rows = sqlx::query(AssertSqlSafe(sql)).bind(record::id_list(&request.ids)).fetch_all(conn).await?;
     let mut found = BTreeMap::new();
     for row in &rows {
-        let job = record::read(row, now).map_err(|bad| Error::new(ErrorKind::Corrupt, bad.why))?;
+        let job = record::read(row, now).map_err(Error::from)?;
         found.insert(job.id, job);
     }
     Ok(request.ids.iter().map(|id| found.get(id).cloned()).collect())
@@ -42,10 +43,7 @@ pub(crate) async fn list(conn: &mut SqliteConnection, request: List, now: Timest
     conn.commit().await?;
     let mut page = Page { next, ..Page::default() };
     for row in &rows {
-        match record::read(row, now) {
-            Ok(job) => page.jobs.push(job),
-            Err(bad) => page.unreadable.push(bad),
-        }
+        page.push(record::read(row, now));
     }
     Ok(page)
 }
@@ -75,7 +73,7 @@ pub(crate) async fn matching(
     query.push(format!(" LIMIT {LOOK_AT}) AS j WHERE true"));
     push_filter(&mut query, filter, now)?;
     // Only one more shows that there is a next page.
-    let one_more = i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1);
+    let one_more = at_most(limit).saturating_add(1);
     query.push(" LIMIT ").push_bind(one_more);
     let rows = query.build().fetch_all(&mut *conn).await?;
     let mut places = rows.iter().map(place).collect::<sqlx::Result<Vec<_>>>()?;

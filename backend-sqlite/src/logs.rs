@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 
 use futures::TryStreamExt;
+use leasehold_core::authoring::stored::at_most;
 use leasehold_core::backend::{
     Answer, AppendLogs, Event, LogAppend, LogLine, LogPage, LogSource, NewLine, ReadLogs,
 };
@@ -207,7 +208,7 @@ pub(crate) async fn read_logs(conn: &mut SqliteConnection, request: ReadLogs) ->
     let rows = sqlx::query(AssertSqlSafe(sql))
         .bind(source)
         .bind(after)
-        .bind(i64::try_from(request.limit).unwrap_or(i64::MAX))
+        .bind(at_most(request.limit))
         .fetch_all(&mut *conn)
         .await?;
     conn.commit().await?;
@@ -216,19 +217,12 @@ pub(crate) async fn read_logs(conn: &mut SqliteConnection, request: ReadLogs) ->
 }
 
 fn line(row: &SqliteRow) -> Done<LogLine> {
-    let level = row.try_get::<&str, _>(5)?;
-    let level = level.parse().map_err(|_| {
-        leasehold_core::Error::new(
-            leasehold_core::ErrorKind::Corrupt,
-            format!("there is no log level {level:?}"),
-        )
-    })?;
     Ok(LogLine::new(
         row.try_get::<i64, _>(0)?.cast_unsigned(),
         JobId::from_uuid(row.try_get(1)?),
         row.try_get(2)?,
         row.try_get::<Option<Uuid>, _>(3)?.map(WorkerId::from_uuid),
         Timestamp::from_millis(row.try_get(4)?),
-        NewLine { level, message: row.try_get(6)? },
+        NewLine::read(row.try_get(5)?, row.try_get::<String, _>(6)?)?,
     ))
 }

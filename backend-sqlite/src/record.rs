@@ -3,13 +3,12 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
 use std::ops::Range;
-use std::time::Duration;
 
+use leasehold_core::authoring::stored;
 use leasehold_core::backend::SetAside;
 use leasehold_core::limits::HISTORY;
 use leasehold_core::{
-    Failure, JobId, JobOptions, JobRecord, Keep, Kind, LeaseToken, Payload, QueueName, Reason, State,
-    Timestamp, WorkerId,
+    Failure, JobId, JobRecord, Kind, LeaseToken, Payload, QueueName, Reason, State, Timestamp, WorkerId,
 };
 use serde::de::DeserializeOwned;
 use sqlx::sqlite::SqliteRow;
@@ -81,11 +80,6 @@ pub(crate) fn state(code: i64, due: i64, now: Timestamp) -> Option<State> {
     })
 }
 
-/// The state in which a job that is due then waits.
-pub(crate) fn waiting(due: Timestamp, now: Timestamp) -> State {
-    if due > now { State::Scheduled } else { State::Queued }
-}
-
 /// Ids as a list that SQL reads by `SELECT unhex(value) FROM json_each(?)`.
 pub(crate) fn id_list<'a>(ids: impl IntoIterator<Item = &'a JobId>) -> String {
     let mut list = String::from("[");
@@ -111,11 +105,6 @@ pub(crate) fn list<T: serde::Serialize>(items: &[T]) -> Done<String> {
     Ok(serde_json::to_string(items)?)
 }
 
-/// A span in whole milliseconds; parts round up, so that nothing is early.
-pub(crate) fn millis(span: Duration) -> i64 {
-    i64::try_from(span.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX)
-}
-
 /// Cuts `0..n` into ranges of powers of two, largest first.
 pub(crate) fn chunks(n: usize) -> impl Iterator<Item = Range<usize>> {
     let mut start = 0;
@@ -131,18 +120,6 @@ pub(crate) fn chunks(n: usize) -> impl Iterator<Item = Range<usize>> {
 pub(crate) fn places(rows: usize, values: usize) -> String {
     let row = format!("({})", vec!["?"; values].join(", "));
     vec![row; rows].join(", ")
-}
-
-/// The options as they are written: nothing much for those of most jobs.
-pub(crate) fn options_text(options: &JobOptions) -> Done<String> {
-    // The priority is the lane's.
-    let mut usual = JobOptions::default();
-    usual.priority = options.priority;
-    Ok(if *options == usual { "{}".into() } else { serde_json::to_string(options)? })
-}
-
-pub(crate) fn options(text: &str) -> serde_json::Result<JobOptions> {
-    if text == "{}" { Ok(JobOptions::default()) } else { serde_json::from_str(text) }
 }
 
 /// The job in a row of [`SELECT`], or what is wrong with it.
@@ -164,13 +141,12 @@ pub(crate) fn read_new(row: &SqliteRow, lane: &Lane) -> Result<JobRecord, SetAsi
 type Unreadable = Box<dyn std::error::Error + Send + Sync>;
 
 fn set_aside(row: &SqliteRow, error: &Unreadable) -> SetAside {
-    let job = row.try_get(1).ok().map(JobId::from_uuid);
-    SetAside { job, why: format!("the record cannot be read: {error}") }
+    SetAside::new(row.try_get(1).ok().map(JobId::from_uuid), error)
 }
 
 fn try_read_new(row: &SqliteRow, lane: &Lane) -> Result<JobRecord, Unreadable> {
     let id = JobId::from_uuid(row.try_get(1)?);
-    let mut options = options(row.try_get(3)?)?;
+    let mut options = stored::options(row.try_get(3)?)?;
     options.priority = lane.priority;
     let (due, enqueued_at) =
         (Timestamp::from_millis(row.try_get(4)?), Timestamp::from_millis(row.try_get(8)?));
@@ -316,24 +292,16 @@ impl Brief {
 
     /// Lets it wait until it is due.
     pub(crate) fn wait(&mut self, due: Timestamp, reason: Reason, now: Timestamp) {
-        self.leave(waiting(due, now), reason.into());
+        self.leave(State::waiting(due, now), reason.into());
         self.due = due.as_millis();
     }
 
     /// Ends it, and sets when it may be removed (clauses S1, F5).
     pub(crate) fn end(&mut self, state: State, reason: Option<Reason>, now: Timestamp) {
         self.leave(state, reason);
-        let retention = options(&self.options).unwrap_or_default().retention;
-        let keep = match state {
-            State::Succeeded => retention.succeeded,
-            State::Cancelled => retention.cancelled,
-            _ => retention.failed,
-        };
+        let keep = stored::options(&self.options).unwrap_or_default().retention.of(state);
         self.finished_at = Some(now.as_millis());
-        self.expires_at = match keep {
-            Keep::For(span) => Some(now.plus(span).as_millis()),
-            Keep::Forever => None,
-        };
+        self.expires_at = keep.until(now).map(Timestamp::as_millis);
         if self.unique_scope != Some(UNIQUE_FOR) {
             self.unique_key = None;
         }

@@ -1,5 +1,6 @@
 //! Takes back jobs whose leases ran out: see `Backend::expired` and `Backend::recover`.
 
+use leasehold_core::authoring::stored::at_most;
 use leasehold_core::backend::{Answer, Expired, ExpiredLease, Recover, SetAside, Settle};
 use leasehold_core::{ClaimId, JobRecord};
 use sqlx::sqlite::SqliteRow;
@@ -16,7 +17,7 @@ use crate::writer::Session;
 pub(crate) async fn expired(session: &mut Session, request: Expired) -> Done<Vec<ExpiredLease>> {
     let rows = sqlx::query(AssertSqlSafe(expired_sql()))
         .bind(session.now.as_millis())
-        .bind(i64::try_from(request.limit).unwrap_or(i64::MAX))
+        .bind(at_most(request.limit))
         .fetch_all(&mut session.conn)
         .await?;
     let mut leases = Vec::with_capacity(rows.len());
@@ -37,7 +38,7 @@ fn expired_sql() -> String {
 fn lease(row: &SqliteRow, job: &JobRecord) -> Result<ExpiredLease, SetAside> {
     match row.try_get::<Uuid, _>("claim") {
         Ok(claim) => Ok(ExpiredLease::new(job, ClaimId::from_uuid(claim).token(job.id))),
-        Err(error) => Err(SetAside { job: Some(job.id), why: format!("the record cannot be read: {error}") }),
+        Err(error) => Err(SetAside::new(Some(job.id), error)),
     }
 }
 

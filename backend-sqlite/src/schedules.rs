@@ -1,26 +1,23 @@
 //! Keeps schedules: see `Backend::put_schedule`, `schedules` and `delete_schedule`.
 
+use leasehold_core::authoring::stored::at_most;
 use leasehold_core::backend::{DeleteSchedule, PutSchedule, Schedule, Schedules};
-use leasehold_core::{Error, ErrorKind, Payload, ScheduleName, Timestamp, VersionId};
+use leasehold_core::{Payload, ScheduleName, Timestamp, VersionId};
 use sqlx::SqliteConnection;
 
 use crate::error::Done;
 use crate::writer::Session;
 
 pub(crate) async fn put_schedule(session: &mut Session, request: PutSchedule) -> Done<()> {
-    let PutSchedule { name, body, next, version, expected } = request;
     let there: Option<uuid::Uuid> =
         sqlx::query_scalar("SELECT version FROM leasehold_schedules WHERE name = ?")
-            .bind(name.as_str())
+            .bind(request.name.as_str())
             .fetch_optional(&mut session.conn)
             .await?;
-    if there == Some(*version.as_uuid()) {
+    if !request.replaces(there.map(VersionId::from_uuid))? {
         return Ok(());
     }
-    if there != expected.map(|version| *version.as_uuid()) {
-        let why = format!("the schedule {name:?} was written by somebody else; read it and decide anew");
-        return Err(Error::new(ErrorKind::Conflict, why).into());
-    }
+    let PutSchedule { name, body, next, version, .. } = request;
     sqlx::query(
         "INSERT INTO leasehold_schedules (name, body, next, version) VALUES (?1, ?2, ?3, ?4)
          ON CONFLICT DO UPDATE SET body = ?2, next = ?3, version = ?4",
@@ -45,7 +42,7 @@ pub(crate) async fn schedules(
     )
     .bind(request.after.as_ref().map_or("", ScheduleName::as_str))
     .bind(request.due.then_some(now.as_millis()))
-    .bind(i64::try_from(request.limit).unwrap_or(i64::MAX))
+    .bind(at_most(request.limit))
     .fetch_all(conn)
     .await?;
     let schedule = |(name, body, next, version): (String, Vec<u8>, Option<i64>, uuid::Uuid)| {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
+use leasehold_core::authoring::calls::{bounded, late};
 use leasehold_core::backend::{
     Amend, Amended, Answer, AppendLogs, Capabilities, CheckIn, CheckedIn, Claim, Claimed, Counts,
     DeleteSchedule, Description, Enqueue, Enqueued, Event, Expired, ExpiredLease, Find, List, LogPage, Page,
@@ -15,13 +16,12 @@ use leasehold_core::backend::{
 };
 use leasehold_core::{Backend, Deadline, Error, JobRecord, Limits, NewJob, Result, Timestamp};
 use sqlx::{SqliteConnection, SqlitePool};
-use tokio::time::timeout_at;
 
 use crate::config::Config;
-use crate::error::{BACKEND, Done};
+use crate::error::{BACKEND, Done, Fault};
 use crate::schema::{self, Facts};
 use crate::settle::By;
-use crate::writer::{Session, Writer, late};
+use crate::writer::{Session, Writer};
 use crate::{claim, control, enqueue, inspect, logs, recover, renew, schedules, settle, watch, workers};
 
 /// Jobs in an SQLite file. Clones share everything.
@@ -108,15 +108,10 @@ impl Sqlite {
         F: for<'c> FnOnce(&'c mut SqliteConnection, Timestamp) -> BoxFuture<'c, Done<T>>,
     {
         let reading = async {
-            let mut conn = self.0.readers.acquire().await?;
-            work(&mut conn, self.0.config.clock.now()).await
+            let mut conn = self.0.readers.acquire().await.map_err(Fault::from)?;
+            Ok(work(&mut conn, self.0.config.clock.now()).await?)
         };
-        let outcome = match timeout_at(deadline.instant(), reading).await {
-            _ if deadline.has_passed() => Err(late()),
-            Ok(outcome) => outcome.map_err(Error::from),
-            Err(_) => Err(late()),
-        };
-        outcome.map_err(named(operation))
+        bounded(deadline, false, reading).await.map_err(named(operation))
     }
 }
 

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
+use leasehold_core::authoring::stored::{at_most, millis};
 use leasehold_core::backend::{CheckIn, CheckedIn, StopWorkers, WorkerRecord, Workers};
 use leasehold_core::{Timestamp, WorkerId};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row, SqliteConnection};
 
 use crate::error::Done;
-use crate::record;
 use crate::writer::Session;
 
 pub(crate) async fn check_in(session: &mut Session, request: CheckIn) -> Done<CheckedIn> {
@@ -22,7 +22,7 @@ pub(crate) async fn check_in(session: &mut Session, request: CheckIn) -> Done<Ch
     .bind(serde_json::to_string(&request.info)?)
     .bind(&request.info.host)
     .bind(session.now.as_millis())
-    .bind(record::millis(request.lost_after))
+    .bind(millis(request.lost_after))
     .bind(request.leaving)
     .fetch_one(&mut session.conn)
     .await?;
@@ -39,7 +39,7 @@ pub(crate) async fn workers(
          WHERE ?1 IS NULL OR worker < ?1 ORDER BY worker DESC LIMIT ?2",
     )
     .bind(request.after.map(|worker| *worker.as_uuid()))
-    .bind(i64::try_from(request.limit).unwrap_or(i64::MAX))
+    .bind(at_most(request.limit))
     .fetch_all(conn)
     .await?;
     rows.iter().map(|row| worker(row, now)).collect()
@@ -52,7 +52,7 @@ fn worker(row: &SqliteRow, now: Timestamp) -> Done<WorkerRecord> {
     worker.seen_at = Timestamp::from_millis(row.try_get(3)?);
     let lost_after = Duration::from_millis(u64::try_from(row.try_get::<i64, _>(4)?).unwrap_or(0));
     worker.left = row.try_get(5)?;
-    worker.lost = !worker.left && worker.seen_at.plus(lost_after) < now;
+    worker.look(lost_after, now);
     worker.stop_requested = row.try_get(6)?;
     Ok(worker)
 }

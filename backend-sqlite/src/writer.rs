@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use leasehold_core::authoring::calls::{closed, late, no_answer};
 use leasehold_core::backend::{Event, LogCaps};
 use leasehold_core::{Deadline, Error, ErrorKind, JobId, QueueName, Result, State, Timestamp};
 use sqlx::{Connection, SqliteConnection};
@@ -117,7 +118,7 @@ impl Writer {
         match timeout_at(deadline.instant(), answer).await {
             Ok(Ok(outcome)) => outcome,
             Ok(Err(_)) => Err(Error::new(ErrorKind::Unknown, "the writer stopped before it answered")),
-            Err(_) => Err(Error::new(ErrorKind::Unknown, "no answer by the deadline; repeat the call")),
+            Err(_) => Err(no_answer(true)),
         }
     }
 
@@ -138,14 +139,6 @@ impl Writer {
         }
         *task = None;
     }
-}
-
-pub(crate) fn late() -> Error {
-    Error::new(ErrorKind::Unavailable, "the deadline passed before the call began; nothing was changed")
-}
-
-pub(crate) fn closed() -> Error {
-    Error::new(ErrorKind::Closed, "the store was closed")
 }
 
 fn session(config: &Config, conn: SqliteConnection) -> Session {
@@ -336,7 +329,7 @@ fn rolled_back(fault: Fault) -> Failure {
 
 /// After a failed commit most errors leave open whether it stands (clause E1).
 fn commit_failed(fault: Fault) -> Failure {
-    let certain = matches!(&fault, Fault::Sql(error) if matches!(primary_code(error), Some(BUSY | FULL)));
+    let certain = matches!(&fault, Fault::Driver(error) if matches!(primary_code(error), Some(BUSY | FULL)));
     let Failure(kind, why) = fault.into();
     Failure(if certain { kind } else { ErrorKind::Unknown }, format!("the commit failed: {why}"))
 }

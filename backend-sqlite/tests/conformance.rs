@@ -46,11 +46,7 @@ impl InFiles {
     }
 
     fn config(&self, place: &Place) -> Config {
-        let config = Config::new(self.file(place));
-        match &place.clock {
-            Some(clock) => config.clock(clock.clone()),
-            None => config,
-        }
+        place.on_clock(Config::new(self.file(place)), Config::clock)
     }
 
     /// A connection of somebody else's.

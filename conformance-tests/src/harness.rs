@@ -120,6 +120,15 @@ impl Place {
         Self { name: name.into(), clock: None, server: String::new() }
     }
 
+    /// A store's configuration on the clock of this place, if it has one: `place.on_clock(config, Config::clock)`.
+    #[must_use]
+    pub fn on_clock<C>(&self, config: C, set: impl FnOnce(C, ManualClock) -> C) -> C {
+        match &self.clock {
+            Some(clock) => set(config, clock.clone()),
+            None => config,
+        }
+    }
+
     /// A place for one run of `case`, which no other run in any process shares.
     pub(crate) fn of(case: &str, server: &str) -> Self {
         let mut name: String =

@@ -74,6 +74,11 @@ impl Error {
         Self::new(ErrorKind::InvalidInput, message)
     }
 
+    /// An [`ErrorKind::Corrupt`] that says what of what is stored cannot be read.
+    pub fn corrupt(why: impl fmt::Display) -> Self {
+        Self::new(ErrorKind::Corrupt, format!("what is stored cannot be read: {why}"))
+    }
+
     /// An [`ErrorKind::TooLarge`] that names what was too large, by how much, and the limit.
     pub fn too_large(what: &str, size: usize, limit: usize, unit: &str) -> Self {
         Self::new(ErrorKind::TooLarge, format!("{what} has {size} {unit}; the limit is {limit} {unit}"))

@@ -7,6 +7,7 @@
 //! In reading order: [`job`] says what a job is, [`backend`] what a store promises, [`policy`] what is
 //! decided, [`client`] and [`worker`] are what programs hold, [`layer`] is what stands between both and the store.
 
+pub mod authoring;
 pub mod backend;
 pub mod client;
 pub mod error;

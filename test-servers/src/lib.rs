@@ -13,6 +13,7 @@
 
 mod certificates;
 mod container;
+pub mod harness;
 mod mongo;
 mod node;
 mod postgres;

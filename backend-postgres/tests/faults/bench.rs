@@ -2,14 +2,12 @@
 
 use std::sync::LazyLock;
 
-use leasehold_core::backend::{
-    Answer, Claimed, Counts, Enqueue, Find, QueueCounts, Settle, Settlement, Verdict,
-};
-use leasehold_core::{Backend, Deadline, JobId, JobRecord, LeasedJob, NewJob, QueueName};
+use leasehold_core::{Backend, Deadline, JobId, LeasedJob};
 use leasehold_postgres::{Config, Postgres, sqlx};
 use leasehold_test_servers::Postgres as Server;
 pub(crate) use leasehold_test_servers::verbs::{
-    LEASE, PATIENCE, SUCCEED, again, asking, fresh, job, jobs, until,
+    LEASE, PATIENCE, SUCCEED, add, again, asking, claim, counts, find, fresh, job, jobs,
+    settle_all as settle, settling, until,
 };
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
@@ -49,39 +47,6 @@ pub(crate) async fn number(conn: &mut PgConnection, sql: impl Into<String>) -> i
     sqlx::query_scalar(AssertSqlSafe(sql.into())).fetch_one(conn).await.expect("a number")
 }
 
-pub(crate) async fn add(store: &dyn Backend, jobs: Vec<NewJob>) -> Vec<JobId> {
-    let answers = store.enqueue(soon(), Enqueue { jobs }).await.expect("taken in");
-    answers.into_iter().map(|answer| answer.job).collect()
-}
-
-pub(crate) async fn claim(store: &dyn Backend, limit: usize) -> Claimed {
-    store.claim(soon(), asking(limit)).await.expect("a claim")
-}
-
 pub(crate) fn ids(leases: &[LeasedJob]) -> Vec<JobId> {
     leases.iter().map(|lease| lease.job.id).collect()
-}
-
-pub(crate) fn settling(leases: &[LeasedJob], verdict: &Verdict) -> Settle {
-    let settlement = |lease: &LeasedJob| Settlement {
-        job: lease.job.id,
-        token: lease.token,
-        verdict: verdict.clone(),
-        failure: None,
-    };
-    Settle { settlements: leases.iter().map(settlement).collect() }
-}
-
-pub(crate) async fn settle(store: &dyn Backend, leases: &[LeasedJob], verdict: &Verdict) -> Vec<Answer> {
-    store.settle(soon(), settling(leases, verdict)).await.expect("answers")
-}
-
-pub(crate) async fn find(store: &dyn Backend, id: JobId) -> JobRecord {
-    let found = store.find(soon(), Find { ids: vec![id] }).await.expect("an answer");
-    found.into_iter().next().flatten().expect("the job")
-}
-
-pub(crate) async fn counts(store: &dyn Backend) -> QueueCounts {
-    let counts = store.counts(soon(), Counts::default()).await.expect("counts");
-    counts.into_iter().next().unwrap_or_else(|| QueueCounts::empty(QueueName::default()))
 }

@@ -9,7 +9,7 @@ use leasehold_redis::redis;
 use leasehold_redis::{Config, Redis};
 use leasehold_test_servers::Redis as Server;
 
-use crate::bench::{add, claim, delete, job, must_add_up, set_up, settle, soon, until};
+use crate::bench::{SUCCEED, add, claim, delete, job, must_add_up, set_up, settle, soon, until};
 
 const SLOTS: u32 = 16_384;
 
@@ -41,7 +41,7 @@ async fn live(store: &Redis) {
     let ids =
         add(store, vec![limited(), limited(), unique, job().delay(std::time::Duration::from_secs(3_600))])
             .await;
-    let leases = claim(store, 9).await;
+    let leases = claim(store, 9).await.jobs;
     assert_eq!(leases.len(), 2);
     let line = NewLine { level: Level::Info, message: "at work".into() };
     let append = LogAppend { job: leases[0].job.id, token: leases[0].token, position: 0, lines: vec![line] };
@@ -52,9 +52,9 @@ async fn live(store: &Redis) {
     let logs = ReadLogs { source: LogSource::Job(leases[0].job.id), after: 0, limit: 9 };
     assert_eq!(store.read_logs(soon(), logs).await.expect("lines").lines.len(), 1);
     for lease in &leases {
-        assert_eq!(settle(store, lease).await, Answer::Applied);
+        assert_eq!(settle(store, lease, &SUCCEED).await, Answer::Applied);
     }
-    assert_eq!(claim(store, 9).await.len(), 1);
+    assert_eq!(claim(store, 9).await.jobs.len(), 1);
     delete(store, ids[3]).await;
     let prune = Prune { limit: 9, workers_after: std::time::Duration::from_secs(60) };
     store.prune(soon(), prune).await.expect("pruned");

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use leasehold_core::backend::{CheckIn, Enqueue, Settle, Settlement, Verdict, WorkerInfo};
+use leasehold_core::backend::{CheckIn, Enqueue, Verdict, WorkerInfo};
 use leasehold_core::{Backend, ErrorKind, Reason, WorkerId};
 use leasehold_redis::{Config, Redis};
 use leasehold_test_servers::Redis as Server;
 
-use crate::bench::{add, asking, claim, counts, find, job, must_add_up, set_up, settle, soon};
+use crate::bench::{
+    SUCCEED, add, asking, claim, counts, find, job, must_add_up, set_up, settle, settling, soon,
+};
 
 /// What jobs of the queue `default` touch.
 const SHARED: [&str; 13] = [
@@ -31,7 +33,7 @@ async fn a_key_of_another_type_is_an_error_and_leaves_nothing_half_written() {
     let server = Server::own_with(&[], &[]).expect("a server");
     let store = set_up(Config::new(server.url())).await;
     add(&store, vec![job(), job(), job()]).await;
-    let held = claim(&store, 1).await.remove(0);
+    let held = claim(&store, 1).await.jobs.remove(0);
     let before = counts(&store).await;
     for name in SHARED {
         let (key, aside) = (format!("{{leasehold}}:{name}"), "{leasehold}:aside");
@@ -39,9 +41,9 @@ async fn a_key_of_another_type_is_an_error_and_leaves_nothing_half_written() {
         server.run(&["SET", &key, "somebody else's"]).expect("set");
         let enqueue = store.enqueue(soon(), Enqueue { jobs: vec![job()] }).await.expect_err(name);
         assert_eq!(enqueue.kind(), ErrorKind::Corrupt, "{name:?}: {enqueue:?}");
-        let verdict = Verdict::Release { reason: Reason::Interrupted, delay: Duration::ZERO };
-        let release = Settlement { job: held.job.id, token: held.token, verdict, failure: None };
-        let released = store.settle(soon(), Settle { settlements: vec![release] }).await.expect_err(name);
+        let release = Verdict::Release { reason: Reason::Interrupted, delay: Duration::ZERO };
+        let release = settling(std::slice::from_ref(&held), &release);
+        let released = store.settle(soon(), release).await.expect_err(name);
         assert_eq!(released.kind(), ErrorKind::Corrupt, "{name:?}: {released:?}");
         // A claim may find nothing where the key says what there is, and takes nothing in any case.
         match store.claim(soon(), asking(1)).await {
@@ -55,8 +57,8 @@ async fn a_key_of_another_type_is_an_error_and_leaves_nothing_half_written() {
         assert_eq!(counts(&store).await, before, "{name:?}");
     }
     assert_eq!(must_add_up(&store).await, 3);
-    settle(&store, &held).await;
-    assert_eq!(claim(&store, 9).await.len(), 2);
+    settle(&store, &held, &SUCCEED).await;
+    assert_eq!(claim(&store, 9).await.jobs.len(), 2);
 }
 
 #[tokio::test]
@@ -78,9 +80,9 @@ async fn what_stands_in_the_place_of_a_job_is_set_aside_and_stops_no_other() {
     let kept = server.run(&["GET", &format!("{{leasehold}}:unreadable:{}", ids[1])]).expect("kept");
     assert_eq!(kept, "somebody else's");
     for lease in &claimed.jobs {
-        settle(&store, lease).await;
+        settle(&store, lease, &SUCCEED).await;
     }
-    assert!(find(&store, ids[3]).await.is_some());
+    find(&store, ids[3]).await;
 }
 
 #[tokio::test]

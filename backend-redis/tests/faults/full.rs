@@ -5,7 +5,7 @@ use leasehold_core::{Backend, ErrorKind, NewJob, Payload};
 use leasehold_redis::Config;
 use leasehold_test_servers::Redis as Server;
 
-use crate::bench::{add, claim, delete, job, must_add_up, set_up, settle, soon};
+use crate::bench::{SUCCEED, add, claim, delete, job, must_add_up, set_up, settle, soon};
 
 fn large() -> NewJob {
     let mut job = job().unique(
@@ -34,10 +34,10 @@ async fn a_full_server_takes_nothing_by_halves_and_lets_what_it_has_be_done() {
     assert!(error.is_transient() && error.to_string().contains("`maxmemory`"), "{error}");
     assert_eq!(must_add_up(&store).await, there.len());
     // What makes room, or is on its way out, goes on.
-    let leases = claim(&store, 5).await;
+    let leases = claim(&store, 5).await.jobs;
     assert_eq!(leases.len(), 5);
     for lease in &leases {
-        assert_eq!(settle(&store, lease).await, Answer::Applied);
+        assert_eq!(settle(&store, lease, &SUCCEED).await, Answer::Applied);
     }
     for job in &there[..20] {
         assert_eq!(delete(&store, *job).await, AmendAnswer::Applied);

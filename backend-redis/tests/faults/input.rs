@@ -5,7 +5,7 @@ use leasehold_core::{Backend, Kind, NewJob, Payload, QueueName, UniqueScope, Wor
 use leasehold_redis::Config;
 use leasehold_test_servers::Redis as Server;
 
-use crate::bench::{LEASE, add, set_up, settle, soon};
+use crate::bench::{LEASE, SUCCEED, add, set_up, settle, soon};
 
 const HOSTILE: [&str; 8] = [
     "{other}:job:1",
@@ -44,7 +44,7 @@ async fn names_that_mean_something_to_the_server_are_names() {
         filter.tags = Some(vec![name.parse().expect("a tag")]);
         let list = List { filter, order: Order::NewestFirst, after: None, limit: 9 };
         assert_eq!(store.list(soon(), list).await.expect("a page").jobs.len(), 2, "{name}");
-        settle(&store, &given[0]).await;
+        settle(&store, &given[0], &SUCCEED).await;
     }
     let keys =
         server.run(&["EVAL", "return #redis.call('KEYS', '{leasehold}:*') - redis.call('DBSIZE')", "0"]);

@@ -5,7 +5,7 @@ use leasehold_core::{Backend, ErrorKind};
 use leasehold_redis::{Config, Redis};
 use leasehold_test_servers::Redis as Server;
 
-use crate::bench::{add, claim, job, set_up, settle, soon};
+use crate::bench::{SUCCEED, add, claim, job, set_up, settle, soon};
 
 const SECRET: &str = "hunter2";
 /// The rights that the guide names.
@@ -27,8 +27,8 @@ async fn the_rights_of_the_guide_are_enough() {
     let events = store.watch(soon(), leasehold_core::backend::Watch { queues: None, logs: true }).await;
     drop(events.expect("a stream"));
     add(&store, vec![job()]).await;
-    let lease = claim(&store, 1).await.remove(0);
-    settle(&store, &lease).await;
+    let lease = claim(&store, 1).await.jobs.remove(0);
+    settle(&store, &lease, &SUCCEED).await;
     assert_eq!(store.describe(soon()).await.expect("a description").capabilities.durability, Durability::D2);
 }
 

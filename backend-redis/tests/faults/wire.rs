@@ -30,7 +30,7 @@ async fn tls_is_spoken_with_whom_the_system_trusts_and_with_nobody_else() {
             Ok(store) => {
                 store.setup(soon()).await.expect("set up");
                 add(&store, vec![job()]).await;
-                assert_eq!(claim(&store, 1).await.len(), 1);
+                assert_eq!(claim(&store, 1).await.jobs.len(), 1);
                 return println!("spoken");
             }
             Err(error) => error,

@@ -1,8 +1,10 @@
 use std::collections::BTreeSet;
+use std::fmt::Display;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Error, ErrorKind};
 use crate::id::{ClaimId, JobId, WorkerId};
 use crate::job::LeasedJob;
 use crate::name::{Kind, QueueName, Tag};
@@ -117,4 +119,17 @@ pub struct SetAside {
     pub job: Option<JobId>,
     /// What is wrong with it.
     pub why: String,
+}
+
+impl SetAside {
+    /// The record of this job cannot be read, for this reason.
+    pub fn new(job: Option<JobId>, error: impl Display) -> Self {
+        Self { job, why: format!("the record cannot be read: {error}") }
+    }
+}
+
+impl From<SetAside> for Error {
+    fn from(bad: SetAside) -> Self {
+        Self::new(ErrorKind::Corrupt, bad.why)
+    }
 }

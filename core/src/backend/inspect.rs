@@ -156,6 +156,16 @@ pub struct Page {
     pub next: Option<Cursor>,
 }
 
+impl Page {
+    /// Shows a record, or that it cannot be read.
+    pub fn push(&mut self, read: Result<JobRecord, SetAside>) {
+        match read {
+            Ok(job) => self.jobs.push(job),
+            Err(bad) => self.unreadable.push(bad),
+        }
+    }
+}
+
 /// Asks for counts.
 #[derive(Debug, Clone, Default)]
 pub struct Counts {

@@ -1,5 +1,6 @@
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Error, Result};
 use crate::id::{JobId, LeaseToken, WorkerId};
 use crate::time::Timestamp;
 
@@ -31,6 +32,17 @@ pub struct NewLine {
     pub level: Level,
     /// What it says.
     pub message: String,
+}
+
+impl NewLine {
+    /// A line that is kept with its level's name.
+    ///
+    /// # Errors
+    /// [`Corrupt`](crate::ErrorKind::Corrupt) if there is no such level.
+    pub fn read(level: &str, message: impl Into<String>) -> Result<Self> {
+        let why = || Error::corrupt(format!("there is no log level {level:?}"));
+        Ok(Self { level: level.parse().map_err(|_| why())?, message: message.into() })
+    }
 }
 
 /// How much a log line matters.

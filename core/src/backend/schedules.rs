@@ -1,5 +1,6 @@
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Error, ErrorKind, Result};
 use crate::id::VersionId;
 use crate::job::Payload;
 use crate::name::ScheduleName;
@@ -32,6 +33,27 @@ pub struct PutSchedule {
     pub version: VersionId,
     /// The version that it must have now; none if it must not exist.
     pub expected: Option<VersionId>,
+}
+
+impl PutSchedule {
+    /// Whether it is to be written where this version is there: not if that is its own, as after a call that was
+    /// repeated.
+    ///
+    /// # Errors
+    /// [`conflict`](Self::conflict) if it is another one than was expected.
+    pub fn replaces(&self, there: Option<VersionId>) -> Result<bool> {
+        if there == Some(self.version) {
+            return Ok(false);
+        }
+        if there == self.expected { Ok(true) } else { Err(self.conflict()) }
+    }
+
+    /// Somebody else has written the schedule since.
+    pub fn conflict(&self) -> Error {
+        let why =
+            format!("the schedule {:?} was written by somebody else; read it and decide anew", self.name);
+        Error::new(ErrorKind::Conflict, why)
+    }
 }
 
 /// Asks for schedules, by name.

@@ -101,6 +101,16 @@ impl WorkerRecord {
     pub fn new(worker: WorkerId, info: WorkerInfo, now: Timestamp) -> Self {
         Self { worker, info, started_at: now, seen_at: now, lost: false, left: false, stop_requested: false }
     }
+
+    /// Whether it has not checked in for longer than this by `now`.
+    pub fn is_silent_for(&self, span: Duration, now: Timestamp) -> bool {
+        self.seen_at.plus(span) < now
+    }
+
+    /// Brings `lost` up to `now`: one that neither left nor checked in for longer than it had said is lost.
+    pub fn look(&mut self, lost_after: Duration, now: Timestamp) {
+        self.lost = !self.left && self.is_silent_for(lost_after, now);
+    }
 }
 
 /// Asks workers to stop.

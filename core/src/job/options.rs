@@ -3,8 +3,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::state::State;
 use crate::name::{LimitKey, Tag, UniqueKey};
 use crate::policy::RetryPolicy;
+use crate::time::Timestamp;
 
 /// Everything about a job that has a default.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -52,6 +54,13 @@ impl Default for JobOptions {
             retention: Retention::default(),
             headers: BTreeMap::new(),
         }
+    }
+}
+
+impl JobOptions {
+    /// Whether all but the priority is as by default, as for most jobs.
+    pub fn are_usual(&self) -> bool {
+        *self == Self { priority: self.priority, ..Self::default() }
     }
 }
 
@@ -111,6 +120,17 @@ impl Default for Retention {
     }
 }
 
+impl Retention {
+    /// How long a job is kept that ended in this state; for any other, as after cancellation.
+    pub const fn of(&self, end: State) -> Keep {
+        match end {
+            State::Succeeded => self.succeeded,
+            State::Failed => self.failed,
+            _ => self.cancelled,
+        }
+    }
+}
+
 /// How long to keep something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -119,4 +139,19 @@ pub enum Keep {
     For(Duration),
     /// Until somebody deletes it.
     Forever,
+}
+
+impl Keep {
+    /// For how long; none for ever.
+    pub const fn span(self) -> Option<Duration> {
+        match self {
+            Self::For(span) => Some(span),
+            Self::Forever => None,
+        }
+    }
+
+    /// From when on what ended `now` may be removed; none if never.
+    pub fn until(self, now: Timestamp) -> Option<Timestamp> {
+        self.span().map(|span| now.plus(span))
+    }
 }

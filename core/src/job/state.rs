@@ -1,5 +1,7 @@
 use serde::{Deserialize, Serialize};
 
+use crate::time::Timestamp;
+
 /// Where a job is in its life. At every moment it is in exactly one state (clause S2).
 #[derive(
     Debug,
@@ -39,6 +41,11 @@ impl State {
     /// Every state, in the order of a job's life.
     pub const ALL: [Self; 6] =
         [Self::Scheduled, Self::Queued, Self::Running, Self::Succeeded, Self::Failed, Self::Cancelled];
+
+    /// That in which a job that is due then waits `now`.
+    pub fn waiting(due: Timestamp, now: Timestamp) -> Self {
+        if due > now { Self::Scheduled } else { Self::Queued }
+    }
 
     /// Whether the job has ended; only an explicit requeue leads out of such a state (clause S1).
     pub const fn is_terminal(self) -> bool {

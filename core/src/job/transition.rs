@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::options::{Keep, UniqueScope};
+use super::options::UniqueScope;
 use super::record::{Failure, JobRecord};
 use super::state::{Reason, State};
 use crate::backend::{Action, AmendAnswer, NewFailure, Verdict};
@@ -15,7 +15,7 @@ impl JobRecord {
     /// Brings the state up to `now`: a scheduled job becomes queued by the passing of time alone.
     pub fn look(&mut self, now: Timestamp) {
         if self.state.is_waiting() {
-            self.state = waiting(self.due, now);
+            self.state = State::waiting(self.due, now);
         }
     }
 
@@ -92,16 +92,7 @@ impl JobRecord {
 
     /// Makes it end, to be kept as long as its retention says (clauses S1, F5).
     pub fn end(&mut self, state: State, reason: Option<Reason>, now: Timestamp) {
-        let retention = &self.options.retention;
-        let keep = match state {
-            State::Succeeded => retention.succeeded,
-            State::Failed => retention.failed,
-            _ => retention.cancelled,
-        };
-        self.expires_at = match keep {
-            Keep::For(span) => Some(now.plus(span)),
-            Keep::Forever => None,
-        };
+        self.expires_at = self.options.retention.of(state).until(now);
         self.finished_at = Some(now);
         self.leave(state, reason);
     }
@@ -131,7 +122,7 @@ impl JobRecord {
 
     fn wait(&mut self, due: Timestamp, reason: Reason, now: Timestamp) {
         self.due = due;
-        self.leave(waiting(due, now), Some(reason));
+        self.leave(State::waiting(due, now), Some(reason));
     }
 
     fn leave(&mut self, state: State, reason: Option<Reason>) {
@@ -140,10 +131,6 @@ impl JobRecord {
         self.lease_until = None;
         self.cancel_requested = false;
     }
-}
-
-fn waiting(due: Timestamp, now: Timestamp) -> State {
-    if due > now { State::Scheduled } else { State::Queued }
 }
 
 #[cfg(test)]

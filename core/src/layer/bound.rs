@@ -2,6 +2,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use super::Operation;
+use crate::authoring::calls;
 use crate::backend::Backend;
 use crate::error::{Error, ErrorKind, Result};
 use crate::time::Deadline;
@@ -32,8 +33,7 @@ impl Bound {
         F: Future<Output = Result<T>>,
     {
         if deadline.has_passed() {
-            let why = "the deadline passed before the call began";
-            return Err(Error::new(ErrorKind::Unavailable, why).during(operation.name()));
+            return Err(calls::late().during(operation.name()));
         }
         let begun = tokio::time::Instant::now();
         let late = |_| {

@@ -1,20 +1,15 @@
 use std::ops::Bound;
 
 use leasehold_core::backend::{DeleteSchedule, PutSchedule, Schedule, Schedules};
-use leasehold_core::{Error, ErrorKind, Result, Timestamp};
+use leasehold_core::{Result, Timestamp};
 
 use crate::schema::{Change, Tables};
 
 pub(crate) fn put(tables: &mut Tables, _: Timestamp, request: PutSchedule) -> Result<()> {
-    let PutSchedule { name, body, next, version, expected } = request;
-    let there = tables.schedules.get(&name).map(|schedule| schedule.version);
-    if there == Some(version) {
+    if !request.replaces(tables.schedules.get(&request.name).map(|schedule| schedule.version))? {
         return Ok(());
     }
-    if there != expected {
-        let why = format!("the schedule {name:?} was written by somebody else; read it and decide anew");
-        return Err(Error::new(ErrorKind::Conflict, why));
-    }
+    let PutSchedule { name, body, next, version, .. } = request;
     tables.change(Change::Schedule(Schedule { name, body, next, version }));
     Ok(())
 }

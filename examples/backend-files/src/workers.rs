@@ -14,12 +14,6 @@ pub(crate) struct Worker {
     lost_after: Duration,
 }
 
-impl Worker {
-    fn is_silent_for(&self, span: Duration, now: Timestamp) -> bool {
-        self.record.seen_at.plus(span) < now
-    }
-}
-
 pub(crate) fn check_in(tables: &mut Tables, now: Timestamp, request: CheckIn) -> Result<CheckedIn> {
     let CheckIn { worker, info, lost_after, leaving } = request;
     let known = tables.workers.get(&worker).map(|known| known.record.clone());
@@ -35,7 +29,7 @@ pub(crate) fn workers(tables: &mut Tables, now: Timestamp, request: Workers) -> 
     let newest_first = tables.workers.range((Bound::Unbounded, older)).rev();
     let seen = |(_, worker): (_, &Worker)| {
         let mut record = worker.record.clone();
-        record.lost = !record.left && worker.is_silent_for(worker.lost_after, now);
+        record.look(worker.lost_after, now);
         record
     };
     Ok(newest_first.take(request.limit).map(seen).collect())
@@ -60,7 +54,7 @@ pub(crate) fn stop(tables: &mut Tables, _: Timestamp, request: StopWorkers) -> R
 
 /// Forgets the workers that have been silent for this long; answers how many.
 pub(crate) fn forget(tables: &mut Tables, now: Timestamp, silent_for: Duration) -> u64 {
-    let silent = tables.workers.iter().filter(|(_, worker)| worker.is_silent_for(silent_for, now));
+    let silent = tables.workers.iter().filter(|(_, worker)| worker.record.is_silent_for(silent_for, now));
     let silent: Vec<WorkerId> = silent.map(|(id, _)| *id).collect();
     silent.iter().for_each(|id| tables.change(Change::Forgotten(*id)));
     silent.len() as u64

@@ -44,11 +44,7 @@ impl InFolders {
 #[async_trait]
 impl Harness for InFolders {
     async fn open(&self, place: &Place) -> Result<Arc<dyn Backend>, CannotRun> {
-        let files = Files::open(self.folder.join(&place.name));
-        let files = match &place.clock {
-            Some(clock) => files.clock(clock.clone()),
-            None => files,
-        };
+        let files = place.on_clock(Files::open(self.folder.join(&place.name)), Files::clock);
         files.setup(Deadline::default()).await?;
         Ok(Arc::new(files))
     }
