@@ -112,7 +112,8 @@ local function take(source)
   local id = source.id
   source.at = source.at + 2
   local job = load(id)
-  if not job then return drop(source, id) end
+  -- What stands in a lane that is not its own would be given out from there again.
+  if not job or lane_of(job) ~= source.lane then return drop(source, id) end
   touch(job)
   local before = changed_lanes[source.lane]
   leave_lane(job)

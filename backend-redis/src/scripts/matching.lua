@@ -38,6 +38,10 @@ local function filter_of(json)
     end
     return true
   end
+  local function has_part(job)
+    local payload = job.payload or redis.pcall('GET', prefix .. 'body:' .. job.id)
+    return type(payload) == 'string' and string.find(payload, part, 1, true)
+  end
   return function(job)
     return (not queues or queues[job.queue])
       and (not states or states[seen_state(job)])
@@ -46,7 +50,7 @@ local function filter_of(json)
       and has_tags(job)
       and (not worker or job.worker == worker)
       and (not class or (job.failures > 0 and job.class == class))
-      and (not part or string.find(job.payload or call('GET', prefix .. 'body:' .. job.id) or '', part, 1, true))
+      and (not part or has_part(job))
   end
 end
 

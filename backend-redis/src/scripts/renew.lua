@@ -9,6 +9,8 @@ return run(function()
       answers[#answers + 1] = false
     else
       local until_when = math.max(tonumber(is[3]) or 0, later(now, tonumber(ARGV[at + 2])))
+      -- A removal comes first: a full server allows what follows.
+      if not has_written then remove('leases', id) end
       local has_progress = ARGV[at + 3] ~= ''
       save({ id = id }, { 'lease_until', until_when, has_progress and 'progress' or nil, has_progress and ARGV[at + 3] or nil })
       add('leases', until_when, id)

@@ -119,8 +119,13 @@ end
 
 local hidden_in = {}
 
+-- What cannot be written keeps nothing else from being written; why is told.
 local function write_out()
-  for name in pairs(gathered) do write(name) end
+  local failed = nil
+  for name in pairs(gathered) do
+    local written, why = pcall(write, name)
+    if not written then failed = failed or why end
+  end
   for lane in pairs(hidden_in) do
     if call('EXISTS', prefix .. 'ready:' .. lane) == 0 then
       call('ZREM', prefix .. 'lanes:' .. string.match(lane, '^[^\n]*'), lane)
@@ -133,12 +138,14 @@ local function write_out()
   end
   -- Who may not publish has workers that poll.
   if #told > 0 then redis.pcall('PUBLISH', prefix .. 'events', table.concat(told, '\n')) end
+  return failed
 end
 
 -- Runs the work of a script. What it wrote before it failed is counted all the same.
 local function run(work)
   local worked, answer = pcall(work)
-  write_out()
+  local failed = write_out()
+  if worked and failed then worked, answer = false, failed end
   if worked or type(answer) == 'table' then return answer end
   return redis.error_reply('ERR ' .. tostring(answer))
 end
@@ -183,6 +190,24 @@ local function touch_lane(job)
   end
 end
 
+local runs = {}
+
+local function running(limit)
+  if not runs[limit] then runs[limit] = tonumber(call('HGET', prefix .. 'running', limit) or 0) end
+  return runs[limit]
+end
+
+-- One more or one less under a limit key opens or shuts the lanes of groups of these limits.
+local function touch_groups(limit)
+  for max = running(limit), running(limit) + 1 do
+    local groups = 'groups:' .. limit .. '\n' .. text(max)
+    if not touched[groups] then
+      touched[groups] = true
+      for _, lane in ipairs(call('SMEMBERS', prefix .. groups)) do must_be('ZCARD', 'ready:' .. lane) end
+    end
+  end
+end
+
 local touched_queues = {}
 
 local function touch(job)
@@ -194,6 +219,7 @@ local function touch(job)
     for _, name in ipairs({ 'lanes:', 'limited:', 'shown:' }) do must_be('ZCARD', name .. job.queue) end
   end
   if job.limit or job.state ~= 'running' then touch_lane(job) end
+  if job.limit then touch_groups(job.limit) end
 end
 
 -- Records.
@@ -286,13 +312,6 @@ end
 local function hide(lane, id)
   remove('ready:' .. lane, id)
   changed_lanes[lane], hidden_in[lane] = true, true
-end
-
-local runs = {}
-
-local function running(limit)
-  if not runs[limit] then runs[limit] = tonumber(call('HGET', prefix .. 'running', limit) or 0) end
-  return runs[limit]
 end
 
 -- Lets the first of a group stand in its lane if there is room for it, and no other.
@@ -457,6 +476,10 @@ end
 local function set_aside(id, queue)
   local kind = call('TYPE', job_key(id)).ok
   if kind ~= 'hash' and kind ~= 'none' then call('RENAME', job_key(id), prefix .. 'unreadable:' .. id) end
+  local unique = redis.pcall('HGET', job_key(id), 'unique')
+  if type(unique) == 'string' then free_key({ id = id, unique = unique }) end
+  -- It waits for no room under a limit key any more, and may not tell how much there is.
+  call('HDEL', job_key(id), 'limit', 'limit_max')
   call('HSET', job_key(id), 'state', 'failed', 'reason', 'unreadable', 'queue', queue, 'kind', 'unreadable', 'finished', now)
   count(queue, 'failed', 1)
 end

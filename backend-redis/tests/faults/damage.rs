@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use leasehold_core::backend::{CheckIn, Enqueue, Verdict, WorkerInfo};
-use leasehold_core::{Backend, ErrorKind, Reason, WorkerId};
+use leasehold_core::backend::{
+    AmendAnswer, CheckIn, Claim, Enqueue, Filter, KindRule, List, Order, Verdict, WorkerInfo,
+};
+use leasehold_core::{Backend, ErrorKind, NewJob, Payload, Reason, UniqueScope, WorkerId};
 use leasehold_redis::{Config, Redis};
 use leasehold_test_servers::Redis as Server;
 
 use crate::bench::{
-    SUCCEED, add, asking, claim, counts, find, job, must_add_up, set_up, settle, settling, soon,
+    SUCCEED, add, asking, claim, counts, delete, find, job, must_add_up, set_up, settle, settling, soon,
 };
 
 /// What jobs of the queue `default` touch.
@@ -107,5 +109,108 @@ async fn a_namespace_of_a_newer_version_is_refused_by_every_call() {
             assert_eq!(error.kind(), ErrorKind::Incompatible, "{error:?}");
             assert!(error.to_string().contains("another version"), "{error}");
         }
+    }
+}
+
+/// What a key of the wrong type does to jobs of other lanes than its own, which a limit key binds to it.
+async fn beside_a_broken_lane(at_claim: bool) {
+    let server = Server::own_with(&[], &[]).expect("a server");
+    let store = set_up(Config::new(server.url())).await;
+    // Which of the sets that a call changes is written first is as good as random.
+    for round in 0..20 {
+        let of = |kind: &str| NewJob::new(kind.parse().expect("a name"), Payload::from(b"{}".to_vec()));
+        let narrow = |kind: &str| of(kind).limit(format!("narrow-{round}").parse().expect("a key"), 1);
+        let whole = format!("whole-{round}");
+        let broken = format!("broken-{round}");
+        add(&store, vec![narrow(&whole), of(&whole), of(&whole), narrow(&broken)]).await;
+        let kinds = KindRule::Only([whole.parse().expect("a name")].into());
+        let asking = Claim { kinds, ..asking(3) };
+        let lane = format!("{{leasehold}}:ready:default\n0\n{broken}");
+        let mut leases = Vec::new();
+        if !at_claim {
+            leases = store.claim(soon(), asking.clone()).await.expect("a claim").jobs;
+            assert_eq!(leases.len(), 3);
+        }
+        let was_there = server.run(&["RENAME", &lane, "{leasehold}:aside"]).is_ok();
+        server.run(&["SET", &lane, "somebody else's"]).expect("set");
+        let error = if at_claim {
+            store.claim(soon(), asking.clone()).await.map(drop).expect_err("an error")
+        } else {
+            store.settle(soon(), settling(&leases, &SUCCEED)).await.map(drop).expect_err("an error")
+        };
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error:?}");
+        server.run(&["DEL", &lane]).expect("deleted");
+        if was_there {
+            server.run(&["RENAME", "{leasehold}:aside", &lane]).expect("back again");
+        }
+        must_add_up(&store).await;
+        let running = counts(&store).await.of(leasehold_core::State::Running).to_string();
+        assert_eq!(server.run(&["ZCARD", "{leasehold}:leases"]).expect("a number"), running);
+    }
+}
+
+#[tokio::test]
+async fn a_claim_beside_a_lane_of_another_type_leaves_a_lease_to_each_job_that_runs() {
+    beside_a_broken_lane(true).await;
+}
+
+#[tokio::test]
+async fn a_settlement_beside_a_lane_of_another_type_is_counted() {
+    beside_a_broken_lane(false).await;
+}
+
+#[tokio::test]
+async fn a_job_that_was_set_aside_lets_go_of_its_unique_key() {
+    let server = Server::own_with(&[], &[]).expect("a server");
+    let store = set_up(Config::new(server.url())).await;
+    let keyed = || job().unique("key".parse().expect("a key"), UniqueScope::UntilFinished);
+    let ids = add(&store, vec![keyed()]).await;
+    server.run(&["HDEL", &format!("{{leasehold}}:job:{}", ids[0]), "kind"]).expect("deleted");
+    let claimed = store.claim(soon(), asking(1)).await.expect("a claim");
+    assert_eq!(claimed.set_aside.len(), 1);
+    assert_eq!(counts(&store).await.of(leasehold_core::State::Failed), 1);
+    let answers = store.enqueue(soon(), Enqueue { jobs: vec![keyed()] }).await.expect("answers");
+    assert!(answers[0].is_created(), "{answers:?}");
+}
+
+#[tokio::test]
+async fn a_payload_of_another_type_stops_no_search_for_others() {
+    let server = Server::own_with(&[], &[]).expect("a server");
+    let store = set_up(Config::new(server.url())).await;
+    let long = |text: &str| NewJob::new(job().kind, Payload::from(text.repeat(50).into_bytes()));
+    let ids = add(&store, vec![long("first"), long("second")]).await;
+    let body = format!("{{leasehold}}:body:{}", ids[0]);
+    server.run(&["DEL", &body]).expect("deleted");
+    server.run(&["SADD", &body, "somebody else's"]).expect("added");
+    let mut filter = Filter::default();
+    filter.payload_contains = Some("second".into());
+    let list = List { filter, order: Order::OldestFirst, after: None, limit: 9 };
+    let page = store.list(soon(), list).await.expect("a page");
+    assert_eq!(page.jobs.iter().map(|job| job.id).collect::<Vec<_>>(), ids[1..]);
+}
+
+#[tokio::test]
+async fn a_record_that_tells_of_another_lane_than_it_stands_in_is_set_aside() {
+    let server = Server::own_with(&[], &[]).expect("a server");
+    let store = set_up(Config::new(server.url())).await;
+    let ids = add(&store, vec![job()]).await;
+    server.run(&["HSET", &format!("{{leasehold}}:job:{}", ids[0]), "priority", "7"]).expect("set");
+    let claimed = claim(&store, 1).await;
+    assert_eq!((claimed.jobs.len(), claimed.set_aside.len()), (0, 1));
+    assert_eq!(claim(&store, 1).await.jobs, []);
+    assert_eq!(counts(&store).await.of(leasehold_core::State::Failed), 1);
+}
+
+#[tokio::test]
+async fn what_was_set_aside_can_be_removed_by_an_operator() {
+    let server = Server::own_with(&[], &[]).expect("a server");
+    let store = set_up(Config::new(server.url())).await;
+    for lacks in ["kind", "limit_max"] {
+        let ids = add(&store, vec![job().limit("narrow".parse().expect("a key"), 1)]).await;
+        server.run(&["HDEL", &format!("{{leasehold}}:job:{}", ids[0]), lacks]).expect("deleted");
+        let claimed = store.claim(soon(), asking(1)).await.expect("a claim");
+        assert_eq!(claimed.set_aside.len(), 1, "without {lacks}");
+        assert_eq!(delete(&store, ids[0]).await, AmendAnswer::Applied, "without {lacks}");
+        assert_eq!(counts(&store).await.total(), 0, "without {lacks}");
     }
 }

@@ -1,6 +1,6 @@
 //! The server has no memory left.
 
-use leasehold_core::backend::{AmendAnswer, Answer, Enqueue};
+use leasehold_core::backend::{AmendAnswer, Answer, Enqueue, Renew, Renewal, Renewed};
 use leasehold_core::{Backend, ErrorKind, NewJob, Payload};
 use leasehold_redis::Config;
 use leasehold_test_servers::Redis as Server;
@@ -39,10 +39,24 @@ async fn a_full_server_takes_nothing_by_halves_and_lets_what_it_has_be_done() {
     for lease in &leases {
         assert_eq!(settle(&store, lease, &SUCCEED).await, Answer::Applied);
     }
-    for job in &there[..20] {
+    for job in &there[..100] {
         assert_eq!(delete(&store, *job).await, AmendAnswer::Applied);
     }
-    assert_eq!(must_add_up(&store).await, there.len() - 20);
+    assert_eq!(must_add_up(&store).await, there.len() - 100);
     server.run(&["MEMORY", "PURGE"]).expect("purged");
     add(&store, vec![large()]).await;
+}
+
+#[tokio::test]
+async fn a_full_server_takes_no_job_away_from_its_holder() {
+    let server =
+        Server::own_with(&["--maxmemory", "8mb", "--maxmemory-policy", "noeviction"], &[]).expect("a server");
+    let store = set_up(Config::new(server.url())).await;
+    add(&store, vec![job()]).await;
+    let lease = claim(&store, 1).await.jobs.remove(0);
+    while store.enqueue(soon(), Enqueue { jobs: vec![large(), large(), large()] }).await.is_ok() {}
+    let (job, token) = (lease.job.id, lease.token);
+    let renewals = vec![Renewal { job, token, lease: lease.lease, progress: None }];
+    let renewed = store.renew(soon(), Renew { renewals }).await.expect("an answer");
+    assert!(matches!(renewed[..], [Renewed::Held { .. }]), "{renewed:?}");
 }
