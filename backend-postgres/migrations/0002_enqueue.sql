@@ -16,6 +16,9 @@ DECLARE
     hour bigint := coalesce(p_now, leasehold.hour());
     created uuid[] := '{}';
     fresh uuid[];
+    others bigint[];
+    holders uuid[];
+    all_told boolean;
 BEGIN
     IF array_length(array_remove(p_unique_keys, NULL), 1) > 0 THEN
         -- Keys whose period is over are free.
@@ -53,11 +56,21 @@ BEGIN
         SELECT coalesce(array_agg(a.id), '{}') INTO fresh FROM added a;
         created := created || fresh;
         EXIT WHEN cardinality(created) = cardinality(p_ids);
+        SELECT array_agg(o.n), array_agg(o.holder), bool_and(o.there OR o.holder IS NOT NULL)
+            INTO others, holders, all_told
+        FROM (
+            SELECT w.n, e.there IS NOT NULL AS there, CASE WHEN e.there IS NULL THEN h.id END AS holder
+            FROM unnest(p_ids, p_unique_keys) WITH ORDINALITY AS w (id, unique_key, n)
+                LEFT JOIN unnest(created) AS c (id) ON c.id = w.id
+                LEFT JOIN LATERAL (SELECT true FROM leasehold.jobs j WHERE j.id = w.id LIMIT 1) AS e (there) ON true
+                LEFT JOIN LATERAL (
+                    SELECT j.id FROM leasehold.jobs j WHERE j.unique_key = w.unique_key LIMIT 1) AS h ON true
+            WHERE c.id IS NULL) AS o;
         -- Whoever held a key may have let go of it meanwhile: then it is tried again.
-        EXIT WHEN NOT EXISTS (
-            SELECT FROM unnest(p_ids, p_unique_keys) AS w (id, unique_key)
-            WHERE (SELECT true FROM leasehold.jobs e WHERE e.id = w.id) IS NULL
-                AND (SELECT true FROM leasehold.jobs h WHERE h.unique_key = w.unique_key) IS NULL);
+        EXIT WHEN all_told;
+        IF round = 100 THEN
+            RAISE 'a unique key goes from hand to hand' USING ERRCODE = 'serialization_failure';
+        END IF;
     END LOOP;
     IF p_told IS NOT NULL THEN
         PERFORM pg_notify(leasehold.channel(), told) FROM unnest(p_told) AS told;
@@ -66,13 +79,7 @@ BEGIN
     END IF;
     RETURN QUERY SELECT 0::bigint, NULL::uuid, hour;
     IF cardinality(created) < cardinality(p_ids) THEN
-        RETURN QUERY
-        SELECT w.n, CASE WHEN e.there IS NULL THEN h.id END, hour
-        FROM unnest(p_ids, p_unique_keys) WITH ORDINALITY AS w (id, unique_key, n)
-            LEFT JOIN unnest(created) AS c (id) ON c.id = w.id
-            LEFT JOIN LATERAL (SELECT true FROM leasehold.jobs j WHERE j.id = w.id LIMIT 1) AS e (there) ON true
-            LEFT JOIN LATERAL (SELECT j.id FROM leasehold.jobs j WHERE j.unique_key = w.unique_key LIMIT 1) AS h ON true
-        WHERE c.id IS NULL AND (e.there OR h.id IS NOT NULL);
+        RETURN QUERY SELECT o.n, o.holder, hour FROM unnest(others, holders) AS o (n, holder);
     END IF;
 END
 $body$;

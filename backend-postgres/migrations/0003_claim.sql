@@ -53,30 +53,52 @@ DECLARE
     lane_queues text[];
     lane_kinds text[];
     shares bigint[];
+    picked tid[];
 BEGIN
     SELECT array_agg(l.queue), array_agg(l.kind), array_agg(p_room) INTO lane_queues, lane_kinds, shares
         FROM leasehold.lanes(p_queues, p_rank, p_only, p_except) AS l;
     IF cardinality(lane_queues) > 1 THEN
         -- How many of each lane are among the first; only so many are locked.
-        SELECT array_agg(s.queue), array_agg(s.kind), array_agg(s.n) INTO lane_queues, lane_kinds, shares FROM (
-            SELECT f.queue, f.kind, count(*) AS n FROM (
-                SELECT l.queue, l.kind FROM unnest(lane_queues, lane_kinds) AS l (queue, kind) CROSS JOIN LATERAL (
+        SELECT array_agg(coalesce(s.n, 0) ORDER BY l.place) INTO shares
+        FROM unnest(lane_queues, lane_kinds) WITH ORDINALITY AS l (queue, kind, place) LEFT JOIN (
+            SELECT f.place, count(*) AS n FROM (
+                SELECT l.place FROM unnest(lane_queues, lane_kinds) WITH ORDINALITY AS l (queue, kind, place)
+                CROSS JOIN LATERAL (
                     SELECT w.due, w.id FROM leasehold.waiting w
                     WHERE w.queue = l.queue AND w.rank = p_rank AND w.kind = l.kind AND w.due <= p_hour
-                        AND w.limit_key IS NULL
-                        AND leasehold.suits(w.tags, p_has_all, p_offered)
+                        AND w.limit_key IS NULL AND leasehold.suits(w.tags, p_has_all, p_offered)
                     ORDER BY w.due, w.id LIMIT p_room) AS c
                 ORDER BY c.due, c.id LIMIT p_room) AS f
-            GROUP BY f.queue, f.kind) AS s;
+            GROUP BY f.place) AS s ON s.place = l.place;
     END IF;
+    picked := leasehold.lock_free(p_hour, p_rank, p_has_all, p_offered, lane_queues, lane_kinds, shares, '{}');
+    IF cardinality(lane_queues) > 1 AND cardinality(picked) < (SELECT sum(s) FROM unnest(shares) s) THEN
+        -- Somebody holds some of them; what comes behind those, in whatever lane, may be had.
+        SELECT array_agg(p_room - cardinality(picked)) INTO shares FROM unnest(lane_queues);
+        picked := picked || (leasehold.lock_free(
+            p_hour, p_rank, p_has_all, p_offered, lane_queues, lane_kinds, shares, picked))[:p_room - cardinality(picked)];
+    END IF;
+    RETURN picked;
+END
+$body$;
+
+-- The first of these lanes, as many of each as its share, but for those that are left out; locked.
+CREATE FUNCTION leasehold.lock_free(
+    p_hour bigint, p_rank smallint, p_has_all text[], p_offered text[], p_queues text[], p_kinds text[],
+    p_shares bigint[], p_left_out tid[]
+) RETURNS tid[]
+LANGUAGE plpgsql AS $body$
+BEGIN
     RETURN ARRAY(
-        SELECT c.ctid FROM unnest(lane_queues, lane_kinds, shares) AS l (queue, kind, n) CROSS JOIN LATERAL (
+        SELECT c.ctid FROM unnest(p_queues, p_kinds, p_shares) AS l (queue, kind, n) CROSS JOIN LATERAL (
             SELECT w.ctid, w.id, w.due FROM leasehold.waiting w CROSS JOIN LATERAL (
                 SELECT FROM leasehold.jobs j WHERE j.id = w.id OFFSET 0 FOR NO KEY UPDATE SKIP LOCKED) AS j
             WHERE w.queue = l.queue AND w.rank = p_rank AND w.kind = l.kind AND w.due <= p_hour
                 AND w.limit_key IS NULL AND leasehold.suits(w.tags, p_has_all, p_offered)
+                AND w.ctid <> ALL (p_left_out)
             ORDER BY w.due, w.id LIMIT l.n FOR NO KEY UPDATE OF w SKIP LOCKED) AS c
-        ORDER BY c.due, c.id LIMIT p_room);
+        WHERE l.n > 0
+        ORDER BY c.due, c.id);
 END
 $body$;
 

@@ -41,7 +41,16 @@ DECLARE
     hour bigint := coalesce(p_now, leasehold.hour());
     recovering smallint := CASE WHEN p_recovers THEN 10 ELSE 0 END;
     settled bigint[] := '{}';
+    busy uuid[] := '{}';
 BEGIN
+    IF p_recovers THEN
+        -- What somebody is about to settle is not waited for.
+        busy := ARRAY(
+            SELECT u.job FROM unnest(p_jobs) AS u (job) LEFT JOIN LATERAL (
+                SELECT true FROM leasehold.jobs e WHERE e.id = u.job OFFSET 0 FOR NO KEY UPDATE SKIP LOCKED) AS e (mine)
+                ON true
+            WHERE e.mine IS NULL);
+    END IF;
     FOR ns, answer, queue, state IN
         WITH done AS (
             UPDATE leasehold.jobs j SET
@@ -72,6 +81,7 @@ BEGIN
                 FROM unnest(p_jobs, p_claims, p_verdicts, p_reasons, p_delays, p_results, p_failures, p_classes)
                     WITH ORDINALITY AS u (job, claim, verdict, reason, delay, result, failure, class, n)
                     CROSS JOIN LATERAL (SELECT e.ctid FROM leasehold.jobs e WHERE e.id = u.job OFFSET 0) AS e (place)
+                WHERE u.job <> ALL (busy)
             ) AS s
             WHERE j.ctid = s.place AND j.claim = s.claim AND (NOT p_recovers OR j.lease_until < hour)
             RETURNING s.n, j.id, j.due, j.limit_max, j.rank, j.state, j.queue, j.kind, j.limit_key, j.tags,
@@ -104,7 +114,8 @@ BEGIN
             FROM unnest(p_jobs, p_claims, p_verdicts) WITH ORDINALITY AS s (job, claim, verdict, n)
                 LEFT JOIN leasehold.jobs j ON j.id = s.job
             WHERE s.n <> ALL (settled)
-                AND (j.claim = s.claim AND (NOT p_recovers OR j.lease_until < hour)) IS NOT TRUE) AS o
+                AND (j.claim = s.claim AND (NOT p_recovers OR j.lease_until < hour AND s.job <> ALL (busy)))
+                    IS NOT TRUE) AS o
         GROUP BY o.answer;
     END IF;
     IF random() < 0.01 THEN
@@ -113,17 +124,24 @@ BEGIN
 END
 $body$;
 
--- Extends leases; those that are held have a row.
+-- Extends leases; those that are held have a row. One that somebody else has locked is not waited for, so that it keeps no
+-- other from being extended: its row has no end, and it is asked for again.
 CREATE FUNCTION leasehold.renew(
     p_now bigint, p_jobs uuid[], p_claims uuid[], p_leases bigint[], p_progress text[]
 ) RETURNS TABLE (n bigint, until bigint, cancel_requested boolean)
 LANGUAGE plpgsql AS $body$
 DECLARE
     hour bigint := coalesce(p_now, leasehold.hour());
+    free uuid[];
 BEGIN
     -- Where they lie is looked up next, and must be true until they are written.
-    PERFORM FROM unnest(p_jobs) AS u (job) CROSS JOIN LATERAL (
-        SELECT FROM leasehold.jobs e WHERE e.id = u.job OFFSET 0 FOR NO KEY UPDATE) AS e;
+    free := ARRAY(
+        SELECT u.job FROM unnest(p_jobs) AS u (job) CROSS JOIN LATERAL (
+            SELECT FROM leasehold.jobs e WHERE e.id = u.job OFFSET 0 FOR NO KEY UPDATE SKIP LOCKED) AS e);
+    RETURN QUERY SELECT u.n, NULL::bigint, NULL::boolean
+        FROM unnest(p_jobs) WITH ORDINALITY AS u (job, n) CROSS JOIN LATERAL (
+            SELECT FROM leasehold.jobs e WHERE e.id = u.job OFFSET 0) AS e
+        WHERE u.job <> ALL (free);
     RETURN QUERY
     UPDATE leasehold.jobs j SET
         lease_until = greatest(j.lease_until, leasehold.later(hour, s.lease)),
@@ -132,6 +150,7 @@ BEGIN
         SELECT u.*, e.place
         FROM unnest(p_jobs, p_claims, p_leases, p_progress) WITH ORDINALITY AS u (job, claim, lease, progress, n)
             CROSS JOIN LATERAL (SELECT e.ctid FROM leasehold.jobs e WHERE e.id = u.job OFFSET 0) AS e (place)
+        WHERE u.job = ANY (free)
     ) AS s
     WHERE j.ctid = s.place AND j.claim = s.claim
     RETURNING s.n, j.lease_until, j.cancel_requested;
@@ -213,14 +232,15 @@ END
 $body$;
 
 -- Takes records that cannot be read out of the way, as failed (clause B3): those that still run under these claims.
-CREATE FUNCTION leasehold.set_aside(p_now bigint, p_jobs uuid[], p_keep bigint) RETURNS void
+CREATE FUNCTION leasehold.set_aside(p_now bigint, p_jobs uuid[], p_claims uuid[], p_keep bigint) RETURNS void
 LANGUAGE plpgsql AS $body$
 DECLARE
     hour bigint := coalesce(p_now, leasehold.hour());
     held uuid[];
 BEGIN
-    held := ARRAY(SELECT j.id FROM leasehold.jobs j WHERE j.id = ANY (p_jobs) AND j.claim IS NOT NULL
-        ORDER BY j.id FOR UPDATE);
+    held := ARRAY(
+        SELECT j.id FROM unnest(p_jobs, p_claims) AS u (job, claim) CROSS JOIN LATERAL (
+            SELECT e.id FROM leasehold.jobs e WHERE e.id = u.job AND e.claim = u.claim OFFSET 0 FOR UPDATE) AS j);
     PERFORM leasehold.displace(held);
     WITH done AS (
         UPDATE leasehold.jobs j SET state = 5, reason = 'unreadable', finished_at = hour,

@@ -3,6 +3,10 @@
 CREATE FUNCTION leasehold.tidy(p_hour bigint) RETURNS void
 LANGUAGE plpgsql AS $body$
 BEGIN
+    -- A caller's own transaction must not fail for it.
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RETURN;
+    END IF;
     WITH gone AS (
         DELETE FROM leasehold.tallies t USING (
             SELECT x.ctid FROM leasehold.tallies x LIMIT 5000 FOR UPDATE SKIP LOCKED) AS few
@@ -45,12 +49,14 @@ DECLARE
     hour bigint := coalesce(p_now, leasehold.hour());
     over uuid[];
 BEGIN
-    over := ARRAY(SELECT e.id FROM leasehold.ended e WHERE e.expires_at < hour
-        ORDER BY e.expires_at, e.id LIMIT p_limit FOR UPDATE SKIP LOCKED);
+    over := ARRAY(
+        SELECT e.id FROM leasehold.ended e CROSS JOIN LATERAL (
+            SELECT FROM leasehold.jobs j WHERE j.id = e.id OFFSET 0 FOR UPDATE SKIP LOCKED) AS j
+        WHERE e.expires_at < hour ORDER BY e.expires_at, e.id LIMIT p_limit FOR UPDATE OF e SKIP LOCKED);
     jobs := leasehold.remove(over);
     DELETE FROM leasehold.workers w WHERE w.seen_at < greatest(hour - p_workers_after, 0);
     GET DIAGNOSTICS workers = ROW_COUNT;
-    more := EXISTS (SELECT FROM leasehold.ended e WHERE e.expires_at < hour);
+    more := jobs = p_limit AND EXISTS (SELECT FROM leasehold.ended e WHERE e.expires_at < hour);
     PERFORM leasehold.tidy(hour);
     RETURN NEXT;
 END

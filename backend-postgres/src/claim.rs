@@ -6,7 +6,7 @@
 use std::sync::LazyLock;
 
 use leasehold_core::backend::{Claim, Claimed, Event, KindRule, SetAside, TagRule};
-use leasehold_core::{JobRecord, LeasedJob, Retention, State, Timestamp};
+use leasehold_core::{ClaimId, JobRecord, LeasedJob, Retention, State, Timestamp};
 use sqlx::Row;
 use uuid::Uuid;
 
@@ -64,11 +64,11 @@ pub(crate) async fn claim(session: &mut Session<'_>, request: &Claim) -> Done<Cl
         }
         match record::read(row, now) {
             Ok(job) => claimed.jobs.push(leased(request, job)),
-            Err(why) => bad.push(why),
+            Err(why) => bad.push((why, request.id)),
         }
     }
     set_aside(session, &bad).await?;
-    claimed.set_aside = bad;
+    claimed.set_aside = bad.into_iter().map(|(record, _)| record).collect();
     db.signals.tell(claimed.jobs.iter().map(|LeasedJob { job, .. }| Event::Changed {
         job: job.id,
         queue: job.queue.clone(),
@@ -83,18 +83,20 @@ fn leased(request: &Claim, job: JobRecord) -> LeasedJob {
 }
 
 /// Takes records that cannot be read and that run out of the way, as failed (clause B3).
-pub(crate) async fn set_aside(session: &mut Session<'_>, bad: &[SetAside]) -> Done<()> {
+pub(crate) async fn set_aside(session: &mut Session<'_>, bad: &[(SetAside, ClaimId)]) -> Done<()> {
     if bad.is_empty() {
         return Ok(());
     }
-    for record in bad {
+    for (record, _) in bad {
         tracing::warn!(job = ?record.job, why = record.why, "a record was set aside");
     }
-    let ids: Vec<_> = bad.iter().filter_map(|record| Some(*record.job?.as_uuid())).collect();
+    let named = bad.iter().filter_map(|(record, claim)| Some((*record.job?.as_uuid(), *claim.as_uuid())));
+    let (ids, claims): (Vec<_>, Vec<_>) = named.unzip();
     let db = session.db;
-    db.query("SELECT leasehold.set_aside($1, $2, $3)")
+    db.query("SELECT leasehold.set_aside($1, $2, $3, $4)")
         .bind(db.now())
         .bind(ids)
+        .bind(claims)
         .bind(record::keep(Retention::default().failed))
         .execute(session.conn())
         .await?;

@@ -51,7 +51,7 @@ pub(crate) async fn amend(session: &mut Session<'_>, request: &Amend) -> Done<Am
         amended.jobs.push((id, answer));
     }
     if !request.preview && !changed.is_empty() {
-        write(session, &changed, &request.action).await?;
+        write(session, &changed, &request.action, now).await?;
         tell(session, &changed, &request.action);
     }
     Ok(amended)
@@ -153,7 +153,7 @@ fn act(
     change.job.amend(action, now)
 }
 
-async fn write(session: &mut Session<'_>, changes: &[Change], action: &Action) -> Done<()> {
+async fn write(session: &mut Session<'_>, changes: &[Change], action: &Action, now: Timestamp) -> Done<()> {
     let ids: Vec<Uuid> = changes.iter().map(|change| *change.job.id.as_uuid()).collect();
     if *action == Action::Delete {
         session.db.query("SELECT leasehold.remove($1)").bind(ids).execute(session.conn()).await?;
@@ -162,10 +162,12 @@ async fn write(session: &mut Session<'_>, changes: &[Change], action: &Action) -
     let keys: Vec<_> =
         changes.iter().filter_map(|change| Some(change.key.as_ref()?.as_str().to_owned())).collect();
     if !keys.is_empty() {
-        // Whoever still has one has it beyond its period.
-        let free =
-            session.db.query("UPDATE leasehold.jobs SET unique_key = NULL WHERE unique_key = ANY ($1)");
-        free.bind(keys).execute(session.conn()).await?;
+        // Whoever still has one has it beyond its period, or took it this moment: then the server refuses what follows, and
+        // all of it is done again.
+        let free = session.db.query(
+            "UPDATE leasehold.jobs SET unique_key = NULL WHERE unique_key = ANY ($1) AND unique_until < $2",
+        );
+        free.bind(keys).bind(now.as_millis()).execute(session.conn()).await?;
     }
     // What still runs stands where it stood.
     let running = record::code(State::Running);

@@ -19,12 +19,12 @@ pub(crate) async fn expired(session: &mut Session<'_>, request: Expired) -> Done
     let found = db.query(&EXPIRED).bind(db.now()).bind(rows(request.limit)).fetch_all(session.conn()).await?;
     let (mut leases, mut bad) = (Vec::with_capacity(found.len()), Vec::new());
     for row in &found {
+        let claim = ClaimId::from_uuid(row.try_get(record::CLAIM)?);
         match record::read(row, Timestamp::default()) {
             Ok(job) => {
-                let token = ClaimId::from_uuid(row.try_get(record::CLAIM)?).token(job.id);
-                leases.push(ExpiredLease::new(&job, token));
+                leases.push(ExpiredLease::new(&job, claim.token(job.id)));
             }
-            Err(why) => bad.push(why),
+            Err(why) => bad.push((why, claim)),
         }
     }
     set_aside(session, &bad).await?;

@@ -12,4 +12,5 @@ mod killing;
 mod locks;
 mod logs;
 mod pooler;
+mod races;
 mod rights;
