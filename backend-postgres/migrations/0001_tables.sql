@@ -6,7 +6,7 @@ INSERT INTO leasehold.meta VALUES (0);
 
 -- state: 1 scheduled, 2 queued, 3 running, 4 succeeded, 5 failed, 6 cancelled. A waiting job keeps the state that
 -- it was written with; whether it is due is told by `due` alone. `rank` is the priority with its sign turned, so that
--- every part of an index goes upwards. What no index names can be changed in place: a renewal touches only that.
+-- every part of an index goes upwards.
 CREATE TABLE leasehold.jobs (
     id               uuid PRIMARY KEY,
     due              bigint NOT NULL,
@@ -16,7 +16,7 @@ CREATE TABLE leasehold.jobs (
     expires_at       bigint,
     lease            bigint,
     lease_until      bigint,
-    -- The end of the lease as it was first given: no later than the end of the same lease once renewed.
+    -- The end of the latest lease as it was first given: no later than the end of the same lease once renewed.
     lease_from       bigint,
     keep_succeeded   bigint,
     keep_failed      bigint,
@@ -50,25 +50,47 @@ CREATE TABLE leasehold.jobs (
     -- So the claim alone fences every write under a lease.
     CHECK ((state = 3) = (claim IS NOT NULL))
 ) WITH (
-    fillfactor = 80,
-    autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 2000,
+    fillfactor = 50,
+    autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 5000,
     autovacuum_vacuum_insert_scale_factor = 0.1, autovacuum_analyze_scale_factor = 0.1,
     autovacuum_vacuum_cost_delay = 0
 );
 
--- Waiting jobs of one queue, rank and kind stand in one range, in the order in which they become due. The state is not
--- in it, so a job that becomes due needs no write. Those with a limit key stand apart, so that a claim can leave out a
--- whole key that has no room.
-CREATE INDEX jobs_waiting ON leasehold.jobs (queue, rank, kind, due, id) WHERE state <= 2 AND limit_key IS NULL;
-CREATE INDEX jobs_limited ON leasehold.jobs (queue, rank, due, id) WHERE state <= 2 AND limit_key IS NOT NULL;
-CREATE INDEX jobs_of_limit ON leasehold.jobs (limit_key, limit_max, queue, rank, due, id)
-    WHERE state <= 2 AND limit_key IS NOT NULL;
-CREATE INDEX jobs_scheduled ON leasehold.jobs (queue, due) WHERE state = 1;
-CREATE INDEX jobs_running ON leasehold.jobs (lease_from) WHERE state = 3;
-CREATE INDEX jobs_running_of_limit ON leasehold.jobs (limit_key) WHERE state = 3 AND limit_key IS NOT NULL;
-CREATE INDEX jobs_expiring ON leasehold.jobs (expires_at) WHERE expires_at IS NOT NULL;
+-- Nothing in an index here is changed when a job is claimed, renewed or settled: such an update stays on its page and
+-- adds to no index (HOT), which is what the empty half of each page is for.
 CREATE INDEX jobs_listed ON leasehold.jobs (enqueued_at, id);
 CREATE UNIQUE INDEX jobs_unique ON leasehold.jobs (unique_key) WHERE unique_key IS NOT NULL;
+
+-- Where jobs stand: each that waits, that runs, or that has ended and is not kept for ever, has one row in one of these,
+-- which is added and removed but never changed. So a claim meets nothing that has ended.
+
+-- Waiting jobs of one queue, rank and kind stand in one range, in the order in which they become due. Those with a
+-- limit key stand apart, so that a claim can leave out a whole key that has no room.
+CREATE TABLE leasehold.waiting (
+    id        uuid NOT NULL,
+    due       bigint NOT NULL,
+    limit_max bigint,
+    rank      smallint NOT NULL,
+    state     smallint NOT NULL,
+    queue     text COLLATE "C" NOT NULL,
+    kind      text COLLATE "C" NOT NULL,
+    limit_key text COLLATE "C",
+    tags      text[] COLLATE "C"
+) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
+CREATE INDEX waiting_free ON leasehold.waiting (queue, rank, kind, due, id) WHERE limit_key IS NULL;
+CREATE INDEX waiting_limited ON leasehold.waiting (queue, rank, due, id) WHERE limit_key IS NOT NULL;
+CREATE INDEX waiting_of_limit ON leasehold.waiting (limit_key, limit_max, queue, rank, due, id)
+    WHERE limit_key IS NOT NULL;
+CREATE INDEX waiting_scheduled ON leasehold.waiting (queue, due) WHERE state = 1;
+
+CREATE TABLE leasehold.leases (lease_from bigint NOT NULL, id uuid NOT NULL, limit_key text COLLATE "C")
+    WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
+CREATE INDEX leases_end ON leasehold.leases (lease_from, id);
+CREATE INDEX leases_of_limit ON leasehold.leases (limit_key) WHERE limit_key IS NOT NULL;
+
+CREATE TABLE leasehold.ended (expires_at bigint NOT NULL, id uuid NOT NULL)
+    WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
+CREATE INDEX ended_expire ON leasehold.ended (expires_at, id);
 
 -- What each claim was given, as long as it may be repeated (clause E2).
 CREATE TABLE leasehold.claims (claim uuid PRIMARY KEY, at bigint NOT NULL, jobs uuid[] NOT NULL)

@@ -43,7 +43,9 @@ BEGIN
             -- In the order of the keys, so that two batches with the same keys do not wait for each other.
             ORDER BY w.unique_key NULLS FIRST, w.n
             ON CONFLICT DO NOTHING
-            RETURNING j.id, j.queue, j.state
+            RETURNING j.id, j.due, j.limit_max, j.rank, j.state, j.queue, j.kind, j.limit_key, j.tags
+        ), placed AS (
+            INSERT INTO leasehold.waiting SELECT * FROM added
         ), tallied AS (
             INSERT INTO leasehold.tallies SELECT a.queue, 0, a.state, count(*) FROM added a GROUP BY a.queue, a.state
         )

@@ -14,13 +14,13 @@ BEGIN
     RETURN QUERY
     WITH RECURSIVE found AS (
         SELECT q.queue, j.kind FROM unnest(p_queues) AS q (queue) CROSS JOIN LATERAL (
-            SELECT w.kind FROM leasehold.jobs w
-            WHERE w.queue = q.queue AND w.rank = p_rank AND w.state <= 2 AND w.limit_key IS NULL
+            SELECT w.kind FROM leasehold.waiting w
+            WHERE w.queue = q.queue AND w.rank = p_rank AND w.limit_key IS NULL
             ORDER BY w.kind LIMIT 1) AS j
         UNION ALL
         SELECT f.queue, j.kind FROM found f CROSS JOIN LATERAL (
-            SELECT w.kind FROM leasehold.jobs w
-            WHERE w.queue = f.queue AND w.rank = p_rank AND w.kind > f.kind AND w.state <= 2 AND w.limit_key IS NULL
+            SELECT w.kind FROM leasehold.waiting w
+            WHERE w.queue = f.queue AND w.rank = p_rank AND w.kind > f.kind AND w.limit_key IS NULL
             ORDER BY w.kind LIMIT 1) AS j
     )
     SELECT f.queue, f.kind FROM found f WHERE p_except IS NULL OR f.kind <> ALL (p_except);
@@ -32,21 +32,22 @@ CREATE FUNCTION leasehold.next_rank(p_queues text[], p_after smallint) RETURNS s
 BEGIN
     RETURN (
         SELECT min(r.rank) FROM unnest(p_queues) AS q (queue) CROSS JOIN LATERAL (
-            (SELECT w.rank FROM leasehold.jobs w
-             WHERE w.queue = q.queue AND w.rank > p_after AND w.state <= 2 AND w.limit_key IS NULL
+            (SELECT w.rank FROM leasehold.waiting w
+             WHERE w.queue = q.queue AND w.rank > p_after AND w.limit_key IS NULL
              ORDER BY w.rank LIMIT 1)
             UNION ALL
-            (SELECT w.rank FROM leasehold.jobs w
-             WHERE w.queue = q.queue AND w.rank > p_after AND w.state <= 2 AND w.limit_key IS NOT NULL
+            (SELECT w.rank FROM leasehold.waiting w
+             WHERE w.queue = q.queue AND w.rank > p_after AND w.limit_key IS NOT NULL
              ORDER BY w.rank LIMIT 1)) AS r);
 END
 $body$;
 
--- The first due jobs without a limit key of these queues at this rank, locked. What others hold is passed over.
+-- The first due jobs without a limit key of these queues at this rank, locked. What others hold is passed over, be it
+-- the job or where it stands. Since a row of `waiting` never changes, it is told by where it lies as long as it is locked.
 CREATE FUNCTION leasehold.pick_free(
     p_hour bigint, p_queues text[], p_rank smallint, p_only text[], p_except text[], p_has_all text[],
     p_offered text[], p_room bigint
-) RETURNS uuid[]
+) RETURNS tid[]
 LANGUAGE plpgsql AS $body$
 DECLARE
     lane_queues text[];
@@ -60,21 +61,20 @@ BEGIN
         SELECT array_agg(s.queue), array_agg(s.kind), array_agg(s.n) INTO lane_queues, lane_kinds, shares FROM (
             SELECT f.queue, f.kind, count(*) AS n FROM (
                 SELECT l.queue, l.kind FROM unnest(lane_queues, lane_kinds) AS l (queue, kind) CROSS JOIN LATERAL (
-                    SELECT w.due, w.id FROM leasehold.jobs w
+                    SELECT w.due, w.id FROM leasehold.waiting w
                     WHERE w.queue = l.queue AND w.rank = p_rank AND w.kind = l.kind AND w.due <= p_hour
-                        AND w.state <= 2 AND w.limit_key IS NULL AND w.attempt < w.max_attempts
+                        AND w.limit_key IS NULL
                         AND leasehold.suits(w.tags, p_has_all, p_offered)
                     ORDER BY w.due, w.id LIMIT p_room) AS c
                 ORDER BY c.due, c.id LIMIT p_room) AS f
             GROUP BY f.queue, f.kind) AS s;
     END IF;
     RETURN ARRAY(
-        SELECT c.id FROM unnest(lane_queues, lane_kinds, shares) AS l (queue, kind, n) CROSS JOIN LATERAL (
-            SELECT w.id, w.due FROM leasehold.jobs w
+        SELECT c.ctid FROM unnest(lane_queues, lane_kinds, shares) AS l (queue, kind, n) CROSS JOIN LATERAL (
+            SELECT w.ctid, w.id, w.due FROM leasehold.waiting w JOIN leasehold.jobs j ON j.id = w.id
             WHERE w.queue = l.queue AND w.rank = p_rank AND w.kind = l.kind AND w.due <= p_hour
-                AND w.state <= 2 AND w.limit_key IS NULL AND w.attempt < w.max_attempts
-                AND leasehold.suits(w.tags, p_has_all, p_offered)
-            ORDER BY w.due, w.id LIMIT l.n FOR UPDATE SKIP LOCKED) AS c
+                AND w.limit_key IS NULL AND leasehold.suits(w.tags, p_has_all, p_offered)
+            ORDER BY w.due, w.id LIMIT l.n FOR NO KEY UPDATE SKIP LOCKED) AS c
         ORDER BY c.due, c.id LIMIT p_room);
 END
 $body$;
@@ -82,8 +82,8 @@ $body$;
 -- How many jobs of each limit key run.
 CREATE FUNCTION leasehold.running() RETURNS TABLE (limit_key text, n bigint) LANGUAGE plpgsql AS $body$
 BEGIN
-    RETURN QUERY SELECT r.limit_key, count(*) FROM leasehold.jobs r
-        WHERE r.state = 3 AND r.limit_key IS NOT NULL GROUP BY r.limit_key;
+    RETURN QUERY SELECT r.limit_key, count(*) FROM leasehold.leases r
+        WHERE r.limit_key IS NOT NULL GROUP BY r.limit_key;
 END
 $body$;
 
@@ -93,7 +93,7 @@ $body$;
 CREATE FUNCTION leasehold.look_limited(
     p_hour bigint, p_queues text[], p_rank smallint, p_only text[], p_except text[], p_has_all text[],
     p_offered text[], p_room bigint, p_chosen uuid[], p_chosen_keys text[], p_tried uuid[]
-) RETURNS TABLE (id uuid, limit_key text)
+) RETURNS TABLE (place tid, id uuid, limit_key text)
 LANGUAGE plpgsql AS $body$
 DECLARE
     walk bigint := 256 + p_room;
@@ -108,44 +108,44 @@ BEGIN
             UNION ALL SELECT c, 1 FROM unnest(p_chosen_keys) c) AS a GROUP BY a.k) AS r;
     walked := NOT EXISTS (
         SELECT FROM unnest(p_queues) AS q (queue) WHERE (
-            SELECT true FROM leasehold.jobs w
-            WHERE w.queue = q.queue AND w.rank = p_rank AND w.due <= p_hour AND w.state <= 2 AND w.limit_key IS NOT NULL
+            SELECT true FROM leasehold.waiting w
+            WHERE w.queue = q.queue AND w.rank = p_rank AND w.due <= p_hour AND w.limit_key IS NOT NULL
             ORDER BY w.due, w.id OFFSET walk LIMIT 1));
     IF walked THEN
         RETURN QUERY
-        SELECT o.id, o.limit_key FROM (
+        SELECT o.ctid, o.id, o.limit_key FROM (
             SELECT c.*, coalesce(r.n, 0)
-                + row_number() OVER (PARTITION BY c.limit_key, c.limit_max ORDER BY c.due, c.id) AS place
+                + row_number() OVER (PARTITION BY c.limit_key, c.limit_max ORDER BY c.due, c.id) AS number
             FROM unnest(p_queues) AS q (queue)
                 CROSS JOIN LATERAL (
-                    SELECT w.* FROM leasehold.jobs w
+                    SELECT w.ctid, w.* FROM leasehold.waiting w
                     WHERE w.queue = q.queue AND w.rank = p_rank AND w.due <= p_hour
-                        AND w.state <= 2 AND w.limit_key IS NOT NULL
+                        AND w.limit_key IS NOT NULL
                     ORDER BY w.due, w.id) AS c
                 LEFT JOIN unnest(full_keys, full_counts) AS r (k, n) ON r.k = c.limit_key
-            WHERE c.attempt < c.max_attempts AND leasehold.suits(c.tags, p_has_all, p_offered)
+            WHERE leasehold.suits(c.tags, p_has_all, p_offered)
                 AND (p_only IS NULL OR c.kind = ANY (p_only)) AND (p_except IS NULL OR c.kind <> ALL (p_except))
                 AND c.id <> ALL (p_chosen) AND c.id <> ALL (p_tried) AND coalesce(r.n, 0) < c.limit_max) AS o
-        WHERE o.place <= o.limit_max ORDER BY o.due, o.id LIMIT p_room;
+        WHERE o.number <= o.limit_max ORDER BY o.due, o.id LIMIT p_room;
         RETURN;
     END IF;
     RETURN QUERY
     WITH RECURSIVE keys AS (
-        (SELECT w.limit_key AS k, w.limit_max AS m FROM leasehold.jobs w WHERE w.state <= 2 AND w.limit_key IS NOT NULL
+        (SELECT w.limit_key AS k, w.limit_max AS m FROM leasehold.waiting w WHERE w.limit_key IS NOT NULL
          ORDER BY w.limit_key, w.limit_max LIMIT 1)
         UNION ALL
         SELECT j.k, j.m FROM keys CROSS JOIN LATERAL (
-            SELECT w.limit_key AS k, w.limit_max AS m FROM leasehold.jobs w
-            WHERE w.state <= 2 AND w.limit_key IS NOT NULL AND (w.limit_key, w.limit_max) > (keys.k, keys.m)
+            SELECT w.limit_key AS k, w.limit_max AS m FROM leasehold.waiting w
+            WHERE w.limit_key IS NOT NULL AND (w.limit_key, w.limit_max) > (keys.k, keys.m)
             ORDER BY w.limit_key, w.limit_max LIMIT 1) AS j
     )
-    SELECT c.id, c.limit_key
+    SELECT c.ctid, c.id, c.limit_key
     FROM keys LEFT JOIN unnest(full_keys, full_counts) AS r (k, n) ON r.k = keys.k
         CROSS JOIN unnest(p_queues) AS q (queue)
         CROSS JOIN LATERAL (
-            SELECT w.id, w.limit_key, w.due FROM leasehold.jobs w
+            SELECT w.ctid, w.id, w.limit_key, w.due FROM leasehold.waiting w
             WHERE w.limit_key = keys.k AND w.limit_max = keys.m AND w.queue = q.queue AND w.rank = p_rank
-                AND w.due <= p_hour AND w.state <= 2 AND w.attempt < w.max_attempts
+                AND w.due <= p_hour
                 AND leasehold.suits(w.tags, p_has_all, p_offered)
                 AND (p_only IS NULL OR w.kind = ANY (p_only)) AND (p_except IS NULL OR w.kind <> ALL (p_except))
                 AND w.id <> ALL (p_chosen) AND w.id <> ALL (p_tried)
@@ -161,13 +161,15 @@ $body$;
 CREATE FUNCTION leasehold.pick_limited(
     p_hour bigint, p_queues text[], p_rank smallint, p_only text[], p_except text[], p_has_all text[],
     p_offered text[], p_room bigint, p_first boolean, p_taken_keys text[]
-) RETURNS uuid[]
+) RETURNS tid[]
 LANGUAGE plpgsql AS $body$
 DECLARE
-    chosen uuid[] := '{}';
+    chosen tid[] := '{}';
+    chosen_ids uuid[] := '{}';
     -- And those of what the claim takes of higher priorities.
     chosen_keys text[] := p_taken_keys;
     tried uuid[] := '{}';
+    places tid[];
     seen uuid[];
     seen_keys text[];
     waits boolean := p_first;
@@ -177,16 +179,17 @@ DECLARE
     before integer;
 BEGIN
     LOOP
-        SELECT array_agg(c.id), array_agg(c.limit_key) INTO seen, seen_keys FROM leasehold.look_limited(
+        SELECT array_agg(c.place), array_agg(c.id), array_agg(c.limit_key) INTO places, seen, seen_keys
+        FROM leasehold.look_limited(
             p_hour, p_queues, p_rank, p_only, p_except, p_has_all, p_offered,
-            p_room - cardinality(chosen), chosen, chosen_keys, tried) AS c;
+            p_room - cardinality(chosen), chosen_ids, chosen_keys, tried) AS c;
         EXIT WHEN seen IS NULL;
         IF waits THEN
             PERFORM pg_advisory_xact_lock(leasehold.lock_space(), l.bucket) FROM (
                 SELECT DISTINCT leasehold.bucket(k) AS bucket FROM unnest(seen_keys) k ORDER BY 1 OFFSET 0) AS l;
         ELSE
-            SELECT array_agg(s.id), array_agg(s.k) INTO seen, seen_keys FROM (
-                SELECT c.id, c.k FROM unnest(seen, seen_keys) AS c (id, k)
+            SELECT array_agg(s.place), array_agg(s.id), array_agg(s.k) INTO places, seen, seen_keys FROM (
+                SELECT c.place, c.id, c.k FROM unnest(places, seen, seen_keys) AS c (place, id, k)
                 WHERE leasehold.bucket(c.k) IN (
                     SELECT b.bucket FROM (SELECT DISTINCT leasehold.bucket(k) AS bucket FROM unnest(seen_keys) k OFFSET 0) AS b
                     WHERE pg_try_advisory_xact_lock(leasehold.lock_space(), b.bucket))) AS s;
@@ -196,14 +199,15 @@ BEGIN
         before := cardinality(chosen);
         present := NULL;
         FOR candidate IN
-            SELECT c.id, c.limit_key, c.limit_max,
+            SELECT c.ctid AS place, c.id, c.limit_key, c.limit_max,
                 coalesce((SELECT r.n FROM unnest(rr.ks, rr.ns) AS r (k, n) WHERE r.k = c.limit_key), 0) AS running
             FROM (
-                SELECT w.id, w.limit_key, w.limit_max, w.due FROM leasehold.jobs w
-                -- Found by the key: nothing else may look better to a plan that is made while there are few jobs.
-                WHERE w.id = ANY (seen) AND w.state + 0 <= 2 AND w.due <= p_hour AND w.queue = ANY (p_queues)
-                    AND w.rank = p_rank
-                ORDER BY w.due, w.id FOR UPDATE SKIP LOCKED) AS c
+                -- Where one of them lay there may be another job by now.
+                SELECT w.ctid, w.id, w.limit_key, w.limit_max, w.due
+                FROM leasehold.waiting w JOIN leasehold.jobs j ON j.id = w.id
+                WHERE w.ctid = ANY (places) AND w.id = ANY (seen) AND w.due <= p_hour
+                    AND w.queue = ANY (p_queues) AND w.rank = p_rank
+                ORDER BY w.due, w.id FOR NO KEY UPDATE SKIP LOCKED) AS c
                 CROSS JOIN (
                     SELECT array_agg(a.k) AS ks, array_agg(a.n) AS ns FROM (
                         SELECT u.k, sum(u.n) AS n FROM (
@@ -217,7 +221,8 @@ BEGIN
             END IF;
             IF used < candidate.limit_max THEN
                 used := used + 1;
-                chosen := chosen || candidate.id;
+                chosen := chosen || candidate.place;
+                chosen_ids := chosen_ids || candidate.id;
                 chosen_keys := chosen_keys || candidate.limit_key;
             END IF;
         END LOOP;
@@ -246,15 +251,15 @@ BEGIN
         EXIT WHEN level IS NULL;
         SELECT min(d.due) INTO found_due FROM (
             (SELECT c.due FROM leasehold.lanes(p_queues, level, NULL, NULL) AS l CROSS JOIN LATERAL (
-                SELECT w.due FROM leasehold.jobs w
+                SELECT w.due FROM leasehold.waiting w
                 WHERE w.queue = l.queue AND w.rank = level AND w.kind = l.kind AND w.due > p_hour
-                    AND w.state <= 2 AND w.limit_key IS NULL
+                    AND w.limit_key IS NULL
                 ORDER BY w.due LIMIT 1) AS c)
             UNION ALL
             (SELECT c.due FROM unnest(p_queues) AS q (queue) CROSS JOIN LATERAL (
-                SELECT w.due FROM leasehold.jobs w
+                SELECT w.due FROM leasehold.waiting w
                 WHERE w.queue = q.queue AND w.rank = level AND w.due > p_hour
-                    AND w.state <= 2 AND w.limit_key IS NOT NULL
+                    AND w.limit_key IS NOT NULL
                 ORDER BY w.due LIMIT 1) AS c)) AS d;
         first := least(first, found_due);
     END LOOP;
@@ -262,63 +267,68 @@ BEGIN
 END
 $body$;
 
--- Gives jobs out (clauses C1, C4, C6, C7, C9, C10, E2). The last row has no job, and tells the hour and when the next
--- job becomes due. Two calls of one claim at the same moment: the second one fails by the key of `claims`, and is
--- repeated.
+-- Gives jobs out (clauses C1, C4, C6, C7, C9, C10, E2). If there are fewer than asked for, a last row has no id: it tells
+-- the hour as `started_at`, and as `due` when the next job becomes due.
 CREATE FUNCTION leasehold.claim(
     p_now bigint, p_claim uuid, p_worker uuid, p_queues text[], p_only text[], p_except text[],
     p_has_all text[], p_offered text[], p_last_rank smallint, p_limit bigint, p_lease bigint
-) RETURNS TABLE (job leasehold.jobs, at bigint, due_next bigint)
+) RETURNS SETOF leasehold.jobs
 LANGUAGE plpgsql AS $body$
 DECLARE
     hour bigint;
     open_queues text[];
-    given uuid[];
-    picked uuid[];
+    ids uuid[];
+    given tid[] := '{}';
+    picked tid[];
     level smallint := -32768;
     limited boolean;
     first boolean := true;
+    rest leasehold.jobs;
 BEGIN
     -- A claim that is made again while the first is still at work waits for what that one is given (clause E2).
     PERFORM pg_advisory_xact_lock(hashtextextended('claim ' || p_claim, 0));
-    SELECT c.jobs INTO given FROM leasehold.claims c WHERE c.claim = p_claim;
+    SELECT c.jobs INTO ids FROM leasehold.claims c WHERE c.claim = p_claim;
     IF FOUND THEN
-        RETURN QUERY SELECT j, 0::bigint, NULL::bigint FROM leasehold.jobs j
-            WHERE j.id = ANY (given) AND j.claim = p_claim ORDER BY j.rank, j.due, j.id;
+        RETURN QUERY SELECT * FROM leasehold.jobs j
+            WHERE j.id = ANY (ids) AND j.claim = p_claim ORDER BY j.rank, j.due, j.id;
         RETURN;
     END IF;
     hour := coalesce(p_now, leasehold.hour());
     open_queues := ARRAY(SELECT q FROM unnest(p_queues) q
         WHERE NOT EXISTS (SELECT FROM leasehold.queues s WHERE s.queue = q AND s.paused));
-    given := '{}';
     WHILE cardinality(given) < p_limit LOOP
         level := leasehold.next_rank(open_queues, level);
         EXIT WHEN level IS NULL OR level > p_last_rank;
         limited := EXISTS (SELECT FROM unnest(open_queues) AS q (queue) WHERE (
-            SELECT true FROM leasehold.jobs w
-            WHERE w.queue = q.queue AND w.rank = level AND w.due <= hour AND w.state <= 2 AND w.limit_key IS NOT NULL
+            SELECT true FROM leasehold.waiting w
+            WHERE w.queue = q.queue AND w.rank = level AND w.due <= hour AND w.limit_key IS NOT NULL
             LIMIT 1));
         picked := '{}';
         IF limited THEN
             picked := leasehold.pick_limited(hour, open_queues, level, p_only, p_except, p_has_all, p_offered,
                 p_limit - cardinality(given), first,
-                ARRAY(SELECT j.limit_key FROM leasehold.jobs j WHERE j.id = ANY (given) AND j.limit_key IS NOT NULL));
+                ARRAY(SELECT w.limit_key FROM leasehold.waiting w WHERE w.ctid = ANY (given) AND w.limit_key IS NOT NULL));
             first := false;
         END IF;
         picked := picked || leasehold.pick_free(hour, open_queues, level, p_only, p_except, p_has_all, p_offered,
             p_limit - cardinality(given));
         IF limited THEN
-            picked := ARRAY(SELECT j.id FROM leasehold.jobs j WHERE j.id = ANY (picked)
-                ORDER BY j.due, j.id LIMIT p_limit - cardinality(given));
+            picked := ARRAY(SELECT w.ctid FROM leasehold.waiting w WHERE w.ctid = ANY (picked)
+                ORDER BY w.due, w.id LIMIT p_limit - cardinality(given));
         END IF;
         given := given || picked;
     END LOOP;
     IF cardinality(given) > 0 THEN
         -- The hour again, since it may have been waited for locks.
         hour := coalesce(p_now, leasehold.hour());
-        INSERT INTO leasehold.claims VALUES (p_claim, hour, given);
-        INSERT INTO leasehold.tallies SELECT j.queue, j.state, 3, count(*) FROM leasehold.jobs j
-            WHERE j.id = ANY (given) GROUP BY j.queue, j.state;
+        WITH gone AS (
+            DELETE FROM leasehold.waiting w WHERE w.ctid = ANY (given) RETURNING w.id, w.queue, w.state
+        ), tallied AS (
+            INSERT INTO leasehold.tallies SELECT g.queue, g.state, 3, count(*) FROM gone g GROUP BY g.queue, g.state
+        ), noted AS (
+            INSERT INTO leasehold.claims SELECT p_claim, hour, array_agg(g.id) FROM gone g
+        )
+        SELECT array_agg(g.id) INTO ids FROM gone g;
         RETURN QUERY
         WITH taken AS (
             UPDATE leasehold.jobs j SET state = 3, reason = NULL, attempt = j.attempt + 1, started_at = hour,
@@ -326,11 +336,16 @@ BEGIN
                 lease_until = leasehold.later(hour, coalesce(j.lease, p_lease)),
                 lease_from = leasehold.later(hour, coalesce(j.lease, p_lease)),
                 unique_key = CASE WHEN j.unique_scope = 1 THEN NULL ELSE j.unique_key END
-            WHERE j.id = ANY (given) RETURNING j)
-        SELECT t.j, hour, NULL::bigint FROM taken t ORDER BY (t.j).rank, (t.j).due, (t.j).id;
+            WHERE j.id = ANY (ids) RETURNING j.*
+        ), leased AS (
+            INSERT INTO leasehold.leases SELECT t.lease_from, t.id, t.limit_key FROM taken t
+        )
+        SELECT * FROM taken t ORDER BY t.rank, t.due, t.id;
     END IF;
     IF cardinality(given) < p_limit THEN
-        RETURN QUERY SELECT NULL::leasehold.jobs, hour, leasehold.next_due(hour, open_queues);
+        rest.started_at := hour;
+        rest.due := leasehold.next_due(hour, open_queues);
+        RETURN NEXT rest;
     END IF;
 END
 $body$;

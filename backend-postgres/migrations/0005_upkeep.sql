@@ -23,6 +23,7 @@ LANGUAGE plpgsql AS $body$
 DECLARE
     n bigint;
 BEGIN
+    PERFORM leasehold.displace(p_jobs);
     WITH gone AS (
         DELETE FROM leasehold.jobs j WHERE j.id = ANY (p_jobs) RETURNING j.queue, j.state
     ), tallied AS (
@@ -44,12 +45,12 @@ DECLARE
     hour bigint := coalesce(p_now, leasehold.hour());
     over uuid[];
 BEGIN
-    over := ARRAY(SELECT j.id FROM leasehold.jobs j WHERE j.expires_at < hour AND j.state > 3
-        ORDER BY j.expires_at LIMIT p_limit FOR UPDATE SKIP LOCKED);
+    over := ARRAY(SELECT e.id FROM leasehold.ended e WHERE e.expires_at < hour
+        ORDER BY e.expires_at, e.id LIMIT p_limit FOR UPDATE SKIP LOCKED);
     jobs := leasehold.remove(over);
     DELETE FROM leasehold.workers w WHERE w.seen_at < greatest(hour - p_workers_after, 0);
     GET DIAGNOSTICS workers = ROW_COUNT;
-    more := EXISTS (SELECT FROM leasehold.jobs j WHERE j.expires_at < hour AND j.state > 3);
+    more := EXISTS (SELECT FROM leasehold.ended e WHERE e.expires_at < hour);
     PERFORM leasehold.tidy(hour);
     RETURN NEXT;
 END
@@ -75,12 +76,12 @@ BEGIN
         level := leasehold.next_rank(ARRAY[p_queue], level);
         EXIT WHEN level IS NULL;
         first := least(first, (
-            SELECT min((SELECT w.due FROM leasehold.jobs w
-                WHERE w.queue = p_queue AND w.rank = level AND w.kind = l.kind AND w.state <= 2 AND w.limit_key IS NULL
+            SELECT min((SELECT w.due FROM leasehold.waiting w
+                WHERE w.queue = p_queue AND w.rank = level AND w.kind = l.kind AND w.limit_key IS NULL
                 ORDER BY w.due LIMIT 1))
             FROM leasehold.lanes(ARRAY[p_queue], level, NULL, NULL) AS l), (
-            SELECT w.due FROM leasehold.jobs w
-            WHERE w.queue = p_queue AND w.rank = level AND w.state <= 2 AND w.limit_key IS NOT NULL
+            SELECT w.due FROM leasehold.waiting w
+            WHERE w.queue = p_queue AND w.rank = level AND w.limit_key IS NOT NULL
             ORDER BY w.due LIMIT 1));
     END LOOP;
     RETURN CASE WHEN first <= p_hour THEN first END;

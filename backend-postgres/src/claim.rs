@@ -15,10 +15,8 @@ use crate::record;
 use crate::session::{Session, millis, rows};
 
 static CLAIM: LazyLock<String> = LazyLock::new(|| {
-    let columns = record::OF_JOB.as_str();
-    format!(
-        "SELECT {columns}, c.at, c.due_next FROM leasehold.claim($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) AS c"
-    )
+    let columns = record::OF_J.as_str();
+    format!("SELECT {columns} FROM leasehold.claim($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) AS j")
 });
 
 pub(crate) async fn claim(session: &mut Session<'_>, request: &Claim) -> Done<Claimed> {
@@ -58,9 +56,9 @@ pub(crate) async fn claim(session: &mut Session<'_>, request: &Claim) -> Done<Cl
     let mut claimed = Claimed::default();
     let mut bad = Vec::new();
     for row in &found {
-        let now = Timestamp::from_millis(row.try_get(record::CLAIM + 1)?);
+        let now = Timestamp::from_millis(row.try_get::<Option<i64>, _>(record::STARTED_AT)?.unwrap_or(0));
         if row.try_get::<Option<Uuid>, _>(0)?.is_none() {
-            let next: Option<i64> = row.try_get(record::CLAIM + 2)?;
+            let next: Option<i64> = row.try_get(record::DUE)?;
             claimed.next_due = next.map(|next| Timestamp::from_millis(next).since(now));
             continue;
         }

@@ -7,7 +7,7 @@ use leasehold_core::backend::{
     Action, Amend, AmendAnswer, Amended, Cursor, Event, Filter, Order, Prune, Pruned, QueueRecord, Select,
     SetQueue,
 };
-use leasehold_core::{JobId, JobRecord, QueueName, Timestamp, UniqueKey, UniqueScope};
+use leasehold_core::{JobId, JobRecord, QueueName, State, Timestamp, UniqueKey, UniqueScope};
 use sqlx::{QueryBuilder, Row};
 use uuid::Uuid;
 
@@ -82,11 +82,15 @@ async fn load(
     preview: bool,
 ) -> Done<(HashMap<JobId, Change>, Timestamp)> {
     let db = session.db;
+    let uuids: Vec<Uuid> = ids.iter().map(|id| *id.as_uuid()).collect();
+    if !preview {
+        db.query("SELECT leasehold.hold($1)").bind(uuids.clone()).execute(session.conn()).await?;
+    }
     let mut query = QueryBuilder::new("SELECT ");
     query
         .push(record::WITHOUT_BLOBS.as_str())
         .push(db.in_schema(", j.state FROM leasehold.jobs AS j WHERE j.id = ANY ("));
-    query.push_bind(ids.iter().map(|id| *id.as_uuid()).collect::<Vec<_>>()).push(")");
+    query.push_bind(uuids).push(")");
     if let Some(filter) = filter {
         inspect::push_filter(&mut query, db, filter)?;
     }
@@ -163,7 +167,13 @@ async fn write(session: &mut Session<'_>, changes: &[Change], action: &Action) -
             session.db.query("UPDATE leasehold.jobs SET unique_key = NULL WHERE unique_key = ANY ($1)");
         free.bind(keys).execute(session.conn()).await?;
     }
+    // What still runs stands where it stood.
+    let running = record::code(State::Running);
+    let moves = changes.iter().filter(|change| change.was != running || change.job.state != State::Running);
+    let moved: Vec<Uuid> = moves.map(|change| *change.job.id.as_uuid()).collect();
+    session.db.query("SELECT leasehold.displace($1)").bind(moved.clone()).execute(session.conn()).await?;
     save(session, ids, changes, action).await?;
+    session.db.query("SELECT leasehold.place($1)").bind(moved).execute(session.conn()).await?;
     tally(session, changes).await
 }
 

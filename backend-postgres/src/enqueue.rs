@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::error::Done;
 use crate::record;
-use crate::session::{Db, Session, Statement, millis};
+use crate::session::{Db, Session, Statement, given, millis};
 use crate::watch;
 
 const ENQUEUE: &str = "SELECT n, holder, at FROM leasehold.enqueue(
@@ -87,19 +87,19 @@ fn bound(db: &Db, jobs: &[&NewJob], told: Option<Vec<String>>) -> Done<Statement
         .bind(all(jobs, |job| job.payload.as_bytes().to_vec()))
         .bind(options)
         .bind(all(jobs, |job| record::rank(job.options.priority)))
-        .bind(all(jobs, |job| delay(job.due)))
-        .bind(all(jobs, |job| moment(job.due)))
+        .bind(given(all(jobs, |job| delay(job.due))))
+        .bind(given(all(jobs, |job| moment(job.due))))
         .bind(all(jobs, |job| i32::try_from(job.options.max_attempts).unwrap_or(i32::MAX)))
-        .bind(all(jobs, |job| job.options.lease.map(millis)))
-        .bind(retention(|retention| retention.succeeded))
-        .bind(retention(|retention| retention.failed))
-        .bind(retention(|retention| retention.cancelled))
-        .bind(all(jobs, tags))
-        .bind(all(jobs, |job| Some(job.options.limit.as_ref()?.key.as_str().to_owned())))
-        .bind(all(jobs, |job| job.options.limit.as_ref().map(|limit| i64::from(limit.max))))
-        .bind(all(jobs, |job| Some(job.options.unique.as_ref()?.key.as_str().to_owned())))
-        .bind(all(jobs, |job| job.options.unique.as_ref().map(|unique| scope(unique.scope).0)))
-        .bind(all(jobs, |job| job.options.unique.as_ref().and_then(|unique| scope(unique.scope).1)))
+        .bind(given(all(jobs, |job| job.options.lease.map(millis))))
+        .bind(given(retention(|retention| retention.succeeded)))
+        .bind(given(retention(|retention| retention.failed)))
+        .bind(given(retention(|retention| retention.cancelled)))
+        .bind(given(all(jobs, tags)))
+        .bind(given(all(jobs, |job| Some(job.options.limit.as_ref()?.key.as_str().to_owned()))))
+        .bind(given(all(jobs, |job| job.options.limit.as_ref().map(|limit| i64::from(limit.max)))))
+        .bind(given(all(jobs, |job| Some(job.options.unique.as_ref()?.key.as_str().to_owned()))))
+        .bind(given(all(jobs, |job| job.options.unique.as_ref().map(|unique| scope(unique.scope).0))))
+        .bind(given(all(jobs, |job| job.options.unique.as_ref().and_then(|unique| scope(unique.scope).1))))
         .bind(told))
 }
 

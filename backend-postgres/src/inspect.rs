@@ -199,7 +199,7 @@ const COUNTS: &str = "WITH t AS MATERIALIZED (
     SELECT queue, was, became, n, NULL::bigint FROM t
     UNION ALL
     SELECT q.queue, NULL, NULL, (
-            SELECT count(*) FROM leasehold.jobs j WHERE j.state = 1 AND j.queue = q.queue AND j.due <= h.at),
+            SELECT count(*) FROM leasehold.waiting w WHERE w.state = 1 AND w.queue = q.queue AND w.due <= h.at),
         leasehold.oldest_due(h.at, q.queue)
     FROM (SELECT DISTINCT queue FROM t) AS q CROSS JOIN hour AS h";
 

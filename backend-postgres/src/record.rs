@@ -38,21 +38,20 @@ const COLUMNS: [&str; 22] = [
     "result",
     "history",
 ];
+/// Where those are that tell something else where there is no job.
+pub(crate) const DUE: usize = 5;
+pub(crate) const STARTED_AT: usize = 13;
 /// Where the claim under which a job runs comes after them.
 pub(crate) const CLAIM: usize = COLUMNS.len();
 
 /// The columns of [`read`] and the claim, of jobs that go by the name `j`.
-pub(crate) static OF_J: LazyLock<String> = LazyLock::new(|| columns("j."));
-/// The same of a function's column `job`.
-pub(crate) static OF_JOB: LazyLock<String> = LazyLock::new(|| columns("(c.job)."));
+pub(crate) static OF_J: LazyLock<String> = LazyLock::new(|| {
+    let columns = COLUMNS.iter().chain(&["claim"]).map(|column| format!("j.{column}"));
+    columns.collect::<Vec<_>>().join(", ")
+});
 /// The same with neither payload nor result, for whoever looks at neither.
 pub(crate) static WITHOUT_BLOBS: LazyLock<String> =
     LazyLock::new(|| OF_J.replace("j.payload", "''::bytea").replace("j.result", "NULL::bytea"));
-
-fn columns(of: &str) -> String {
-    let columns = COLUMNS.iter().chain(&["claim"]).map(|column| format!("{of}{column}"));
-    columns.collect::<Vec<_>>().join(", ")
-}
 
 /// How a state is written.
 pub(crate) const fn code(state: State) -> i16 {
@@ -103,7 +102,7 @@ fn options(text: &str) -> serde_json::Result<JobOptions> {
 
 type Unreadable = Box<dyn std::error::Error + Send + Sync>;
 
-/// The job in a row of [`OF_J`] or [`OF_JOB`], as it is `now`, or what is wrong with it.
+/// The job in a row of [`OF_J`], as it is `now`, or what is wrong with it.
 pub(crate) fn read(row: &PgRow, now: Timestamp) -> Result<JobRecord, SetAside> {
     try_read(row, now, |text| Ok(options(text)?)).map_err(|error| {
         let job = row.try_get(0).ok().map(JobId::from_uuid);
@@ -128,7 +127,7 @@ fn try_read(
     let mut options = options(row.try_get(4)?)?;
     options.priority = rank(row.try_get(7)?);
     let (due, enqueued_at) =
-        (Timestamp::from_millis(row.try_get(5)?), Timestamp::from_millis(row.try_get(6)?));
+        (Timestamp::from_millis(row.try_get(DUE)?), Timestamp::from_millis(row.try_get(6)?));
     let mut job = JobRecord::new(id, queue, kind, payload, options, due, enqueued_at);
     let written: i16 = row.try_get(8)?;
     job.state = state(written).ok_or_else(|| format!("there is no state {written}"))?;
@@ -136,7 +135,7 @@ fn try_read(
     job.attempt = u32::try_from(row.try_get::<i32, _>(10)?)?;
     job.crashes = u32::try_from(row.try_get::<i32, _>(11)?)?;
     job.generation = u32::try_from(row.try_get::<i32, _>(12)?)?;
-    job.started_at = moment(row.try_get(13)?);
+    job.started_at = moment(row.try_get(STARTED_AT)?);
     job.finished_at = moment(row.try_get(14)?);
     job.expires_at = moment(row.try_get(15)?);
     job.worker = row.try_get::<Option<Uuid>, _>(16)?.map(WorkerId::from_uuid);

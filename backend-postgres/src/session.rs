@@ -177,6 +177,11 @@ impl Session<'_> {
     }
 }
 
+/// A column of which some row has something: the server reads no array of nothing but nulls.
+pub(crate) fn given<T>(column: Vec<Option<T>>) -> Option<Vec<Option<T>>> {
+    column.iter().any(Option::is_some).then_some(column)
+}
+
 /// A span in whole milliseconds; parts round up, so that nothing is early.
 pub(crate) fn millis(span: Duration) -> i64 {
     i64::try_from(span.as_nanos().div_ceil(1_000_000)).unwrap_or(i64::MAX)

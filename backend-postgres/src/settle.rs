@@ -6,7 +6,7 @@ use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
 use crate::error::Done;
-use crate::session::{Db, Session, Statement, millis};
+use crate::session::{Db, Session, Statement, given, millis};
 use crate::{record, watch};
 
 /// Who settles.
@@ -19,7 +19,7 @@ pub(crate) enum By {
 }
 
 const SETTLE: &str =
-    "SELECT n, answer, queue, state FROM leasehold.settle($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+    "SELECT ns, answer, queue, state FROM leasehold.settle($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
 const TELL: &str = "SELECT pg_notify(leasehold.channel(), told) FROM unnest($1) AS told";
 
 pub(crate) async fn settle(
@@ -73,11 +73,11 @@ fn bound(db: &Db, settlements: &[Settlement], by: By, places: &[usize]) -> Done<
         .bind(some().map(|s| *s.job.as_uuid()).collect::<Vec<_>>())
         .bind(some().map(|s| *s.token.claim(s.job).as_uuid()).collect::<Vec<_>>())
         .bind(some().map(|s| code(&s.verdict)).collect::<Vec<_>>())
-        .bind(some().map(|s| reason(&s.verdict)).collect::<Vec<_>>())
-        .bind(some().map(|s| delay(&s.verdict)).collect::<Vec<_>>())
-        .bind(some().map(|s| result(&s.verdict)).collect::<Vec<_>>())
-        .bind(some().map(|s| s.failure.as_ref().map(failure).transpose()).collect::<Done<Vec<_>>>()?)
-        .bind(some().map(|s| s.failure.as_ref().map(class).transpose()).collect::<Done<Vec<_>>>()?))
+        .bind(given(some().map(|s| reason(&s.verdict)).collect()))
+        .bind(given(some().map(|s| delay(&s.verdict)).collect()))
+        .bind(given(some().map(|s| result(&s.verdict)).collect()))
+        .bind(given(some().map(|s| s.failure.as_ref().map(failure).transpose()).collect::<Done<_>>()?))
+        .bind(given(some().map(|s| s.failure.as_ref().map(class).transpose()).collect::<Done<_>>()?)))
 }
 
 /// Reads the answers, and tells which of the places have none yet.
@@ -90,22 +90,29 @@ fn read(
 ) -> Done<Vec<usize>> {
     let mut left: Vec<Option<usize>> = places.iter().copied().map(Some).collect();
     for row in rows {
-        let n = usize::try_from(row.try_get::<i64, _>(0)? - 1).unwrap_or(usize::MAX);
-        let Some(place) = left.get_mut(n).and_then(Option::take) else { continue };
-        answers[place] = match row.try_get::<i16, _>(1)? {
-            1 => {
-                let (queue, state) = (row.try_get::<&str, _>(2)?, record::state(row.try_get(3)?));
-                if let (Ok(queue), Some(state)) = (QueueName::new(queue), state) {
-                    if state.is_waiting() {
-                        events.push(Event::Waiting { queue: queue.clone() });
-                    }
-                    events.push(Event::Changed { job: settlements[place].job, queue, state });
-                }
-                Answer::Applied
-            }
+        let ns = row.try_get::<Vec<i64>, _>(0)?;
+        let of = |n: &i64| left.get_mut(usize::try_from(n - 1).ok()?).and_then(Option::take);
+        let places: Vec<usize> = ns.iter().filter_map(of).collect();
+        let answer = match row.try_get::<i16, _>(1)? {
+            1 => Answer::Applied,
             2 => Answer::AlreadyApplied,
             _ => Answer::Lost,
         };
+        places.iter().for_each(|place| answers[*place] = answer);
+        if answer == Answer::Applied {
+            let (queue, state) = (row.try_get::<&str, _>(2)?, record::state(row.try_get(3)?));
+            if let (Ok(queue), Some(state)) = (QueueName::new(queue), state) {
+                if state.is_waiting() {
+                    events.push(Event::Waiting { queue: queue.clone() });
+                }
+                let changed = |place: usize| Event::Changed {
+                    job: settlements[place].job,
+                    queue: queue.clone(),
+                    state,
+                };
+                events.extend(places.into_iter().map(changed));
+            }
+        }
     }
     Ok(left.into_iter().flatten().collect())
 }
@@ -131,10 +138,10 @@ fn reason(verdict: &Verdict) -> Option<String> {
     }
 }
 
-fn delay(verdict: &Verdict) -> i64 {
+fn delay(verdict: &Verdict) -> Option<i64> {
     match verdict {
-        Verdict::Retry { delay, .. } | Verdict::Release { delay, .. } => millis(*delay),
-        _ => 0,
+        Verdict::Retry { delay, .. } | Verdict::Release { delay, .. } => Some(millis(*delay)),
+        _ => None,
     }
 }
 

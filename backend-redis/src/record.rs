@@ -89,6 +89,12 @@ fn keep(job: &NewJob) -> String {
 
 /// Options as JSON without those that are as they would be anyway: most jobs have none, and a million of them are much.
 fn written(options: &JobOptions) -> Done<String> {
+    let mut usual = JobOptions::default();
+    // It has a field of its own.
+    usual.priority = options.priority;
+    if *options == usual {
+        return Ok("{}".into());
+    }
     let (options, defaults) = (object(options)?, object(&JobOptions::default())?);
     let own: Map<String, Json> =
         options.into_iter().filter(|(name, value)| defaults.get(name) != Some(value)).collect();
@@ -142,8 +148,10 @@ impl Fields<'_> {
         job.finished_at = self.moment("finished")?;
         job.expires_at = self.moment("expires")?;
         job.worker = self.parse("worker")?;
-        job.lease_until = self.moment("lease_until")?;
-        job.cancel_requested = self.0.contains_key("cancel");
+        if job.state == State::Running {
+            job.lease_until = self.moment("lease_until")?;
+            job.cancel_requested = self.0.contains_key("cancel");
+        }
         job.progress = self.json("progress")?;
         job.result = self.bytes("result");
         job.history = self.history()?;

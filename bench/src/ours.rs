@@ -25,7 +25,7 @@ pub(crate) async fn open(stores: &Stores, place: Place) -> Result<(Place, Store,
     if matches!(place.kind, Kind::Postgres | Kind::RawPostgres) {
         return in_schema(stores, place).await;
     }
-    if matches!(place.kind, Kind::Redis | Kind::RawRedis) {
+    if place.kind.backend() == Kind::Redis {
         return on_redis(stores, place).await;
     }
     let server = stores.server.get_or_try_init(async || Server::start().await.map(Arc::new)).await?.clone();
@@ -47,13 +47,15 @@ async fn on_redis(stores: &Stores, place: Place) -> Result<(Place, Store, Option
     };
     let number = NAMESPACES.fetch_add(1, Ordering::Relaxed);
     let place = Place { at: url, database: format!("bench_{}_{number}", std::process::id()), ..place };
-    let store = if place.kind == Kind::RawRedis {
-        Store::Limit(Arc::new(RawRedis::open(&place.at, &place.database).await?))
-    } else {
-        let redis = redis(&place).await?;
-        redis.setup(Deadline::after(PATIENCE)).await?;
-        // Each call is one script, at the sizes that are measured.
-        Store::Backend(Counted::calls_of(Arc::new(redis)))
+    let store = match place.kind {
+        Kind::RawRedis => Store::Limit(Arc::new(RawRedis::records(&place.at, &place.database).await?)),
+        Kind::NaiveRedis => Store::Limit(Arc::new(RawRedis::lists(&place.at, &place.database).await?)),
+        _ => {
+            let redis = redis(&place).await?;
+            redis.setup(Deadline::after(PATIENCE)).await?;
+            // Each call is one script, at the sizes that are measured.
+            Store::Backend(Counted::calls_of(Arc::new(redis)))
+        }
     };
     let close = clear(place.at.clone(), place.database.clone());
     Ok((place, store, Some(Box::pin(close))))

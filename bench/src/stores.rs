@@ -45,8 +45,12 @@ pub(crate) enum Kind {
     Redis,
     /// The limit of Redis.
     #[value(skip)]
-    #[strum(to_string = "list loop")]
+    #[strum(to_string = "records alone")]
     RawRedis,
+    /// What people write without a queue.
+    #[value(skip)]
+    #[strum(to_string = "list loop")]
+    NaiveRedis,
     /// What a harness opens.
     #[value(skip)]
     #[strum(to_string = "this store")]
@@ -62,7 +66,7 @@ impl Kind {
             Self::Sqlite | Self::RawSqlite => Self::Sqlite,
             Self::Mongo | Self::RawMongo | Self::NaiveMongo => Self::Mongo,
             Self::Postgres | Self::RawPostgres => Self::Postgres,
-            Self::Redis | Self::RawRedis => Self::Redis,
+            Self::Redis | Self::RawRedis | Self::NaiveRedis => Self::Redis,
         }
     }
 
@@ -75,7 +79,7 @@ impl Kind {
             Self::Sqlite | Self::RawSqlite => Some(Self::RawSqlite),
             Self::Mongo | Self::RawMongo | Self::NaiveMongo => Some(Self::RawMongo),
             Self::Postgres | Self::RawPostgres => Some(Self::RawPostgres),
-            Self::Redis | Self::RawRedis => Some(Self::RawRedis),
+            Self::Redis | Self::RawRedis | Self::NaiveRedis => Some(Self::RawRedis),
         }
     }
 

@@ -167,18 +167,21 @@ impl Postgres {
 
     /// Waits until somebody may log in. In a thread of its own, so that it can be called from anywhere.
     fn wait(&self) -> io::Result<()> {
-        let port = self.port;
-        let work = move || {
+        let work = || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let ready = async {
-                while !greets(port).await.unwrap_or(false) {
+                while !greets(self.port).await.unwrap_or(false) {
                     tokio::time::sleep(Duration::from_millis(50)).await;
+                    // It gives up if a process that has just been killed still holds its memory.
+                    self.process.as_ref().map_or(Ok(()), |process| process.order(Order::Start))?;
                 }
+                Ok(())
             };
             let in_time = runtime.block_on(async { tokio::time::timeout(START, ready).await });
-            in_time.map_err(|_| io::Error::other(format!("it was not ready within {START:?}")))
+            in_time.unwrap_or_else(|_| Err(io::Error::other(format!("it was not ready within {START:?}"))))
         };
-        thread::spawn(work).join().unwrap_or_else(|_| Err(io::Error::other("the wait panicked")))
+        thread::scope(|threads| threads.spawn(work).join())
+            .unwrap_or_else(|_| Err(io::Error::other("the wait panicked")))
     }
 }
 

@@ -10,7 +10,8 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
 /// A server under the eye of a shell that reads orders from a pipe of ours and confirms each. Once the pipe ends,
-/// because this value was dropped or this process is gone, the shell kills the server and removes its folder.
+/// because this value was dropped or this process is gone, the shell kills the server and removes its folder. The
+/// kernel kills the server if it is the shell that is gone.
 #[derive(Debug)]
 pub(crate) struct Process {
     watchdog: Child,
@@ -45,6 +46,7 @@ impl User {
 /// What can be done to a server.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Order {
+    /// Starts it unless it runs.
     Start,
     Kill,
     Freeze,
@@ -62,9 +64,17 @@ impl Order {
     }
 }
 
+/// A signal to a whole group of processes, as a terminal sends it, leaves the shell to clean up. The server is bound to
+/// it as the very last step, since a process that changes its user is bound no longer.
 const WATCHDOG: &str = r#"
+trap '' HUP INT TERM
 folder=$1; shift; server=
-start() { [ -n "$server" ] || { "$@" </dev/null >/dev/null 2>&1 & server=$!; }; }
+bound=$(setpriv --pdeathsig KILL echo setpriv --pdeathsig KILL 2>/dev/null)
+ended() { read -r _ _ state _ 2>/dev/null </proc/$server/stat && [ "$state" = Z ]; }
+start() {
+    [ -z "$server" ] || ! ended || { wait $server; server=; }
+    [ -n "$server" ] || { (trap - HUP INT TERM; exec $bound "$@") </dev/null >/dev/null 2>&1 & server=$!; }
+}
 children() { cat /proc/$server/task/$server/children 2>/dev/null; }
 end() { [ -z "$server" ] || { kill -STOP $server; kill -9 $(children) $server; wait $server; server=; }; }
 while read -r order; do
@@ -144,6 +154,8 @@ impl Drop for Process {
     fn drop(&mut self) {
         drop(self.line.get_mut().unwrap_or_else(PoisonError::into_inner).take());
         let _ = self.watchdog.wait();
+        // It did not if it was killed itself.
+        let _ = fs::remove_dir_all(&self.folder);
     }
 }
 

@@ -40,7 +40,7 @@ enum Chore {
     Mutants,
     /// Kills processes that index files, again and again, and proves that nothing was lost or done twice
     Kill(KillOptions),
-    /// Kills workers and MongoDB primaries under load, and proves that nothing was lost or done twice
+    /// Kills workers and servers under load, and proves that nothing was lost or done twice
     Soak(SoakOptions),
     /// Is a worker of `soak`
     #[command(hide = true)]
@@ -81,6 +81,9 @@ struct KillOptions {
 #[derive(Parser)]
 #[cfg_attr(not(feature = "soak"), allow(dead_code, reason = "read by the chore itself"))]
 struct SoakOptions {
+    /// What the jobs are kept in
+    #[arg(long, value_enum, default_value_t = SoakStore::Mongo)]
+    store: SoakStore,
     /// For how many seconds things are broken
     #[arg(long, default_value_t = 300)]
     seconds: u64,
@@ -96,12 +99,22 @@ struct SoakOptions {
     /// How often a worker is frozen, for longer than its leases, in seconds
     #[arg(long, default_value_t = 10)]
     freeze_every: u64,
-    /// How often the primary is killed, in seconds
+    /// How often the server is killed and started again, in seconds
     #[arg(long, default_value_t = 20)]
-    primary_every: u64,
+    server_every: u64,
     /// Repeats the choices of an earlier run, though not what the machine made of them
     #[arg(long)]
     seed: Option<u64>,
+}
+
+/// On which servers there is a soak.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum SoakStore {
+    /// Three nodes; the one that is killed is the primary
+    Mongo,
+    Postgres,
+    /// With an append-only file that is synced with every write
+    Redis,
 }
 
 /// What a worker of `soak` is told.

@@ -73,7 +73,9 @@ async fn a_frozen_server_is_waited_for_until_the_deadline_and_no_longer() {
     let new = job();
     let request = Enqueue { jobs: vec![new.clone()] };
     let late = store.enqueue(Deadline::after(Duration::from_millis(400)), request).await;
-    assert_eq!(late.expect_err("no answer").kind(), ErrorKind::Unknown);
+    // On a machine so slow that the connection had to be asked first whether it works, nothing was sent.
+    let kind = late.expect_err("no answer").kind();
+    assert!([ErrorKind::Unknown, ErrorKind::Unavailable].contains(&kind), "{kind:?}");
     let late = store.find(Deadline::after(Duration::from_millis(400)), Find { ids: vec![new.id] }).await;
     assert_eq!(late.expect_err("no answer").kind(), ErrorKind::Unavailable);
     assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());

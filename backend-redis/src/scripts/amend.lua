@@ -10,7 +10,7 @@ function what.cancel(job)
   if is_over(job.state) then return 'refused' end
   if job.state == 'running' then
     return 'requested', function()
-      save(job.id, { cancel = 1 })
+      save(job, { 'cancel', 1 })
       told[#told + 1] = 'cancel\t' .. job.id .. '\t' .. job.queue
     end
   end
@@ -28,10 +28,8 @@ function what.requeue(job)
   return 'applied', function()
     leave(job)
     if keeps then call('HSET', prefix .. 'unique', job.unique, job.id) end
-    put_back(job, due_by(with, millis), 'requeued', {
-      generation = job.generation + 1, attempt = 0, crashes = 0,
-      result = false, progress = false, finished = false, expires = false,
-    })
+    put_back(job, due_by(with, millis), 'requeued', { 'generation', job.generation + 1, 'attempt', 0, 'crashes', 0 },
+      { 'result', 'progress', 'finished', 'expires' })
   end
 end
 
@@ -49,13 +47,13 @@ function what.move(job)
   return 'applied', function()
     leave(job)
     count(job.queue, 'deleted', 1)
-    job.queue = with
+    job.queue, job.lane = with, nil
     count(job.queue, 'enqueued', 1)
-    save(job.id, { queue = with })
+    save(job, { 'queue', with })
     call('HSETNX', prefix .. 'queues', with, '')
     if job.state == 'waiting' then return wait(job) end
     count(job.queue, job.state, 1)
-    if job.expires then call('ZADD', prefix .. 'expiry', job.expires, job.id) end
+    if job.expires then add('expiry', job.expires, job.id) end
   end
 end
 
@@ -63,8 +61,8 @@ function what.reprioritise(job)
   if job.priority == tonumber(with) then return 'already' end
   return 'applied', function()
     if job.state == 'waiting' then leave_lane(job) end
-    job.priority = tonumber(with)
-    save(job.id, { priority = with })
+    job.priority, job.lane = tonumber(with), nil
+    save(job, { 'priority', with })
     if job.state == 'waiting' then wait(job) end
   end
 end

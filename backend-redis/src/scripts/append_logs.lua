@@ -55,7 +55,7 @@ local function bound_worker_log(worker)
   end
 end
 
-local function add(job, lines)
+local function append(job, lines)
   local last, bytes = call('HINCRBY', KEYS[1], 'log_seq', #lines), 0
   for i, line in ipairs(lines) do
     local id = text(last - #lines + i) .. '-0'
@@ -85,11 +85,11 @@ local function append_one(id, claim, position, lines)
   touch(job)
   must_be('XLEN', 'log:' .. id)
   must_be('XLEN', 'worker_log:' .. (job.worker or ''))
-  save(id, { logged = math.max(job.logged, position + #lines) })
+  save(job, { 'logged', math.max(job.logged, position + #lines) })
   local new = {}
   for i = known + 1, #lines do new[#new + 1] = lines[i] end
   if #new > 0 then
-    add(job, new)
+    append(job, new)
     heard[#heard + 1] = 'logged\t' .. id .. '\t' .. job.queue
   end
   return 'applied'

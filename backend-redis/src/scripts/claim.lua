@@ -35,13 +35,16 @@ end
 
 -- What this very claim was given before and still holds (E2).
 local function given_before(ids)
-  local jobs = {}
+  local jobs, bare = {}, {}
   for id in string.gmatch(ids, '%S+') do
     local is = redis.pcall('HMGET', job_key(id), 'state', 'claim')
     if not is.err and is[1] == 'running' and is[2] == claim then
-      jobs[#jobs + 1] = { id, whole(id, call('HGETALL', job_key(id))) }
+      local job = { id, call('HGETALL', job_key(id)) }
+      jobs[#jobs + 1] = job
+      if call('HEXISTS', job_key(id), 'payload') == 0 then bare[#bare + 1] = job end
     end
   end
+  with_payloads(bare)
   return { now, false, jobs, {}, 1 }
 end
 
@@ -66,11 +69,12 @@ local function levels(open)
   return by_priority, order
 end
 
-local given, ids, aside = {}, {}, {}
+local given, bare, ids, aside = {}, {}, {}, {}
 
 -- The first due job of a lane, of which some are read at once.
 local function first(source, some)
   if not source.ahead or changed_lanes[source.lane] or source.at > #source.ahead and source.more then
+    write('ready:' .. source.lane)
     source.ahead = call('ZRANGEBYSCORE', prefix .. 'ready:' .. source.lane, '-inf', text(now), 'WITHSCORES', 'LIMIT', 0, some)
     source.at, source.more = 1, #source.ahead == 2 * some
     changed_lanes[source.lane] = nil
@@ -86,13 +90,14 @@ end
 -- The record may not tell the group of a job that makes no sense, so it is looked for.
 local function drop(source, id)
   hide(source.lane, id)
-  call('ZREM', prefix .. 'waiting:' .. source.queue, id)
+  remove('limited:' .. source.queue, id)
   local heads = call('HGETALL', prefix .. 'heads')
   for i = 1, #heads, 2 do
     if heads[i + 1] == id then
       local lane, key, max = string.match(heads[i], '^(.-)\n\n([^\n]*)\n([^\n]*)$')
       call('ZREM', prefix .. 'group:' .. heads[i], id)
       call('HDEL', prefix .. 'heads', heads[i])
+      remove('shown:' .. source.queue, id)
       refresh(lane, key, max)
     end
   end
@@ -100,28 +105,31 @@ local function drop(source, id)
   aside[#aside + 1] = id
 end
 
+-- What an earlier attempt may have left.
+local NOT_OF_A_CLAIM = { 'reason', 'logged', 'cancel' }
+
 local function take(source)
   local id = source.id
   source.at = source.at + 2
   local job = load(id)
   if not job then return drop(source, id) end
   touch(job)
-  local record = whole(id, job.record)
   local before = changed_lanes[source.lane]
   leave_lane(job)
   -- Its own going is no reason to read the lane again.
   if not job.limit then changed_lanes[source.lane] = before end
   local until_when = later(now, job.lease or lease)
-  save(id, {
-    state = 'running', reason = false, attempt = job.attempt + 1, worker = worker, started = now,
-    lease_until = until_when, claim = claim, logged = false,
-  })
-  call('ZADD', prefix .. 'leases', until_when, id)
+  save(job, {
+    'state', 'running', 'attempt', job.attempt + 1, 'worker', worker, 'started', now_text,
+    'lease_until', text(until_when), 'claim', claim,
+  }, NOT_OF_A_CLAIM)
+  add('leases', until_when, id)
   if job.scope == 'claimed' then free_key(job) end
   count(job.queue, 'running', 1)
   if job.limit then count_running(job.limit, 1) end
   tell_changed(job, 'running')
-  given[#given + 1], ids[#ids + 1] = { id, record }, id
+  given[#given + 1], ids[#ids + 1] = { id, job.record }, id
+  if not job.payload then bare[#bare + 1] = given[#given] end
 end
 
 local function take_level(sources)
@@ -164,9 +172,9 @@ return run(function()
   local next_due = false
   if #given < limit then
     for _, queue in ipairs(open) do
-      local due = call('ZRANGEBYSCORE', prefix .. 'waiting:' .. queue, '(' .. text(now), '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
-      if due[2] then next_due = math.min(next_due or LAST_MOMENT, tonumber(due[2])) end
+      next_due = math.min(next_due or math.huge, first_waiting(queue, '(' .. now_text, '+inf') or math.huge)
     end
   end
-  return { now, next_due, given, aside, 0 }
+  with_payloads(bare)
+  return { now, next_due ~= math.huge and next_due, given, aside, 0 }
 end)

@@ -10,14 +10,12 @@ return run(function()
   end
   local answers = {}
   for i, queue in ipairs(queues) do
-    local waiting = prefix .. 'waiting:' .. queue
-    local oldest = call('ZRANGEBYSCORE', waiting, '-inf', text(now), 'WITHSCORES', 'LIMIT', 0, 1)
     local kept = call('HMGET', prefix .. 'counts:' .. queue, 'running', 'succeeded', 'failed', 'cancelled', 'enqueued', 'deleted')
     for at = 1, 6 do kept[at] = tonumber(kept[at] or 0) end
     answers[i] = {
       queue,
-      { call('ZCOUNT', waiting, '(' .. text(now), '+inf'), call('ZCOUNT', waiting, '-inf', text(now)), unpack(kept, 1, 4) },
-      kept[5], kept[6], oldest[2] or false,
+      { count_waiting(queue, '(' .. now_text, '+inf'), count_waiting(queue, '-inf', now_text), unpack(kept, 1, 4) },
+      kept[5], kept[6], first_waiting(queue, '-inf', now_text) or false,
     }
   end
   return answers

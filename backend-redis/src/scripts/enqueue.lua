@@ -3,21 +3,19 @@
 return run(function()
   local jobs, at = {}, 3
   for i = 1, tonumber(ARGV[2]) do
-    local job = { id = ARGV[at], due = due_by(ARGV[at + 1], ARGV[at + 2]), record = { 'state', 'waiting', 'at', now } }
+    local job = { id = ARGV[at], due = due_by(ARGV[at + 1], ARGV[at + 2]) }
     local period, fields = tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4])
+    local record, n = { 'state', 'waiting', 'at', now_text, 'due', text(job.due) }, 6
     for field = at + 5, at + 3 + 2 * fields, 2 do
-      job[ARGV[field]] = ARGV[field + 1]
-      if ARGV[field] ~= 'payload' then
-        job.record[#job.record + 1] = ARGV[field]
-        job.record[#job.record + 1] = ARGV[field + 1]
+      local name, value = ARGV[field], ARGV[field + 1]
+      job[name] = value
+      if name ~= 'payload' or #value <= SHORT then
+        record[n + 1], record[n + 2] = name, value
+        n = n + 2
       end
     end
-    job.record[#job.record + 1] = 'due'
-    job.record[#job.record + 1] = job.due
-    if period then
-      job.record[#job.record + 1] = 'unique_until'
-      job.record[#job.record + 1] = later(now, period)
-    end
+    if period then record[n + 1], record[n + 2] = 'unique_until', later(now, period) end
+    job.record = record
     touch(job)
     jobs[i], at = job, at + 5 + 2 * fields
   end
@@ -31,9 +29,9 @@ return run(function()
       answers[i] = holder
     else
       call('HSET', job_key(job.id), unpack(job.record))
-      call('SET', prefix .. 'body:' .. job.id, job.payload)
+      if #job.payload > SHORT then call('SET', prefix .. 'body:' .. job.id, job.payload) end
       if job.unique then call('HSET', prefix .. 'unique', job.unique, job.id) end
-      call('ZADD', prefix .. 'age', now, job.id)
+      add('age', now, job.id)
       if not known[job.queue] then call('HSETNX', prefix .. 'queues', job.queue, '') end
       known[job.queue] = true
       job.state = 'waiting'

@@ -46,7 +46,7 @@ local function filter_of(json)
       and has_tags(job)
       and (not worker or job.worker == worker)
       and (not class or (job.failures > 0 and job.class == class))
-      and (not part or string.find(call('GET', prefix .. 'body:' .. job.id) or '', part, 1, true))
+      and (not part or string.find(job.payload or call('GET', prefix .. 'body:' .. job.id) or '', part, 1, true))
   end
 end
 

@@ -8,7 +8,7 @@ return run(function()
       leave(job)
       forget(job)
     else
-      call('ZREM', prefix .. 'expiry', id)
+      remove('expiry', id)
     end
   end
   local gone = {}
@@ -21,6 +21,7 @@ return run(function()
       call('DEL', prefix .. 'worker:' .. id, prefix .. 'worker_log:' .. id)
     end
   end
+  write('expiry')
   local more = call('ZCOUNT', prefix .. 'expiry', '-inf', '(' .. text(now))
   return { #over, #gone, more }
 end)

@@ -9,8 +9,9 @@ return run(function()
       answers[#answers + 1] = false
     else
       local until_when = math.max(tonumber(is[3]) or 0, later(now, tonumber(ARGV[at + 2])))
-      save(id, { lease_until = until_when, progress = ARGV[at + 3] ~= '' and ARGV[at + 3] or nil })
-      call('ZADD', prefix .. 'leases', until_when, id)
+      local has_progress = ARGV[at + 3] ~= ''
+      save({ id = id }, { 'lease_until', until_when, has_progress and 'progress' or nil, has_progress and ARGV[at + 3] or nil })
+      add('leases', until_when, id)
       answers[#answers + 1] = { until_when, is[4] and 1 or 0 }
     end
   end

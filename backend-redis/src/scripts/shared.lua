@@ -20,9 +20,15 @@ if type(version) == 'table' or (version and version ~= '1') then
   return redis.error_reply('LEASEHOLDVERSION ' .. (version.err and '?' or version))
 end
 
--- Lua itself would write large numbers with an exponent.
+-- Lua itself would write large numbers with an exponent. Most are written more than once.
+local texts = {}
 local function text(number)
-  return string.format('%.0f', number)
+  local known = texts[number]
+  if not known then
+    known = string.format('%.0f', number)
+    texts[number] = known
+  end
+  return known
 end
 
 local function later(moment, span)
@@ -36,6 +42,52 @@ end
 
 local function job_key(id)
   return prefix .. 'job:' .. id
+end
+
+local now_text = text(now)
+
+-- What goes into a sorted set and out of one is gathered and written many at a time: most of what a command costs is
+-- the command. Whoever reads a set that was written in the same script has it written first. The very first one is
+-- written at once: see above.
+
+local gathered, has_written = {}, false
+
+local function write(name)
+  local of = gathered[name]
+  if of then
+    gathered[name] = nil
+    call(of[1], of[2], unpack(of, 3))
+  end
+end
+
+local function gather(verb, name)
+  local of = gathered[name]
+  if of and (of[1] ~= verb or #of > 2000) then
+    write(name)
+    of = nil
+  end
+  if not of then
+    of = { verb, prefix .. name }
+    gathered[name] = of
+  end
+  return of
+end
+
+local function add(name, score, member)
+  local of = gather('ZADD', name)
+  local n = #of
+  of[n + 1], of[n + 2] = text(score), member
+  has_written = true
+end
+
+local function remove(name, member)
+  if not has_written then
+    has_written = true
+    call('ZREM', prefix .. name, member)
+  else
+    local of = gather('ZREM', name)
+    of[#of + 1] = member
+  end
 end
 
 -- Counts, told events and the like are written once per call.
@@ -65,7 +117,15 @@ local function tell_changed(job, state)
   end
 end
 
+local hidden_in = {}
+
 local function write_out()
+  for name in pairs(gathered) do write(name) end
+  for lane in pairs(hidden_in) do
+    if call('EXISTS', prefix .. 'ready:' .. lane) == 0 then
+      call('ZREM', prefix .. 'lanes:' .. string.match(lane, '^[^\n]*'), lane)
+    end
+  end
   for queue, of in pairs(counted) do
     for what, by in pairs(of) do
       if by ~= 0 then call('HINCRBY', prefix .. 'counts:' .. queue, what, text(by)) end
@@ -95,8 +155,12 @@ local function must_be(how, name)
 end
 
 local function lane_of(job)
-  local lane = job.queue .. '\n' .. text(job.priority) .. '\n' .. job.kind
-  if job.tags then lane = lane .. '\n' .. job.tags end
+  local lane = job.lane
+  if not lane then
+    lane = job.queue .. '\n' .. text(job.priority) .. '\n' .. job.kind
+    if job.tags then lane = lane .. '\n' .. job.tags end
+    job.lane = lane
+  end
   return lane
 end
 
@@ -106,16 +170,12 @@ end
 
 local touched = {}
 
-local function touch(job)
+-- The sets of a job that leaves its lane or comes into it, or has a limit key, and those of all jobs of its queue.
+local function touch_lane(job)
   local lane = lane_of(job)
   local place = job.limit and group_of(lane, job.limit, job.limit_max) or lane
   if touched[place] then return end
   touched[place] = true
-  for _, name in ipairs({ 'age', 'leases', 'expiry', 'log_ages' }) do must_be('ZCARD', name) end
-  for _, name in ipairs({ 'queues', 'unique', 'running', 'heads' }) do must_be('HLEN', name) end
-  must_be('HLEN', 'counts:' .. job.queue)
-  must_be('ZCARD', 'waiting:' .. job.queue)
-  must_be('ZCARD', 'lanes:' .. job.queue)
   must_be('ZCARD', 'ready:' .. lane)
   if job.limit then
     must_be('ZCARD', 'group:' .. place)
@@ -123,50 +183,76 @@ local function touch(job)
   end
 end
 
+local touched_queues = {}
+
+local function touch(job)
+  if not touched_queues[job.queue] then
+    touched_queues[job.queue] = true
+    for _, name in ipairs({ 'age', 'leases', 'expiry', 'log_ages' }) do must_be('ZCARD', name) end
+    for _, name in ipairs({ 'queues', 'unique', 'running', 'heads' }) do must_be('HLEN', name) end
+    must_be('HLEN', 'counts:' .. job.queue)
+    for _, name in ipairs({ 'lanes:', 'limited:', 'shown:' }) do must_be('ZCARD', name .. job.queue) end
+  end
+  if job.limit or job.state ~= 'running' then touch_lane(job) end
+end
+
 -- Records.
 
--- Fields that are numbers: 0 or nothing where a job has none.
-local COUNTING = { 'priority', 'due', 'attempt', 'max', 'crashes', 'generation', 'at', 'failures', 'logged', 'log_bytes' }
-local OPTIONAL = { 'lease', 'lease_until', 'expires', 'unique_until' }
+-- Fields that are numbers, and those that are 0 where a job has none.
+local NUMBERS, COUNTS = {}, {}
+for _, field in ipairs({ 'lease', 'lease_until', 'expires', 'unique_until' }) do NUMBERS[field] = true end
+for _, field in ipairs({
+  'priority', 'due', 'attempt', 'max', 'crashes', 'generation', 'at', 'failures', 'logged', 'log_bytes',
+}) do
+  NUMBERS[field], COUNTS[field] = true, 0
+end
+COUNTS = { __index = COUNTS }
 
 -- What is stored of a job but for its payload; nothing if it is not there, and why if it makes no sense.
 local function load(id)
   local record = redis.pcall('HGETALL', job_key(id))
   if record.err then return nil, 'it is not a hash' end
   if #record == 0 then return nil end
-  local job = { id = id, record = record }
-  for i = 1, #record, 2 do job[record[i]] = record[i + 1] end
-  for _, field in ipairs(COUNTING) do job[field] = tonumber(job[field] or 0) or 0 end
-  for _, field in ipairs(OPTIONAL) do job[field] = job[field] and tonumber(job[field]) end
+  local job = setmetatable({ id = id, record = record }, COUNTS)
+  for i = 1, #record, 2 do
+    local field, value = record[i], record[i + 1]
+    if NUMBERS[field] then value = tonumber(value) end
+    job[field] = value
+  end
   if not (job.state and job.queue and job.kind) or (job.limit and not job.limit_max) then
     return nil, 'it lacks what every job has'
   end
   return job
 end
 
--- A record with its payload, which has a key of its own: a hash of short fields takes half the memory.
-local function whole(id, record)
-  local payload = redis.pcall('GET', prefix .. 'body:' .. id)
-  if type(payload) == 'string' then
-    record[#record + 1] = 'payload'
-    record[#record + 1] = payload
-  end
-  return record
-end
+-- A payload that is short is a field like any other. A longer one has a key of its own, since a hash of short fields
+-- takes half the memory (`hash-max-listpack-value` is 64 unless somebody changed it).
+local SHORT = 64
 
--- Sets fields, and removes those that are false.
-local function save(id, fields)
-  local set, unset = {}, {}
-  for field, value in pairs(fields) do
-    if value == false then
-      unset[#unset + 1] = field
-    else
-      set[#set + 1] = field
-      set[#set + 1] = value
+-- Puts the payloads that have keys of their own into records, pairs of id and record. One that is no text is left out.
+local function with_payloads(records)
+  for first = 1, #records, 100 do
+    local last, keys = math.min(first + 99, #records), {}
+    for i = first, last do keys[#keys + 1] = prefix .. 'body:' .. records[i][1] end
+    for i, payload in ipairs(call('MGET', unpack(keys))) do
+      if payload then
+        local record = records[first + i - 1][2]
+        local n = #record
+        record[n + 1], record[n + 2] = 'payload', payload
+      end
     end
   end
-  if #set > 0 then call('HSET', job_key(id), unpack(set)) end
-  if #unset > 0 then call('HDEL', job_key(id), unpack(unset)) end
+  return records
+end
+
+-- Sets fields, names and values in turn, and removes those of these that the job has.
+local function save(job, set, unset)
+  local key, gone = job_key(job.id), {}
+  for _, field in ipairs(unset or gone) do
+    if rawget(job, field) then gone[#gone + 1] = field end
+  end
+  if #set > 0 then call('HSET', key, unpack(set)) end
+  if #gone > 0 then call('HDEL', key, unpack(gone)) end
 end
 
 local function is_over(state)
@@ -184,23 +270,22 @@ end
 
 local shown_lanes, changed_lanes = {}, {}
 
+local function queue_of(lane)
+  return string.match(lane, '^[^\n]*')
+end
+
 local function show(lane, due, id)
-  call('ZADD', prefix .. 'ready:' .. lane, due, id)
+  add('ready:' .. lane, due, id)
   changed_lanes[lane] = true
   if not shown_lanes[lane] then
-    local queue, priority = string.match(lane, '^([^\n]*)\n([^\n]*)')
-    call('ZADD', prefix .. 'lanes:' .. queue, priority, lane)
+    call('ZADD', prefix .. 'lanes:' .. queue_of(lane), string.match(lane, '^[^\n]*\n([^\n]*)'), lane)
     shown_lanes[lane] = true
   end
 end
 
 local function hide(lane, id)
-  call('ZREM', prefix .. 'ready:' .. lane, id)
-  changed_lanes[lane] = true
-  if call('EXISTS', prefix .. 'ready:' .. lane) == 0 then
-    call('ZREM', prefix .. 'lanes:' .. string.match(lane, '^[^\n]*'), lane)
-    shown_lanes[lane] = nil
-  end
+  remove('ready:' .. lane, id)
+  changed_lanes[lane], hidden_in[lane] = true, true
 end
 
 local runs = {}
@@ -217,11 +302,16 @@ local function refresh(lane, limit, max)
   local wanted = first[1] and running(limit) < tonumber(max) and first[1] or false
   local shown = call('HGET', prefix .. 'heads', group)
   if shown == wanted then return end
-  if shown then hide(lane, shown) end
+  local queue = queue_of(lane)
+  if shown then
+    hide(lane, shown)
+    remove('shown:' .. queue, shown)
+  end
   if wanted then
-    show(lane, first[2], wanted)
+    show(lane, tonumber(first[2]), wanted)
+    add('shown:' .. queue, tonumber(first[2]), wanted)
     call('HSET', prefix .. 'heads', group, wanted)
-    tell_waiting(string.match(lane, '^[^\n]*'))
+    tell_waiting(queue)
   else
     call('HDEL', prefix .. 'heads', group)
   end
@@ -242,8 +332,8 @@ end
 
 local function wait(job)
   local lane = lane_of(job)
-  call('ZADD', prefix .. 'waiting:' .. job.queue, job.due, job.id)
   if job.limit then
+    add('limited:' .. job.queue, job.due, job.id)
     call('ZADD', prefix .. 'group:' .. group_of(lane, job.limit, job.limit_max), job.due, job.id)
     call('SADD', prefix .. 'groups:' .. job.limit .. '\n' .. job.limit_max, lane)
     refresh(lane, job.limit, job.limit_max)
@@ -255,12 +345,13 @@ end
 
 local function leave_lane(job)
   local lane = lane_of(job)
-  call('ZREM', prefix .. 'waiting:' .. job.queue, job.id)
   if not job.limit then return hide(lane, job.id) end
+  remove('limited:' .. job.queue, job.id)
   local group = group_of(lane, job.limit, job.limit_max)
   call('ZREM', prefix .. 'group:' .. group, job.id)
   if call('HGET', prefix .. 'heads', group) == job.id then
     hide(lane, job.id)
+    remove('shown:' .. job.queue, job.id)
     call('HDEL', prefix .. 'heads', group)
   end
   if call('EXISTS', prefix .. 'group:' .. group) == 0 then
@@ -274,13 +365,35 @@ local function leave(job)
   if job.state == 'waiting' then
     leave_lane(job)
   elseif job.state == 'running' then
-    call('ZREM', prefix .. 'leases', job.id)
+    remove('leases', job.id)
     count(job.queue, 'running', -1)
     if job.limit then count_running(job.limit, -1) end
   else
-    call('ZREM', prefix .. 'expiry', job.id)
+    remove('expiry', job.id)
     count(job.queue, job.state, -1)
   end
+end
+
+-- Over all lanes of a queue, and over the jobs with limit keys that stand in none: how many are due in this range.
+local function count_waiting(queue, first, last)
+  local n = call('ZCOUNT', prefix .. 'limited:' .. queue, first, last) - call('ZCOUNT', prefix .. 'shown:' .. queue, first, last)
+  for _, lane in ipairs(call('ZRANGE', prefix .. 'lanes:' .. queue, 0, -1)) do
+    n = n + call('ZCOUNT', prefix .. 'ready:' .. lane, first, last)
+  end
+  return n
+end
+
+-- When the first of them is due.
+local function first_waiting(queue, first, last)
+  local earliest = nil
+  local function look(name)
+    write(name)
+    local due = call('ZRANGEBYSCORE', prefix .. name, first, last, 'WITHSCORES', 'LIMIT', 0, 1)[2]
+    if due then earliest = math.min(earliest or LAST_MOMENT, tonumber(due)) end
+  end
+  look('limited:' .. queue)
+  for _, lane in ipairs(call('ZRANGE', prefix .. 'lanes:' .. queue, 0, -1)) do look('ready:' .. lane) end
+  return earliest
 end
 
 -- Unique keys.
@@ -299,26 +412,33 @@ local function free_key(job)
   end
 end
 
--- Makes a job end that was taken out of its place, beside these changes of its record.
-local function finish(job, state, reason, fields)
+-- What a claim wrote of itself stays until the next: it holds only while the job runs.
+
+-- Makes a job end that was taken out of its place, and sets these fields too.
+local function finish(job, state, reason, set)
+  local n = #set
+  set[n + 1], set[n + 2], set[n + 3], set[n + 4] = 'state', state, 'finished', now_text
   local succeeded, failed, cancelled = string.match(job.keep or '', '^(%S+) (%S+) (%S+)$')
-  local keep = tonumber(({ succeeded = succeeded, failed = failed, cancelled = cancelled })[state])
-  fields.state, fields.reason, fields.finished = state, reason or false, now
-  fields.expires = keep and later(now, keep) or false
-  fields.claim, fields.lease_until, fields.cancel = false, false, false
-  save(job.id, fields)
-  if keep then call('ZADD', prefix .. 'expiry', fields.expires, job.id) end
+  local keep = tonumber(state == 'succeeded' and succeeded or state == 'failed' and failed or cancelled)
+  if keep then
+    set[n + 5], set[n + 6] = 'expires', text(later(now, keep))
+    add('expiry', later(now, keep), job.id)
+  end
+  if reason then
+    set[#set + 1] = 'reason'
+    set[#set + 1] = reason
+  end
+  save(job, set)
   count(job.queue, state, 1)
   if job.scope ~= 'for' then free_key(job) end
   tell_changed(job, state)
 end
 
--- Makes a job wait that was taken out of its place.
-local function put_back(job, due, reason, fields)
-  fields.state, fields.reason, fields.due = 'waiting', reason, due
-  fields.claim, fields.lease_until, fields.cancel = false, false, false
+-- Makes a job wait that was taken out of its place, sets these fields too, and removes those.
+local function put_back(job, due, reason, set, unset)
+  for _, item in ipairs({ 'state', 'waiting', 'reason', reason, 'due', text(due) }) do set[#set + 1] = item end
+  save(job, set, unset)
   job.state, job.due = 'waiting', due
-  save(job.id, fields)
   wait(job)
   tell_changed(job, seen_state(job))
 end
@@ -326,8 +446,8 @@ end
 -- Removes a job that was taken out of its place.
 local function forget(job)
   free_key(job)
-  call('ZREM', prefix .. 'age', job.id)
-  call('ZREM', prefix .. 'log_ages', job.id)
+  remove('age', job.id)
+  if job.log_bytes > 0 then remove('log_ages', job.id) end
   call('DEL', job_key(job.id), prefix .. 'body:' .. job.id, prefix .. 'log:' .. job.id)
   if job.log_bytes > 0 then call('HINCRBY', KEYS[1], 'log_bytes', text(-job.log_bytes)) end
   count(job.queue, 'deleted', 1)
@@ -337,6 +457,6 @@ end
 local function set_aside(id, queue)
   local kind = call('TYPE', job_key(id)).ok
   if kind ~= 'hash' and kind ~= 'none' then call('RENAME', job_key(id), prefix .. 'unreadable:' .. id) end
-  save(id, { state = 'failed', reason = 'unreadable', queue = queue, kind = 'unreadable', finished = now, claim = false })
+  call('HSET', job_key(id), 'state', 'failed', 'reason', 'unreadable', 'queue', queue, 'kind', 'unreadable', 'finished', now)
   count(queue, 'failed', 1)
 end

@@ -1,14 +1,16 @@
 //! Keys that are not what they should be.
 
-use leasehold_core::backend::{CheckIn, Enqueue, WorkerInfo};
-use leasehold_core::{Backend, ErrorKind, WorkerId};
+use std::time::Duration;
+
+use leasehold_core::backend::{CheckIn, Enqueue, Settle, Settlement, Verdict, WorkerInfo};
+use leasehold_core::{Backend, ErrorKind, Reason, WorkerId};
 use leasehold_redis::{Config, Redis};
 use leasehold_test_servers::Redis as Server;
 
-use crate::bench::{add, asking, claim, counts, find, job, must_add_up, set_up, settle, settling, soon};
+use crate::bench::{add, asking, claim, counts, find, job, must_add_up, set_up, settle, soon};
 
 /// What jobs of the queue `default` touch.
-const SHARED: [&str; 12] = [
+const SHARED: [&str; 13] = [
     "age",
     "leases",
     "expiry",
@@ -17,7 +19,8 @@ const SHARED: [&str; 12] = [
     "running",
     "heads",
     "counts:default",
-    "waiting:default",
+    "limited:default",
+    "shown:default",
     "lanes:default",
     "ready:default\n0\nwork",
     "log_ages",
@@ -36,8 +39,10 @@ async fn a_key_of_another_type_is_an_error_and_leaves_nothing_half_written() {
         server.run(&["SET", &key, "somebody else's"]).expect("set");
         let enqueue = store.enqueue(soon(), Enqueue { jobs: vec![job()] }).await.expect_err(name);
         assert_eq!(enqueue.kind(), ErrorKind::Corrupt, "{name:?}: {enqueue:?}");
-        let settled = store.settle(soon(), settling(&held)).await.expect_err(name);
-        assert_eq!(settled.kind(), ErrorKind::Corrupt, "{name:?}: {settled:?}");
+        let verdict = Verdict::Release { reason: Reason::Interrupted, delay: Duration::ZERO };
+        let release = Settlement { job: held.job.id, token: held.token, verdict, failure: None };
+        let released = store.settle(soon(), Settle { settlements: vec![release] }).await.expect_err(name);
+        assert_eq!(released.kind(), ErrorKind::Corrupt, "{name:?}: {released:?}");
         // A claim may find nothing where the key says what there is, and takes nothing in any case.
         match store.claim(soon(), asking(1)).await {
             Ok(claimed) => assert_eq!(claimed.jobs, [], "{name:?}"),

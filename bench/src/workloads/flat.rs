@@ -30,7 +30,7 @@ pub(crate) async fn run(
     progress: &ProgressBar,
     report: &mut Report,
 ) -> Result<(), Trouble> {
-    let claims = |kind: &Kind| !matches!(kind, Kind::RawMongo | Kind::NaiveMongo);
+    let claims = |kind: &Kind| !matches!(kind, Kind::RawMongo | Kind::NaiveMongo | Kind::NaiveRedis);
     for kind in options.stores().into_iter().filter(claims) {
         let cases = std::iter::successors(Some(FEW), |n| Some(n * 10)).take_while(|n| *n <= options.most());
         for waiting in cases {

@@ -83,7 +83,11 @@ fn add(
         for (kind, batch) in samples.keys().copied() {
             let Some(sample) = median(kind, batch) else { continue };
             let limit = kind.limit().and_then(|limit| median(limit, batch));
-            let naive = (kind == Kind::Mongo).then(|| median(Kind::NaiveMongo, 1)).flatten();
+            let naive = match kind {
+                Kind::Mongo => median(Kind::NaiveMongo, 1),
+                Kind::Redis => median(Kind::NaiveRedis, batch),
+                _ => None,
+            };
             let case = name.to_string();
             report.rows.push(Row { name, case, kind, claimers, batch, sample, limit, naive });
         }

@@ -1,9 +1,9 @@
-//! Workers are killed every second and the primary of three MongoDB nodes every twenty, while jobs come in and are
+//! Workers are killed every second and the server, or the primary of three, every twenty, while jobs come in and are
 //! run; then the recorded history of every call is judged.
 
 mod crowd;
-mod nodes;
 mod producer;
+mod servers;
 mod worker;
 
 use std::path::PathBuf;
@@ -14,15 +14,15 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use leasehold::{Deadline, Store};
 use leasehold_conformance::history::{FileSink, Journal, Rules, Verdict};
-use leasehold_test_servers::Mongo;
+use leasehold_test_servers::{Mongo, Postgres, Redis};
 use tokio::time::{Instant, sleep};
 
 use self::crowd::Crowd;
-use self::nodes::Elections;
 use self::producer::Produced;
-use crate::SoakOptions;
+use self::servers::Servers;
 use crate::history::{ended, judge};
 use crate::run::Trouble;
+use crate::{SoakOptions, SoakStore};
 
 pub(crate) use self::worker::work;
 
@@ -35,20 +35,30 @@ const LOOK: Duration = Duration::from_millis(500);
 
 /// Breaks things for as long as was asked for, and judges what came of it.
 pub(crate) fn soak(options: &SoakOptions) -> Result<(), Trouble> {
+    match options.store {
+        SoakStore::Mongo => soak_on::<Mongo>(options),
+        SoakStore::Postgres => soak_on::<Postgres>(options),
+        SoakStore::Redis => soak_on::<Redis>(options),
+    }
+}
+
+fn soak_on<S: Servers>(options: &SoakOptions) -> Result<(), Trouble> {
     let seed = options.seed.unwrap_or_else(|| fastrand::u64(..));
     println!(
-        "seed {seed}: {} jobs in {} s, {} worker processes, one killed every {} ms and one frozen every {} s, the \
-         primary killed every {} s",
+        "{:?}, seed {seed}: {} jobs in {} s, {} worker processes, one killed every {} ms and one frozen every {} s, \
+         {} killed every {} s",
+        options.store,
         options.jobs,
         options.seconds,
         options.processes,
         options.kill_every,
         options.freeze_every,
-        options.primary_every
+        S::VICTIM,
+        options.server_every
     );
     let folder = tempfile::Builder::new().prefix("leasehold-soak-").tempdir()?;
     let runtime = tokio::runtime::Runtime::new()?;
-    let outcome = runtime.block_on(Soak::new(options, seed, folder.path().to_path_buf())?.run());
+    let outcome = runtime.block_on(Soak::<S>::new(options, seed, folder.path().to_path_buf())?.run());
     outcome.map_err(|trouble| {
         let kept = folder.keep();
         format!("seed {seed}: {trouble}\nthe histories are kept in {}", kept.display()).into()
@@ -56,33 +66,33 @@ pub(crate) fn soak(options: &SoakOptions) -> Result<(), Trouble> {
 }
 
 /// One run.
-struct Soak<'a> {
+struct Soak<'a, S> {
     options: &'a SoakOptions,
     seed: u64,
     place: PathBuf,
-    set: Mongo,
+    servers: Arc<S>,
     url: String,
     journal: Journal,
 }
 
-impl<'a> Soak<'a> {
+impl<'a, S: Servers> Soak<'a, S> {
     fn new(options: &'a SoakOptions, seed: u64, place: PathBuf) -> Result<Self, Trouble> {
-        let set = Mongo::own(3)?;
-        let url = set.url().replacen("/?", "/soak?", 1);
+        let servers = Arc::new(S::begin()?);
+        let url = servers.store();
         let journal = Journal::new("breaker", Arc::new(FileSink::append(place.join("breaker.jsonl"))?));
-        Ok(Self { options, seed, place, set, url, journal })
+        Ok(Self { options, seed, place, servers, url, journal })
     }
 
     async fn run(&self) -> Result<(), Trouble> {
         let begun = Instant::now();
         let store = leasehold::connect(&self.url).await?;
-        let elections = Elections::begin(&self.set).await?;
+        store.require_durability(S::DURABILITY).await?;
         let mut crowd = Crowd::new(&self.url, &self.place, self.journal.clone());
         for _ in 0..self.options.processes {
             crowd.start()?;
         }
         let calm = AtomicBool::new(false);
-        let (produced, primaries) = tokio::try_join!(
+        let (produced, strikes) = tokio::try_join!(
             async {
                 // Things break until all is enqueued, and for as long as was asked for.
                 let (produced, ()) = tokio::try_join!(
@@ -94,7 +104,7 @@ impl<'a> Soak<'a> {
             },
             async {
                 let (killed, ()) = tokio::try_join!(
-                    nodes::kill_primaries(&self.set, self.options, &self.journal, self.seed, &calm),
+                    servers::break_often(&self.servers, self.options, &self.journal, self.seed, &calm),
                     crowd.break_often(self.options, self.seed, &calm)
                 )?;
                 Ok(killed)
@@ -104,9 +114,10 @@ impl<'a> Soak<'a> {
         let drained = self.drain(&store, produced.jobs).await;
         let (killed, freezes) = (crowd.killed, crowd.freezes);
         crowd.stop()?;
-        let elections = elections.end(&self.set).await?;
+        let told = self.servers.told().await?.map(|told| format!("; {told}")).unwrap_or_default();
         println!(
-            "{killed} workers killed, {freezes} frozen, {primaries} primaries killed in {:.0} s; {elections} elections",
+            "{killed} workers killed, {freezes} frozen, {} killed {strikes} times in {:.0} s{told}",
+            S::VICTIM,
             broken.as_secs_f64()
         );
         let Produced { jobs, calls, repeated } = produced;
@@ -131,7 +142,7 @@ impl<'a> Soak<'a> {
         loop {
             let count = match ended(store).await {
                 Ok(count) => count,
-                // There may still be no primary.
+                // There may still be no server.
                 Err(trouble) if begun.elapsed() > PATIENCE => return Err(trouble),
                 Err(_) => 0,
             };
@@ -156,8 +167,9 @@ impl<'a> Soak<'a> {
         let jobs_wanted = usize::try_from(jobs)?;
         let capabilities = backend.describe(Deadline::default()).await?.capabilities;
         let mut rules = Rules::drained(jobs_wanted).of_a_store(&capabilities).losses(1).faults(1);
-        rules = rules.repeated_by(format!("cargo xtask soak --seed {}", self.seed));
-        if self.options.seconds > self.options.primary_every {
+        let name = format!("{:?}", self.options.store).to_lowercase();
+        rules = rules.repeated_by(format!("cargo xtask soak --store {name} --seed {}", self.seed));
+        if self.options.seconds > self.options.server_every {
             rules = rules.unknown(1);
         }
         let verdict = judge(&self.place, &self.journal, &*backend, &rules).await?;

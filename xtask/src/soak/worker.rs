@@ -15,6 +15,9 @@ use crate::run::Trouble;
 /// The kind of the jobs.
 pub(super) const KIND: &str = "soak";
 
+/// How long to wait before the store is tried again.
+const PAUSE: Duration = Duration::from_millis(100);
+
 /// What a job does.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Task {
@@ -39,13 +42,16 @@ pub(crate) fn work(url: &str, history: &Path) -> Result<(), Trouble> {
         let name = history.file_stem().ok_or("a history has a name")?.to_string_lossy();
         let sink = Arc::new(FileSink::append(history)?);
         let store = loop {
-            // There may be no primary just now.
+            // There may be no server just now.
             match leasehold::open(url).await {
                 Ok(backend) => {
                     let recorder = Recorder::wrap(backend, &name, sink);
                     break Store::with_limits(Arc::new(recorder), Limits::default());
                 }
-                Err(error) if error.is_transient() => eprintln!("{error}"),
+                Err(error) if error.is_transient() => {
+                    eprintln!("{error}");
+                    tokio::time::sleep(PAUSE).await;
+                }
                 Err(error) => return Err(error.into()),
             }
         };
