@@ -126,6 +126,7 @@ pub(crate) struct Stores {
     pub(crate) server: tokio::sync::OnceCell<Arc<crate::server::Server>>,
     #[cfg(feature = "stores")]
     pub(crate) postgres: tokio::sync::OnceCell<Arc<leasehold_test_servers::Postgres>>,
+    #[cfg(feature = "stores")]
     pub(crate) redis: std::sync::OnceLock<leasehold_test_servers::Redis>,
 }
 
@@ -139,6 +140,7 @@ impl Stores {
             server: tokio::sync::OnceCell::new(),
             #[cfg(feature = "stores")]
             postgres: tokio::sync::OnceCell::new(),
+            #[cfg(feature = "stores")]
             redis: std::sync::OnceLock::new(),
         }
     }

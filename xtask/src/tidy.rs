@@ -44,6 +44,7 @@ const OWN_FILES: &[(&str, &str)] = &[
     ("backend-mongo", "tail"),
     ("backend-postgres", "session"),
     ("backend-postgres", "pool"),
+    ("backend-postgres", "upkeep"),
     ("backend-redis", "scripts"),
     ("backend-redis", "session"),
 ];
