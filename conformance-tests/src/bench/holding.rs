@@ -8,7 +8,7 @@ use leasehold_core::backend::{
 };
 use leasehold_core::{Deadline, JobId, LeaseToken, LeasedJob};
 
-use super::Bench;
+use super::{Bench, in_time};
 use crate::breach::{Done, Trouble};
 
 /// The settlement of this lease with this verdict and no failure.
@@ -30,7 +30,7 @@ impl Bench {
     /// Settles in one call.
     pub(crate) async fn settle_all(&self, settlements: Vec<Settlement>) -> Done<Vec<Answer>> {
         let asked = settlements.len();
-        let answers = self.backend().settle(Deadline::default(), Settle { settlements }).await?;
+        let answers = self.backend().settle(in_time(asked), Settle { settlements }).await?;
         one_each(asked, answers)
     }
 
@@ -68,7 +68,7 @@ impl Bench {
     /// Renews in one call.
     pub(crate) async fn renew_all(&self, renewals: Vec<Renewal>) -> Done<Vec<Renewed>> {
         let asked = renewals.len();
-        let answers = self.backend().renew(Deadline::default(), Renew { renewals }).await?;
+        let answers = self.backend().renew(in_time(asked), Renew { renewals }).await?;
         one_each(asked, answers)
     }
 

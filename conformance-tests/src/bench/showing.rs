@@ -6,7 +6,7 @@ use leasehold_core::backend::{
 };
 use leasehold_core::{Deadline, JobId, JobRecord, QueueName, State};
 
-use super::Bench;
+use super::{Bench, in_time};
 use crate::breach::{Done, Trouble};
 
 impl Bench {
@@ -97,7 +97,7 @@ impl Bench {
     /// Amends jobs by id in one call.
     pub(crate) async fn amend_all(&self, ids: &[JobId], action: Action) -> Done<Vec<AmendAnswer>> {
         let request = Amend { select: Select::Ids(ids.to_vec()), action, preview: false };
-        let amended = self.backend().amend(Deadline::default(), request).await?;
+        let amended = self.backend().amend(in_time(ids.len()), request).await?;
         let answered: Vec<JobId> = amended.jobs.iter().map(|(id, _)| *id).collect();
         if answered != ids {
             return Err(Trouble::Unmet(format!("{ids:?} were to be amended, {answered:?} were answered")));
