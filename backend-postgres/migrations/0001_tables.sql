@@ -16,8 +16,6 @@ CREATE TABLE leasehold.jobs (
     expires_at       bigint,
     lease            bigint,
     lease_until      bigint,
-    -- The end of the latest lease as it was first given: no later than the end of the same lease once renewed.
-    lease_from       bigint,
     keep_succeeded   bigint,
     keep_failed      bigint,
     keep_cancelled   bigint,
@@ -61,8 +59,8 @@ CREATE TABLE leasehold.jobs (
 CREATE INDEX jobs_listed ON leasehold.jobs (enqueued_at, id);
 CREATE UNIQUE INDEX jobs_unique ON leasehold.jobs (unique_key) WHERE unique_key IS NOT NULL;
 
--- Where jobs stand: each that waits, that runs, or that has ended and is not kept for ever, has one row in one of these,
--- which is added and removed but never changed. So a claim meets nothing that has ended.
+-- Where jobs stand: each that waits, or that has ended and is not kept for ever, has one row in one of these, which is
+-- added and removed but never changed. So a claim meets nothing that has ended.
 
 -- Waiting jobs of one queue, rank and kind stand in one range, in the order in which they become due. Those with a
 -- limit key stand apart, so that a claim can leave out a whole key that has no room.
@@ -83,19 +81,22 @@ CREATE INDEX waiting_of_limit ON leasehold.waiting (limit_key, limit_max, queue,
     WHERE limit_key IS NOT NULL;
 CREATE INDEX waiting_scheduled ON leasehold.waiting (queue, due) WHERE state = 1;
 
-CREATE TABLE leasehold.leases (lease_from bigint NOT NULL, id uuid NOT NULL, limit_key text COLLATE "C")
+-- Running jobs with a limit key have a row here as well: they are counted.
+CREATE TABLE leasehold.slots (limit_key text COLLATE "C" NOT NULL, id uuid NOT NULL)
     WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
-CREATE INDEX leases_end ON leasehold.leases (lease_from, id);
-CREATE INDEX leases_of_limit ON leasehold.leases (limit_key) WHERE limit_key IS NOT NULL;
+CREATE INDEX slots_of_limit ON leasehold.slots (limit_key, id);
 
 CREATE TABLE leasehold.ended (expires_at bigint NOT NULL, id uuid NOT NULL)
     WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
 CREATE INDEX ended_expire ON leasehold.ended (expires_at, id);
 
--- What each claim was given, as long as it may be repeated (clause E2).
-CREATE TABLE leasehold.claims (claim uuid PRIMARY KEY, at bigint NOT NULL, jobs uuid[] NOT NULL)
+-- What each claim was given, as long as it may be repeated (clause E2) or a lease of it runs. None of those ends before
+-- `first_end`, for a lease is only ever extended. Who settles jobs leaves the row alone; whoever looks for leases that ran
+-- out notes when the first of those ends that are left, or that none is (function `look_through`).
+CREATE TABLE leasehold.claims (claim uuid PRIMARY KEY, at bigint NOT NULL, first_end bigint, jobs uuid[] NOT NULL)
     WITH (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 2000);
-CREATE INDEX claims_at ON leasehold.claims (at);
+CREATE INDEX claims_end ON leasehold.claims (first_end) WHERE first_end IS NOT NULL;
+CREATE INDEX claims_over ON leasehold.claims (at) WHERE first_end IS NULL;
 
 -- How many jobs of a queue went from one state to another; 0 is outside. Rows are only added, so nobody waits for
 -- anybody to count; now and then those that say the same are made one (function `fold`).

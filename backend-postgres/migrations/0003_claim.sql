@@ -105,8 +105,7 @@ $body$;
 -- How many jobs of each limit key run.
 CREATE FUNCTION leasehold.running() RETURNS TABLE (limit_key text, n bigint) LANGUAGE plpgsql AS $body$
 BEGIN
-    RETURN QUERY SELECT r.limit_key, count(*) FROM leasehold.leases r
-        WHERE r.limit_key IS NOT NULL GROUP BY r.limit_key;
+    RETURN QUERY SELECT r.limit_key, count(*) FROM leasehold.slots r GROUP BY r.limit_key;
 END
 $body$;
 
@@ -349,8 +348,6 @@ BEGIN
             DELETE FROM leasehold.waiting w WHERE w.ctid = ANY (given) RETURNING w.id, w.queue, w.state
         ), tallied AS (
             INSERT INTO leasehold.tallies SELECT g.queue, g.state, 3, count(*) FROM gone g GROUP BY g.queue, g.state
-        ), noted AS (
-            INSERT INTO leasehold.claims SELECT p_claim, hour, array_agg(g.id) FROM gone g
         )
         SELECT array_agg(g.id) INTO ids FROM gone g;
         RETURN QUERY
@@ -358,11 +355,12 @@ BEGIN
             UPDATE leasehold.jobs j SET state = 3, reason = NULL, attempt = j.attempt + 1, started_at = hour,
                 claim = p_claim, worker = p_worker,
                 lease_until = leasehold.later(hour, coalesce(j.lease, p_lease)),
-                lease_from = leasehold.later(hour, coalesce(j.lease, p_lease)),
                 unique_key = CASE WHEN j.unique_scope = 1 THEN NULL ELSE j.unique_key END
             WHERE j.id = ANY (ids) RETURNING j.*
-        ), leased AS (
-            INSERT INTO leasehold.leases SELECT t.lease_from, t.id, t.limit_key FROM taken t
+        ), noted AS (
+            INSERT INTO leasehold.claims SELECT p_claim, hour, min(t.lease_until), array_agg(t.id) FROM taken t HAVING count(*) > 0
+        ), counted AS (
+            INSERT INTO leasehold.slots SELECT t.limit_key, t.id FROM taken t WHERE t.limit_key IS NOT NULL
         )
         SELECT * FROM taken t ORDER BY t.rank, t.due, t.id;
     END IF;

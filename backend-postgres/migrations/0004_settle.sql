@@ -84,15 +84,14 @@ BEGIN
                 WHERE u.job <> ALL (busy)
             ) AS s
             WHERE j.ctid = s.place AND j.claim = s.claim AND (NOT p_recovers OR j.lease_until < hour)
-            RETURNING s.n, j.id, j.due, j.limit_max, j.rank, j.state, j.queue, j.kind, j.limit_key, j.tags,
-                j.lease_from, j.expires_at
+            RETURNING s.n, j.id, j.due, j.limit_max, j.rank, j.state, j.queue, j.kind, j.limit_key, j.tags, j.expires_at
         ), tallied AS (
             INSERT INTO leasehold.tallies SELECT d.queue, 3, d.state, count(*) FROM done d GROUP BY d.queue, d.state
-        ), returned AS (
-            DELETE FROM leasehold.leases l WHERE l.ctid = ANY (ARRAY(
+        ), freed AS (
+            DELETE FROM leasehold.slots f WHERE f.ctid = ANY (ARRAY(
                 SELECT h.ctid FROM done d CROSS JOIN LATERAL (
-                    SELECT h.ctid FROM leasehold.leases h
-                    WHERE h.lease_from = d.lease_from AND h.id = d.id OFFSET 0) AS h))
+                    SELECT h.ctid FROM leasehold.slots h WHERE h.limit_key = d.limit_key AND h.id = d.id OFFSET 0) AS h
+                WHERE d.limit_key IS NOT NULL))
         ), waits AS (
             INSERT INTO leasehold.waiting
                 SELECT d.id, d.due, d.limit_max, d.rank, d.state, d.queue, d.kind, d.limit_key, d.tags FROM done d
@@ -162,11 +161,44 @@ CREATE FUNCTION leasehold.expired(p_now bigint, p_limit bigint) RETURNS SETOF le
 LANGUAGE plpgsql AS $body$
 DECLARE
     hour bigint := coalesce(p_now, leasehold.hour());
+    over uuid[] := leasehold.look_through(hour, greatest(p_limit, 20000));
 BEGIN
-    RETURN QUERY SELECT j.* FROM leasehold.leases l CROSS JOIN LATERAL (
-            SELECT * FROM leasehold.jobs e WHERE e.id = l.id OFFSET 0) AS j
-        WHERE l.lease_from < hour AND j.claim IS NOT NULL AND j.lease_until < hour
+    RETURN QUERY SELECT j.* FROM leasehold.claims c CROSS JOIN unnest(c.jobs) AS u (job) CROSS JOIN LATERAL (
+            SELECT * FROM leasehold.jobs e WHERE e.id = u.job OFFSET 0) AS j
+        WHERE c.claim = ANY (over) AND j.claim = c.claim AND j.lease_until < hour
         ORDER BY j.lease_until, j.id LIMIT p_limit;
+END
+$body$;
+
+-- Looks through claims of which a lease may have run out, and answers with those of which one has. What others look
+-- through is left to them. About so many jobs at a time.
+CREATE FUNCTION leasehold.look_through(p_hour bigint, p_jobs bigint) RETURNS uuid[]
+LANGUAGE plpgsql AS $body$
+DECLARE
+    over uuid[];
+BEGIN
+    WITH first AS MATERIALIZED (
+        SELECT f.claim FROM (
+            SELECT c.claim, sum(cardinality(c.jobs)) OVER (ORDER BY c.first_end ROWS UNBOUNDED PRECEDING)
+                - cardinality(c.jobs) AS before
+            FROM (SELECT o.claim, o.first_end, o.jobs FROM leasehold.claims o WHERE o.first_end < p_hour
+                ORDER BY o.first_end LIMIT p_jobs) AS c) AS f
+        WHERE f.before < p_jobs
+    ), looked AS MATERIALIZED (
+        SELECT c.claim, c.first_end, c.jobs FROM leasehold.claims c
+        WHERE c.claim = ANY (ARRAY(SELECT f.claim FROM first f)) AND c.first_end < p_hour FOR UPDATE SKIP LOCKED
+    ), now AS MATERIALIZED (
+        SELECT l.claim, l.first_end AS was, (
+            SELECT min(j.lease_until) FROM unnest(l.jobs) AS u (job) CROSS JOIN LATERAL (
+                SELECT e.lease_until FROM leasehold.jobs e WHERE e.id = u.job AND e.claim = l.claim OFFSET 0) AS j
+        ) AS first_end
+        FROM looked l
+    ), noted AS (
+        UPDATE leasehold.claims c SET first_end = n.first_end FROM now n
+        WHERE c.claim = n.claim AND n.first_end IS DISTINCT FROM n.was
+    )
+    SELECT array_agg(n.claim) INTO over FROM now n WHERE n.first_end < p_hour;
+    RETURN over;
 END
 $body$;
 
@@ -175,14 +207,11 @@ CREATE FUNCTION leasehold.displace(p_jobs uuid[]) RETURNS void
 LANGUAGE plpgsql AS $body$
 BEGIN
     DELETE FROM leasehold.waiting d WHERE d.ctid = ANY (ARRAY(SELECT w.place FROM leasehold.waiting_places(p_jobs) w));
-    DELETE FROM leasehold.leases d WHERE d.ctid = ANY (ARRAY(
-        SELECT l.ctid FROM leasehold.jobs j CROSS JOIN LATERAL (
-            SELECT l.ctid FROM leasehold.leases l WHERE l.lease_from = j.lease_from AND l.id = j.id OFFSET 0) AS l
-        WHERE j.id = ANY (p_jobs) AND j.state = 3));
-    DELETE FROM leasehold.ended d WHERE d.ctid = ANY (ARRAY(
-        SELECT e.ctid FROM leasehold.jobs j CROSS JOIN LATERAL (
-            SELECT e.ctid FROM leasehold.ended e WHERE e.expires_at = j.expires_at AND e.id = j.id OFFSET 0) AS e
-        WHERE j.id = ANY (p_jobs) AND j.state > 3));
+    DELETE FROM leasehold.slots d WHERE d.ctid = ANY (ARRAY(
+        SELECT h.ctid FROM leasehold.jobs j CROSS JOIN LATERAL (
+            SELECT h.ctid FROM leasehold.slots h WHERE h.limit_key = j.limit_key AND h.id = j.id OFFSET 0) AS h
+        WHERE j.id = ANY (p_jobs) AND j.state = 3 AND j.limit_key IS NOT NULL));
+    DELETE FROM leasehold.ended d WHERE d.ctid = ANY (ARRAY(SELECT e.place FROM leasehold.ended_places(p_jobs) e));
 END
 $body$;
 
@@ -200,6 +229,16 @@ BEGIN
             WHERE w.limit_key IS NOT NULL AND w.queue = j.queue AND w.rank = j.rank
                 AND w.due = j.due AND w.id = j.id OFFSET 0) AS w
         WHERE j.id = ANY (p_jobs) AND j.state <= 2 AND j.limit_key IS NOT NULL;
+END
+$body$;
+
+-- Where those of them stand that have ended.
+CREATE FUNCTION leasehold.ended_places(p_jobs uuid[]) RETURNS TABLE (place tid)
+LANGUAGE plpgsql AS $body$
+BEGIN
+    RETURN QUERY SELECT e.ctid FROM leasehold.jobs j CROSS JOIN LATERAL (
+            SELECT e.ctid FROM leasehold.ended e WHERE e.expires_at = j.expires_at AND e.id = j.id OFFSET 0) AS e
+        WHERE j.id = ANY (p_jobs) AND j.state > 3;
 END
 $body$;
 
@@ -223,11 +262,7 @@ BEGIN
     PERFORM FROM leasehold.waiting w
         WHERE w.ctid = ANY (ARRAY(SELECT s.place FROM leasehold.waiting_places(p_jobs) s)) ORDER BY w.id FOR UPDATE;
     PERFORM FROM leasehold.ended d
-        WHERE d.ctid = ANY (ARRAY(
-            SELECT e.ctid FROM leasehold.jobs j CROSS JOIN LATERAL (
-                SELECT e.ctid FROM leasehold.ended e WHERE e.expires_at = j.expires_at AND e.id = j.id OFFSET 0) AS e
-            WHERE j.id = ANY (p_jobs) AND j.state > 3))
-        ORDER BY d.id FOR UPDATE;
+        WHERE d.ctid = ANY (ARRAY(SELECT e.place FROM leasehold.ended_places(p_jobs) e)) ORDER BY d.id FOR UPDATE;
 END
 $body$;
 

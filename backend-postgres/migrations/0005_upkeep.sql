@@ -15,7 +15,7 @@ BEGIN
     INSERT INTO leasehold.tallies
         SELECT g.queue, g.was, g.became, sum(g.n) FROM gone g GROUP BY g.queue, g.was, g.became HAVING sum(g.n) <> 0;
     DELETE FROM leasehold.claims c USING (
-        SELECT o.claim FROM leasehold.claims o WHERE o.at < p_hour - 600000
+        SELECT o.claim FROM leasehold.claims o WHERE o.at < p_hour - 600000 AND o.first_end IS NULL
         ORDER BY o.at LIMIT 1000 FOR UPDATE SKIP LOCKED) AS old
     WHERE c.claim = old.claim;
 END

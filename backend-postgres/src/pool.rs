@@ -15,8 +15,8 @@ use tokio::time::Instant;
 const STALE: Duration = Duration::from_secs(2);
 
 /// What our sessions have set. Plans are made while there are few jobs and kept when there are many, so whatever
-/// looks good only on small tables is switched off, and to look at a row is dear. Locks are looked at by statements that each see what was committed
-/// before them. A server that lacks a setting is left without it.
+/// looks good only on small tables is switched off, and to look at a row is dear. Locks are looked at by statements that
+/// each see what was committed before them. A server that lacks a setting is left without it.
 const SETTINGS: &str = "SELECT set_config(s.name, s.value, false) FROM (VALUES
     ('statement_timeout', '60000'), ('idle_in_transaction_session_timeout', '60000'),
     ('default_transaction_isolation', 'read committed'), ('enable_seqscan', 'off'), ('enable_bitmapscan', 'off'),
@@ -27,7 +27,8 @@ const SETTINGS: &str = "SELECT set_config(s.name, s.value, false) FROM (VALUES
 /// The same for one transaction, where a session is not ours alone.
 pub(crate) const BEGIN_POOLED: &str = "BEGIN ISOLATION LEVEL READ COMMITTED;
     SET LOCAL statement_timeout = 60000; SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off;
-    SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL random_page_cost = 0.1; SET LOCAL cpu_tuple_cost = 1;
+    SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL random_page_cost = 0.1;
+    SET LOCAL cpu_tuple_cost = 1;
     SET LOCAL jit = off";
 
 #[derive(Debug)]

@@ -19,8 +19,9 @@ const EVERY: usize = 20_000;
 /// How long one may take, on a server that is busy with something else.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Another vacuum that is under way does as well. Whoever may not vacuum them gets a warning from the server.
-const VACUUM: &str =
-    "VACUUM (SKIP_LOCKED, INDEX_CLEANUP ON, TRUNCATE OFF) leasehold.waiting, leasehold.leases";
+const VACUUM: &str = "VACUUM (SKIP_LOCKED, INDEX_CLEANUP ON, TRUNCATE OFF) leasehold.waiting, leasehold.slots";
+/// More claims are looked through than were made, so that none is left even if nobody takes lost leases back.
+const LOOK_THROUGH: &str = "SELECT FROM leasehold.look_through(coalesce($1, leasehold.hour()), 40000)";
 
 #[derive(Debug, Default)]
 pub(crate) struct Upkeep {
@@ -48,6 +49,7 @@ pub(crate) fn claimed(db: &Arc<Db>, jobs: usize) {
 
 async fn vacuum(db: &Db) -> Done<()> {
     let mut lent = db.pool.lend().await?;
+    db.query(LOOK_THROUGH).bind(db.now()).execute(&mut lent.conn).await?;
     sqlx::raw_sql(AssertSqlSafe(db.in_schema(VACUUM))).execute(&mut lent.conn).await?;
     lent.give_back();
     Ok(())

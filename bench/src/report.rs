@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io::Write;
 
 use comfy_table::{CellAlignment, Table, presets};
@@ -119,6 +120,13 @@ impl Size {
             large.map(|(name, bytes)| format!("{name} {}", mib(*bytes))).collect::<Vec<_>>().join(", ");
         let all = self.tables.iter().map(|(_, bytes)| bytes).sum();
         [thousands(self.jobs as u64), thousands(self.speed as u64), mib(all), named]
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [jobs, speed, all, named] = self.cells();
+        write!(f, "{jobs} jobs at {speed}/s: {all} MiB ({named})")
     }
 }
 

@@ -92,7 +92,7 @@ async fn what_claims_leave_behind_is_vacuumed_without_the_servers_own_vacuums() 
     let server = Server::own_with(&["autovacuum=off"], &[]).expect("a server");
     let store = set_up(Config::new(server.url())).await;
     let mut other = connection(server.url()).await;
-    let dead = "SELECT count(*) FROM pg_stat_user_tables WHERE relname IN ('waiting', 'leases') AND vacuum_count > 0";
+    let dead = "SELECT count(*) FROM pg_stat_user_tables WHERE relname IN ('waiting', 'slots') AND vacuum_count > 0";
     assert_eq!(number(&mut other, dead).await, 0);
     for _ in 0..6 {
         add(&store, jobs(4_000)).await;
@@ -114,7 +114,7 @@ async fn tables_that_were_empty_when_they_were_measured_are_not_walked_over() {
     run(&mut other, "DELETE FROM leasehold.jobs; DELETE FROM leasehold.ended").await;
     run(&mut other, "VACUUM (ANALYZE, TRUNCATE OFF)").await;
     add(&store, jobs(4_000)).await;
-    let read = "SELECT sum(idx_tup_read)::bigint FROM pg_stat_user_indexes WHERE relname IN ('jobs', 'waiting', 'leases')";
+    let read = "SELECT sum(idx_tup_read)::bigint FROM pg_stat_user_indexes WHERE relname IN ('jobs', 'waiting', 'claims')";
     let before = number(&mut other, read).await;
     for _ in 0..10 {
         settle(&store, &claim(&store, 10).await.jobs, &SUCCEED).await;

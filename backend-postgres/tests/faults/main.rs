@@ -9,6 +9,7 @@ mod damage;
 mod events;
 mod input;
 mod killing;
+mod leases;
 mod locks;
 mod logs;
 mod pooler;

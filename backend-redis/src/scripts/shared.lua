@@ -117,6 +117,10 @@ local function tell_changed(job, state)
   end
 end
 
+local function queue_of(lane)
+  return string.match(lane, '^[^\n]*')
+end
+
 local hidden_in = {}
 
 -- What cannot be written keeps nothing else from being written; why is told.
@@ -128,7 +132,7 @@ local function write_out()
   end
   for lane in pairs(hidden_in) do
     if call('EXISTS', prefix .. 'ready:' .. lane) == 0 then
-      call('ZREM', prefix .. 'lanes:' .. string.match(lane, '^[^\n]*'), lane)
+      call('ZREM', prefix .. 'lanes:' .. queue_of(lane), lane)
     end
   end
   for queue, of in pairs(counted) do
@@ -268,7 +272,6 @@ local function with_payloads(records)
       end
     end
   end
-  return records
 end
 
 -- Sets fields, names and values in turn, and removes those of these that the job has.
@@ -295,10 +298,6 @@ end
 -- only as long as the key has room. So a claim never meets a job that it may not take.
 
 local shown_lanes, changed_lanes = {}, {}
-
-local function queue_of(lane)
-  return string.match(lane, '^[^\n]*')
-end
 
 local function show(lane, due, id)
   add('ready:' .. lane, due, id)

@@ -43,7 +43,9 @@ pub(crate) async fn run(
         }
         let speed = (through - before) as f64 / begin.elapsed().as_secs_f64();
         let tables = sizes(&mut conn, &place.database).await?;
-        report.sizes.push(Size { jobs: through, speed, tables });
+        let size = Size { jobs: through, speed, tables };
+        progress.suspend(|| eprintln!("bloat, {size}"));
+        report.sizes.push(size);
     }
     opened.close().await
 }

@@ -41,7 +41,7 @@ pub(crate) struct Bench {
 /// too, is not the law's.
 pub(crate) fn in_time(items: usize) -> Deadline {
     let each = Duration::from_millis(10).saturating_mul(u32::try_from(items).unwrap_or(u32::MAX));
-    Deadline::after(Duration::from_secs(30).saturating_add(each))
+    Deadline::after(Deadline::DEFAULT.saturating_add(each))
 }
 
 impl Bench {

@@ -46,7 +46,7 @@ pub(super) async fn execute(shared: Arc<Shared>, mut ready: mpsc::UnboundedRecei
             shared.load.waiting.fetch_sub(1, Ordering::AcqRel);
             running.spawn(run(shared.clone(), leased, entry));
             // To the fetch service a slot counts as free only while nothing waits for it.
-            shared.load.room.notify_waiters();
+            shared.tell_room();
         }
         let stale_at = waiting.front().map(|(since, _)| *since + STALE);
         tokio::select! {
@@ -64,7 +64,7 @@ pub(super) async fn execute(shared: Arc<Shared>, mut ready: mpsc::UnboundedRecei
                     shared.load.waiting.fetch_sub(1, Ordering::AcqRel);
                     shared.load.runs_at_least(STALE);
                     shared.end(&leased.job, entry, Outcome::Released).await;
-                    shared.load.room.notify_waiters();
+                    shared.tell_room();
                 }
             }
         }
@@ -74,7 +74,14 @@ pub(super) async fn execute(shared: Arc<Shared>, mut ready: mpsc::UnboundedRecei
 impl Shared {
     fn made_room(&self) {
         self.load.running.fetch_sub(1, Ordering::AcqRel);
-        self.load.room.notify_waiters();
+        self.tell_room();
+    }
+
+    /// Tells the fetch service that there is room, once a claim is worth it. Nobody but this service makes room.
+    fn tell_room(&self) {
+        if self.free().is_some() {
+            self.load.room.notify_waiters();
+        }
     }
 
     /// Writes what the handler said last: once the attempt is settled the store takes it no more.
@@ -93,7 +100,7 @@ impl Shared {
     /// Decides what becomes of the job, and hands it to the settle service.
     async fn end(&self, job: &JobRecord, entry: Arc<Entry>, outcome: Outcome) {
         if entry.cause() == Some(Cause::LeaseLost) {
-            self.held.remove(entry.token);
+            self.held.remove([&entry]);
             return;
         }
         let options = self.routes.get(&job.kind).map(|(_, options)| options);

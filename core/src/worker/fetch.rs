@@ -85,18 +85,24 @@ impl Shared {
     async fn room(&self) -> usize {
         loop {
             let changed = self.load.room.notified();
-            let running = self.load.running.load(Ordering::Acquire);
-            let waiting = self.load.waiting.load(Ordering::Acquire);
-            let concurrency = self.config.concurrency;
-            let ahead = prefetch(concurrency, self.load.mean_run(), self.config.prefetch);
-            let wanted = concurrency.saturating_add(ahead);
-            let free = wanted.saturating_sub(running + waiting).min(self.store.limits().batch);
-            let slot_is_empty = waiting == 0 && running < concurrency;
-            if free > 0 && (slot_is_empty || free >= wanted / 2 || free == self.store.limits().batch) {
+            if let Some(free) = self.free() {
                 return free;
             }
             changed.await;
         }
+    }
+
+    /// How many jobs a claim should ask for, if it is worth its round trip.
+    pub(super) fn free(&self) -> Option<usize> {
+        let running = self.load.running.load(Ordering::Acquire);
+        let waiting = self.load.waiting.load(Ordering::Acquire);
+        let concurrency = self.config.concurrency;
+        let wanted =
+            concurrency.saturating_add(prefetch(concurrency, self.load.mean_run(), self.config.prefetch));
+        let most = self.store.limits().batch;
+        let free = wanted.saturating_sub(running + waiting).min(most);
+        let slot_is_empty = waiting == 0 && running < concurrency;
+        (free > 0 && (slot_is_empty || free >= wanted / 2 || free == most)).then_some(free)
     }
 
     fn ask(&self, limit: usize) -> Asked {
@@ -125,11 +131,10 @@ impl Shared {
         for aside in &claimed.set_aside {
             tracing::error!(job = ?aside.job, why = aside.why, "a record cannot be read and was set aside");
         }
-        for leased in claimed.jobs {
-            let entry = self.held.add(&leased, asked_at);
-            self.load.waiting.fetch_add(1, Ordering::AcqRel);
+        self.load.waiting.fetch_add(claimed.jobs.len(), Ordering::AcqRel);
+        for held in self.held.add(claimed.jobs, asked_at) {
             // The channel is bounded by the slots that were claimed for; it is closed only after this service.
-            let _ = ready.send((leased, entry));
+            let _ = ready.send(held);
         }
     }
 }

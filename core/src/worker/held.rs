@@ -191,9 +191,9 @@ impl Entry {
 #[derive(Default)]
 pub(super) struct Held {
     entries: Mutex<HashMap<LeaseToken, Arc<Entry>>>,
-    /// Told when an entry comes or has progress to write: the heartbeat plans anew.
+    /// Told when entries come or one has progress to write: the heartbeat plans anew.
     pub(super) changed: Arc<Notify>,
-    /// Told when an entry goes.
+    /// Told when entries go.
     pub(super) gone: Notify,
 }
 
@@ -202,9 +202,21 @@ impl Held {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Holds a job that a claim which began at `asked_at` got.
-    pub(super) fn add(&self, leased: &LeasedJob, asked_at: Instant) -> Arc<Entry> {
-        let entry = Arc::new(Entry {
+    /// Holds the jobs that a claim which began at `asked_at` got.
+    pub(super) fn add(&self, leased: Vec<LeasedJob>, asked_at: Instant) -> Vec<(LeasedJob, Arc<Entry>)> {
+        let entry = |leased: LeasedJob| {
+            let entry = self.entry(&leased, asked_at);
+            (leased, entry)
+        };
+        let added: Vec<_> = leased.into_iter().map(entry).collect();
+        self.entries().extend(added.iter().map(|(_, entry)| (entry.token, entry.clone())));
+        // Once for all: the heartbeat looks at every entry whenever it is told.
+        self.changed.notify_one();
+        added
+    }
+
+    fn entry(&self, leased: &LeasedJob, asked_at: Instant) -> Arc<Entry> {
+        Arc::new(Entry {
             job: leased.job.id,
             token: leased.token,
             lease: leased.lease,
@@ -221,14 +233,13 @@ impl Held {
                 renewal: Renewal::NotBefore(asked_at),
             }),
             changed: self.changed.clone(),
-        });
-        self.entries().insert(entry.token, entry.clone());
-        self.changed.notify_one();
-        entry
+        })
     }
 
-    pub(super) fn remove(&self, token: LeaseToken) {
-        self.entries().remove(&token);
+    pub(super) fn remove<'a>(&self, gone: impl IntoIterator<Item = &'a Arc<Entry>>) {
+        let mut entries = self.entries();
+        gone.into_iter().for_each(|entry| drop(entries.remove(&entry.token)));
+        drop(entries);
         self.gone.notify_waiters();
     }
 

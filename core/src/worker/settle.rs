@@ -39,10 +39,10 @@ impl Shared {
             let error = match self.store.backend().settle(self.store.deadline(), Settle { settlements }).await
             {
                 Ok(answers) => {
-                    batch
-                        .iter()
-                        .zip(answers)
-                        .for_each(|((settlement, entry), answer)| self.ended(settlement, entry, answer));
+                    for ((settlement, entry), answer) in batch.iter().zip(answers) {
+                        self.ended(settlement, entry, answer);
+                    }
+                    self.held.remove(batch.iter().map(|(_, entry)| entry));
                     return;
                 }
                 Err(error) => error,
@@ -69,18 +69,17 @@ impl Shared {
 
     /// Whether to stop trying: waiting does not mend it, and the lease is over or the settlement itself is
     /// refused. The job is then taken back when its lease runs out.
-    fn is_over(&self, entry: &Entry, error: &Error) -> bool {
+    fn is_over(&self, entry: &Arc<Entry>, error: &Error) -> bool {
         let over = error.is_refusal() || (!error.is_transient() && entry.fence_at() <= Instant::now());
         if over {
             tracing::error!(job = %entry.job, %error, "an ended job could not be settled; its lease will run out");
             self.stats.lost.fetch_add(1, Ordering::Relaxed);
-            self.held.remove(entry.token);
+            self.held.remove([entry]);
         }
         over
     }
 
     fn ended(&self, settlement: &Settlement, entry: &Entry, answer: Answer) {
-        self.held.remove(entry.token);
         let add = |count: &AtomicU64| {
             count.fetch_add(1, Ordering::Relaxed);
         };

@@ -63,7 +63,7 @@ pub(super) struct Config {
 pub(super) struct Load {
     pub(super) running: AtomicUsize,
     pub(super) waiting: AtomicUsize,
-    /// Told when either shrinks.
+    /// Told when a claim is worth its round trip.
     pub(super) room: Notify,
     mean_run_nanos: AtomicU64,
 }

@@ -22,9 +22,9 @@ use crate::run::Trouble;
 /// The servers that keep a store.
 pub(super) trait Servers: Send + Sync + Sized + 'static {
     /// What is killed.
-    const VICTIM: &'static str;
+    const VICTIM: &'static str = "the server";
     /// How many milliseconds it is away.
-    const AWAY: Range<u64>;
+    const AWAY: Range<u64> = 0..4_000;
     /// What an acknowledged write outlives on them.
     const DURABILITY: Durability;
 
@@ -40,7 +40,9 @@ pub(super) trait Servers: Send + Sync + Sized + 'static {
     fn mend(&self) -> io::Result<()>;
 
     /// What came of it in words, if there is anything to say.
-    async fn told(&self) -> Result<Option<String>, Trouble>;
+    async fn told(&self) -> Result<Option<String>, Trouble> {
+        Ok(None)
+    }
 }
 
 /// Strikes and mends, again and again, until all is calm. Tells how often.

@@ -1,16 +1,12 @@
 use std::io;
-use std::ops::Range;
 
 use leasehold::backend::Durability;
 use leasehold_test_servers::{Missing, Redis};
 
 use super::Servers;
-use crate::run::Trouble;
 
 /// A server that syncs its append-only file with every write.
 impl Servers for Redis {
-    const VICTIM: &'static str = "the server";
-    const AWAY: Range<u64> = 0..4_000;
     const DURABILITY: Durability = Durability::D2;
 
     fn begin() -> Result<Self, Missing> {
@@ -27,9 +23,5 @@ impl Servers for Redis {
 
     fn mend(&self) -> io::Result<()> {
         self.restart()
-    }
-
-    async fn told(&self) -> Result<Option<String>, Trouble> {
-        Ok(None)
     }
 }
