@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use leasehold_core::backend::{Claim, KindRule, Verdict};
-use leasehold_core::{Backend, NewJob, Reason};
+use leasehold_core::backend::{Claim, KindRule, Prune, Verdict};
+use leasehold_core::{Backend, Keep, NewJob, Reason};
 use leasehold_postgres::Config;
 use leasehold_test_servers::Postgres as Server;
 use tokio::time::Instant;
@@ -92,7 +92,8 @@ async fn what_claims_leave_behind_is_vacuumed_without_the_servers_own_vacuums() 
     let server = Server::own_with(&["autovacuum=off"], &[]).expect("a server");
     let store = set_up(Config::new(server.url())).await;
     let mut other = connection(server.url()).await;
-    let dead = "SELECT count(*) FROM pg_stat_user_tables WHERE relname IN ('waiting', 'slots') AND vacuum_count > 0";
+    let dead =
+        "SELECT count(*) FROM pg_stat_user_tables WHERE relname IN ('waiting', 'slots') AND vacuum_count > 0";
     assert_eq!(number(&mut other, dead).await, 0);
     for _ in 0..6 {
         add(&store, jobs(4_000)).await;
@@ -127,4 +128,24 @@ async fn tables_that_were_empty_when_they_were_measured_are_not_walked_over() {
     .await;
     let per_job = (number(&mut other, read).await - before) / 100;
     assert!(per_job < 200, "{per_job} entries read for each job");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_that_are_not_kept_leave_room_for_those_that_come() {
+    let server = Server::own_with(&["autovacuum=off"], &[]).expect("a server");
+    let store = set_up(Config::new(server.url())).await;
+    let mut other = connection(server.url()).await;
+    let through = async || {
+        add(&store, jobs(8_000).into_iter().map(|job| job.keep(Keep::For(Duration::ZERO))).collect()).await;
+        let leases = claim(&store, 8_000).await.jobs;
+        settle(&store, &leases, &SUCCEED).await;
+        let prune = Prune { limit: 10_000, workers_after: Duration::from_hours(1) };
+        until("they are removed", async || store.prune(soon(), prune).await.expect("pruned").jobs > 0).await;
+    };
+    let vacuums = "SELECT vacuum_count FROM pg_stat_user_tables WHERE relname = 'jobs'";
+    until("jobs are vacuumed", async || {
+        through().await;
+        number(&mut other, vacuums).await > 0
+    })
+    .await;
 }

@@ -51,7 +51,11 @@ async fn a_running_row_that_is_damaged_is_set_aside_when_its_lease_has_run_out()
     add(&store, jobs(2)).await;
     let leases = claim(&store, 2).await.jobs;
     let (bad, good) = (leases[0].job.id, leases[1].job.id);
-    run(&mut other, format!("UPDATE {schema}.jobs SET lease_until = 7; UPDATE {schema}.claims SET first_end = 7")).await;
+    run(
+        &mut other,
+        format!("UPDATE {schema}.jobs SET lease_until = 7; UPDATE {schema}.claims SET first_end = 7"),
+    )
+    .await;
     run(&mut other, format!("UPDATE {schema}.jobs SET options = '{{' WHERE id = '{bad}'")).await;
     let expired = leasehold_core::backend::Expired { limit: 10 };
     let lost = store.expired(soon(), expired).await.expect("leases");

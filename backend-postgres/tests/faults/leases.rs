@@ -67,5 +67,6 @@ async fn claims_that_nobody_looks_for_are_looked_through_by_who_claims() {
         let leases = claim(&store, 8_000).await.jobs;
         settle(&store, &leases, &SUCCEED).await;
     }
-    until("the first was looked through", async || rows(&mut other, &schema, "first_end IS NULL").await > 0).await;
+    until("the first was looked through", async || rows(&mut other, &schema, "first_end IS NULL").await > 0)
+        .await;
 }
