@@ -6,6 +6,7 @@ mod faults;
 mod layers;
 mod leases;
 mod limits;
+mod modes;
 mod outcomes;
 mod panics;
 mod probe;
