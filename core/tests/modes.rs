@@ -114,7 +114,10 @@ async fn takes_from_its_queues_by_its_choice() {
     for (choice, taken) in [
         (QueueChoice::Merged, ["second/rush", "second/rush", "second/rush", "second/rush"]),
         (QueueChoice::Strict, ["first/work", "first/work", "first/work", "second/rush"]),
-        (QueueChoice::Weighted(vec![1_000_000, 0]), ["first/work", "first/work", "first/work", "second/rush"]),
+        (
+            QueueChoice::Weighted(vec![1_000_000, 0]),
+            ["first/work", "first/work", "first/work", "second/rush"],
+        ),
         (QueueChoice::Parallel, ["first/work", "first/work", "second/rush", "second/rush"]),
     ] {
         let store = store();
@@ -140,13 +143,14 @@ async fn one_handler_runs_every_kind_that_has_none_of_its_own() {
     for kind in ["work", "one", "two", "three"] {
         enqueue(&store, "default", kind, 1).await;
     }
-    let run = async |narrow: fn(leasehold_core::worker::WorkerBuilder) -> leasehold_core::worker::WorkerBuilder| {
-        let seen = Ran::default();
-        let worker = Worker::builder(&store).concurrency(1).until_idle().state(seen.clone());
-        let worker = worker.handle("work", || async {}).handle_other(HandlerOptions::default(), note);
-        narrow(worker).build().unwrap().run().await;
-        ran(&seen)
-    };
+    let run =
+        async |narrow: fn(leasehold_core::worker::WorkerBuilder) -> leasehold_core::worker::WorkerBuilder| {
+            let seen = Ran::default();
+            let worker = Worker::builder(&store).concurrency(1).until_idle().state(seen.clone());
+            let worker = worker.handle("work", || async {}).handle_other(HandlerOptions::default(), note);
+            narrow(worker).build().unwrap().run().await;
+            ran(&seen)
+        };
     assert_eq!(run(|worker| worker.only_kinds(["one"])).await, ["default/one"]);
     assert_eq!(run(|worker| worker.except_kinds(["three"])).await, ["default/two"]);
     assert_eq!(run(|worker| worker).await, ["default/three"]);

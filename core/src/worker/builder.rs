@@ -278,7 +278,8 @@ impl WorkerBuilder {
     pub fn build(self) -> Result<Worker> {
         let config = self.config;
         check(&config, self.store.limits())?;
-        for options in self.routes.iter().map(|(_, _, options)| options).chain(self.other.iter().map(|other| &other.1))
+        for options in
+            self.routes.iter().map(|(_, _, options)| options).chain(self.other.iter().map(|other| &other.1))
         {
             check_options(options, self.store.limits())?;
         }
@@ -309,7 +310,7 @@ impl WorkerBuilder {
             queues,
             kinds,
             routes,
-            states: Arc::new(self.states),
+            states: self.states,
             held: Held::default(),
             load: Load::default(),
             stats: Stats::default(),

@@ -60,7 +60,8 @@ mod tests {
     }
 
     fn told(turn: &Turn) -> Vec<(String, usize)> {
-        let names = |queues: &[QueueName]| queues.iter().map(ToString::to_string).collect::<Vec<_>>().join("+");
+        let names =
+            |queues: &[QueueName]| queues.iter().map(ToString::to_string).collect::<Vec<_>>().join("+");
         turn.iter().map(|(queues, most)| (names(queues), *most)).collect()
     }
 

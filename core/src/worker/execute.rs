@@ -156,7 +156,7 @@ async fn run(shared: Arc<Shared>, leased: LeasedJob, entry: Arc<Entry>) {
 
 impl Shared {
     /// Runs the handler under its time-out, and ends it when it is told to end.
-    async fn attempt(&self, leased: LeasedJob, entry: &Arc<Entry>) -> Outcome {
+    async fn attempt(self: &Arc<Self>, leased: LeasedJob, entry: &Arc<Entry>) -> Outcome {
         let Some((route, options)) = self.routes.of(&leased.job.kind) else {
             let failure = JobFailure::error("unknown_kind", format!("no handler for {}", leased.job.kind));
             return Outcome::Failure(JobFailure { reason: Reason::UnknownKind, ..failure });
@@ -167,19 +167,20 @@ impl Shared {
             return ended_by(cause);
         }
         let timeout = leased.job.options.timeout.or(options.timeout).unwrap_or(self.config.timeout);
-        let attempt =
-            Attempt::new(leased, entry.clone(), self.states.clone(), self.log.clone(), self.store.clone());
-        tokio::select! {
+        let attempt = Attempt::new(leased, entry.clone(), self.clone());
+        let outcome = tokio::select! {
             biased;
-            ended = route.clone().oneshot(attempt) => {
+            ended = attempt.scope(route.clone().oneshot(attempt.clone())) => {
                 told(entry, ended.unwrap_or_else(HandlerError::into_outcome))
             }
+            () = entry.decided() => Outcome::Released,
             () = tokio::time::sleep(timeout) => Outcome::Failure(JobFailure {
                 reason: Reason::Timeout,
                 ..JobFailure::error("timeout", format!("ran longer than its time-out of {timeout:?}"))
             }),
             cause = self.cut_off(entry) => ended_by(cause),
-        }
+        };
+        entry.decision().unwrap_or(outcome)
     }
 
     /// Waits until the handler is to be dropped: at once when its lease is lost, at the end of the worker's

@@ -175,7 +175,8 @@ impl Shared {
             if limit == 0 || dry.contains(&queues) {
                 continue;
             }
-            let Taken { jobs, next_due } = self.claim(self.ask(queues.clone(), limit), unknown, ready).await?;
+            let Taken { jobs, next_due } =
+                self.claim(self.ask(queues.clone(), limit), unknown, ready).await?;
             taken.jobs += jobs;
             taken.next_due = taken.next_due.into_iter().chain(next_due).min();
             if jobs < limit {

@@ -9,6 +9,7 @@ mod attempt;
 mod bound;
 mod builder;
 mod choice;
+mod context;
 mod execute;
 mod extract;
 mod fetch;

@@ -1,6 +1,6 @@
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
@@ -17,8 +17,8 @@ use super::run::EndedBy;
 use crate::backend::{KindRule, Settlement, TagRule, WorkerInfo};
 use crate::client::Store;
 use crate::id::WorkerId;
-use crate::name::{Kind, QueueName};
 use crate::job::JobRecord;
+use crate::name::{Kind, QueueName};
 use crate::policy::{BoxError, JobFailure, Outcome, RetryPolicy};
 
 /// A handler with everything that stands around it.
@@ -36,7 +36,7 @@ pub(super) struct Shared {
     pub(super) queues: Vec<QueueName>,
     pub(super) kinds: KindRule,
     pub(super) routes: Routes,
-    pub(super) states: Arc<States>,
+    pub(super) states: States,
     pub(super) held: Held,
     pub(super) load: Load,
     pub(super) stats: Stats,
