@@ -2,10 +2,12 @@
 #![allow(clippy::unwrap_used, reason = "a test's helpers fail the test")]
 
 mod consumer;
+mod context;
 mod faults;
 mod layers;
 mod leases;
 mod limits;
+mod modes;
 mod outcomes;
 mod panics;
 mod probe;

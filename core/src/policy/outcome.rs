@@ -130,6 +130,12 @@ impl From<Control> for Outcome {
     }
 }
 
+impl From<JobFailure> for Outcome {
+    fn from(failure: JobFailure) -> Self {
+        Self::Failure(failure)
+    }
+}
+
 /// Any error that a handler may return: everything that `?` can box, text too.
 pub trait HandlerError {
     /// The outcome of the attempt: what a [`JobFailure`] or a [`Control`] inside says, else a failure whose

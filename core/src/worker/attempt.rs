@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use super::extract::States;
 use super::held::Entry;
-use super::log::LogSender;
+use super::shared::{Routes, Shared};
 use crate::backend::{Level, NewLine};
 use crate::client::Store;
 use crate::id::JobId;
@@ -16,20 +16,17 @@ pub struct Attempt(Arc<Inner>);
 struct Inner {
     leased: LeasedJob,
     entry: Arc<Entry>,
-    states: Arc<States>,
-    log: LogSender,
-    store: Store,
+    shared: Arc<Shared>,
 }
 
 impl Attempt {
-    pub(super) fn new(
-        leased: LeasedJob,
-        entry: Arc<Entry>,
-        states: Arc<States>,
-        log: LogSender,
-        store: Store,
-    ) -> Self {
-        Self(Arc::new(Inner { leased, entry, states, log, store }))
+    pub(super) fn new(leased: LeasedJob, entry: Arc<Entry>, shared: Arc<Shared>) -> Self {
+        Self(Arc::new(Inner { leased, entry, shared }))
+    }
+
+    /// The same attempt, shown another job.
+    pub(super) fn part(&self, leased: LeasedJob) -> Self {
+        Self::new(leased, self.0.entry.clone(), self.0.shared.clone())
     }
 
     /// The job.
@@ -54,7 +51,7 @@ impl Attempt {
 
     /// The store the job is in, to enqueue more or to look around.
     pub fn store(&self) -> &Store {
-        &self.0.store
+        &self.0.shared.store
     }
 
     /// Tells how far the job has come. Returns at once; it is written with the next renewal of the lease, a
@@ -67,7 +64,7 @@ impl Attempt {
     /// rather than waited for when more come than the store takes (clause L4).
     pub fn log(&self, level: Level, message: impl Into<String>) {
         let line = NewLine { level, message: message.into() };
-        self.0.log.send(&self.0.entry, line);
+        self.0.shared.log.send(&self.0.entry, line);
     }
 
     /// Whether the handler should end: its lease is lost, somebody cancelled the job, or the worker stops.
@@ -83,7 +80,19 @@ impl Attempt {
     }
 
     pub(super) fn states(&self) -> &States {
-        &self.0.states
+        &self.0.shared.states
+    }
+
+    pub(super) fn routes(&self) -> &Routes {
+        &self.0.shared.routes
+    }
+
+    pub(super) fn entry(&self) -> &Entry {
+        &self.0.entry
+    }
+
+    pub(super) fn leased(&self) -> &LeasedJob {
+        &self.0.leased
     }
 }
 

@@ -1,5 +1,5 @@
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -8,20 +8,22 @@ use tower::util::BoxCloneSyncService;
 use tower::{Layer, Service, ServiceExt};
 
 use super::attempt::Attempt;
+use super::choice::QueueChoice;
 use super::extract::States;
 use super::handler::{Handler, HandlerService};
 use super::held::Held;
 use super::run::Worker;
 use super::settle::WAITING;
-use super::shared::{Config, Load, Route, Shared, Stats};
-use crate::backend::{TagRule, WorkerInfo};
+use super::shared::{Config, Load, OnFailure, Route, Routes, Shared, Stats};
+use crate::backend::{KindRule, TagRule, WorkerInfo};
 use crate::client::Store;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::WorkerId;
+use crate::job::JobRecord;
 use crate::layer::check::{retry_policy, span};
 use crate::limits::{self, Limits};
 use crate::name::{Kind, QueueName, WorkerName};
-use crate::policy::{BoxError, Outcome, RetryPolicy};
+use crate::policy::{BoxError, JobFailure, Outcome, RetryPolicy};
 
 type Wrap = Box<dyn FnMut(Route) -> Route + Send>;
 
@@ -32,8 +34,11 @@ pub struct WorkerBuilder {
     name: Result<Option<WorkerName>>,
     queues: Vec<Result<QueueName>>,
     routes: Vec<(Result<Kind>, Route, HandlerOptions)>,
+    other: Option<(Route, HandlerOptions)>,
+    kinds: Result<KindRule>,
     layers: Vec<Wrap>,
     states: States,
+    on_failure: Vec<OnFailure>,
     config: Config,
 }
 
@@ -51,15 +56,24 @@ impl WorkerBuilder {
             cancel_grace: Duration::from_secs(5),
             recovery: Duration::from_secs(5),
             retry: RetryPolicy::default(),
+            choice: QueueChoice::default(),
             until_idle: false,
+            redo_failed: false,
+            fail_fast: false,
+            max_jobs: None,
+            max_time: None,
+            max_memory: None,
         };
         Self {
             store,
             name: Ok(None),
             queues: Vec::new(),
             routes: Vec::new(),
+            other: None,
+            kinds: Ok(KindRule::Any),
             layers: Vec::new(),
             states: States::default(),
+            on_failure: Vec::new(),
             config,
         }
     }
@@ -92,9 +106,32 @@ impl WorkerBuilder {
         options: HandlerOptions,
         handler: H,
     ) -> Self {
-        let never = |never: std::convert::Infallible| match never {};
-        let route = BoxCloneSyncService::new(HandlerService::new(handler).map_err(never));
-        self.routes.push((Kind::new(kind), route, options));
+        self.routes.push((Kind::new(kind), route(handler), options));
+        self
+    }
+
+    /// Runs jobs of every kind that has no handler of its own by `handler`, with options of its own. Then jobs of any
+    /// kind are claimed, unless [`only_kinds`](Self::only_kinds) or [`except_kinds`](Self::except_kinds) says which.
+    pub fn handle_other<H: Handler<A>, A: 'static>(mut self, options: HandlerOptions, handler: H) -> Self {
+        self.other = Some((route(handler), options));
+        self
+    }
+
+    /// Takes only jobs of these kinds, of those that it has handlers for.
+    pub fn only_kinds<'a>(mut self, kinds: impl IntoIterator<Item = &'a str>) -> Self {
+        self.kinds = kinds.into_iter().map(Kind::new).collect::<Result<_>>().map(KindRule::Only);
+        self
+    }
+
+    /// Takes no jobs of these kinds, though it has handlers for them.
+    pub fn except_kinds<'a>(mut self, kinds: impl IntoIterator<Item = &'a str>) -> Self {
+        self.kinds = kinds.into_iter().map(Kind::new).collect::<Result<_>>().map(KindRule::Except);
+        self
+    }
+
+    /// Calls `told` with each attempt that failed, in panics and time-outs too, before its end is recorded.
+    pub fn on_failure(mut self, told: impl Fn(&JobRecord, &JobFailure) + Send + Sync + 'static) -> Self {
+        self.on_failure.push(Box::new(told));
         self
     }
 
@@ -188,9 +225,48 @@ impl WorkerBuilder {
         self
     }
 
+    /// Sets from which of its queues it takes first. Defaults to [`QueueChoice::Merged`].
+    pub fn queue_choice(mut self, choice: QueueChoice) -> Self {
+        self.config.choice = choice;
+        self
+    }
+
     /// Stops by itself once nothing is due and nothing runs. Defaults to going on for ever.
     pub fn until_idle(mut self) -> Self {
         self.config.until_idle = true;
+        self
+    }
+
+    /// Stops by itself once it has run so many jobs. Defaults to going on for ever.
+    pub fn max_jobs(mut self, jobs: usize) -> Self {
+        self.config.max_jobs = Some(jobs);
+        self
+    }
+
+    /// Takes no more jobs once it has worked that long; those that it holds are run. Defaults to going on for ever.
+    pub fn max_time(mut self, time: Duration) -> Self {
+        self.config.max_time = Some(time);
+        self
+    }
+
+    /// Takes no more jobs once its process has so many bytes of memory resident, seen once a second; those that it
+    /// holds are run. Whatever started the process then starts a fresh one. Defaults to no limit.
+    pub fn max_memory(mut self, bytes: usize) -> Self {
+        self.config.max_memory = Some(bytes);
+        self
+    }
+
+    /// Stops as soon as one attempt fails, tried again or not: what waits is given back, and what runs has its
+    /// [grace](Self::grace). Defaults to going on.
+    pub fn fail_fast(mut self) -> Self {
+        self.config.fail_fast = true;
+        self
+    }
+
+    /// Sends those jobs of its queues and kinds round again that have failed by when it starts. With
+    /// [`until_idle`](Self::until_idle) it ends when they are through.
+    pub fn redo_failed(mut self) -> Self {
+        self.config.redo_failed = true;
         self
     }
 
@@ -202,26 +278,30 @@ impl WorkerBuilder {
     pub fn build(self) -> Result<Worker> {
         let config = self.config;
         check(&config, self.store.limits())?;
-        for (_, _, options) in &self.routes {
+        for options in
+            self.routes.iter().map(|(_, _, options)| options).chain(self.other.iter().map(|other| &other.1))
+        {
             check_options(options, self.store.limits())?;
         }
         let mut queues = self.queues.into_iter().collect::<Result<Vec<_>>>()?;
         if queues.is_empty() {
             queues.push(QueueName::default());
         }
-        let routes = routes(self.routes, self.layers)?;
-        let kinds: BTreeSet<Kind> = routes.keys().cloned().collect();
+        let routes = routes(self.routes, self.other, self.layers)?;
+        let kinds = kinds(&routes, self.kinds?)?;
         let (host, pid) = (host(), std::process::id());
         let name = self.name?.map_or_else(|| WorkerName::new(format!("{host}:{pid}")), Ok)?;
         let mut info = WorkerInfo::new(name, host, pid);
         info.queues.clone_from(&queues);
-        info.kinds = kinds.iter().cloned().collect();
+        info.kinds = routes.by_kind.keys().filter(|kind| kinds.takes(kind)).cloned().collect();
+        info.kinds.sort();
         info.concurrency = config.concurrency;
         if let TagRule::JobHasAll(tags) | TagRule::WorkerHasAll(tags) = &config.tags {
             info.tags = tags.iter().cloned().collect();
         }
         let (settle, ended) = mpsc::channel(WAITING);
         let (log, lines) = super::log::channel();
+        let stopping = CancellationToken::new();
         let shared = Shared {
             store: self.store,
             id: WorkerId::generate(),
@@ -230,13 +310,16 @@ impl WorkerBuilder {
             queues,
             kinds,
             routes,
-            states: Arc::new(self.states),
+            states: self.states,
             held: Held::default(),
             load: Load::default(),
             stats: Stats::default(),
             settle,
             log,
-            stopping: CancellationToken::new(),
+            on_failure: self.on_failure,
+            ended_by: OnceLock::new(),
+            enough: stopping.child_token(),
+            stopping,
             interrupt: CancellationToken::new(),
         };
         Ok(Worker::new(Arc::new(shared), ended, lines))
@@ -252,24 +335,44 @@ impl std::fmt::Debug for WorkerBuilder {
     }
 }
 
-type Routes = HashMap<Kind, (Route, HandlerOptions)>;
+fn route<H: Handler<A>, A: 'static>(handler: H) -> Route {
+    let never = |never: std::convert::Infallible| match never {};
+    BoxCloneSyncService::new(HandlerService::new(handler).map_err(never))
+}
 
-fn routes(given: Vec<(Result<Kind>, Route, HandlerOptions)>, mut layers: Vec<Wrap>) -> Result<Routes> {
-    let mut routes = HashMap::new();
+fn routes(
+    given: Vec<(Result<Kind>, Route, HandlerOptions)>,
+    other: Option<(Route, HandlerOptions)>,
+    mut layers: Vec<Wrap>,
+) -> Result<Routes> {
+    let mut layered = |route| layers.iter_mut().fold(route, |route, wrap| wrap(route));
+    let mut by_kind = HashMap::new();
     for (kind, route, options) in given {
         let kind = kind?;
-        let route = layers.iter_mut().fold(route, |route, wrap| wrap(route));
-        if routes.insert(kind.clone(), (route, options)).is_some() {
+        if by_kind.insert(kind.clone(), (layered(route), options)).is_some() {
             return Err(Error::invalid(format!("two handlers for the kind {kind:?}; give each kind one")));
         }
     }
-    if routes.is_empty() {
+    let other = other.map(|(route, options)| (layered(route), options));
+    if by_kind.is_empty() && other.is_none() {
         return Err(Error::new(
             ErrorKind::InvalidInput,
             "a worker without handlers would run nothing; call `.handle`",
         ));
     }
-    Ok(routes)
+    Ok(Routes { by_kind, other })
+}
+
+/// The kinds that there are handlers for, of those that are wanted.
+fn kinds(routes: &Routes, wanted: KindRule) -> Result<KindRule> {
+    if routes.other.is_some() {
+        return Ok(wanted);
+    }
+    let kinds: BTreeSet<Kind> = routes.by_kind.keys().filter(|kind| wanted.takes(kind)).cloned().collect();
+    if kinds.is_empty() {
+        return Err(Error::invalid("no kind is left that this worker may take and has a handler for"));
+    }
+    Ok(KindRule::Only(kinds))
 }
 
 fn check(config: &Config, limits: &Limits) -> Result<()> {

@@ -15,6 +15,7 @@ use tracing::Instrument;
 use super::attempt::Attempt;
 use super::held::{Cause, Entry};
 use super::panics;
+use super::run::EndedBy;
 use super::shared::Shared;
 use crate::backend::Settlement;
 use crate::job::{JobRecord, LeasedJob, Reason};
@@ -62,6 +63,7 @@ pub(super) async fn execute(shared: Arc<Shared>, mut ready: mpsc::UnboundedRecei
             () = tokio::time::sleep_until(stale_at.unwrap_or_else(Instant::now)), if stale_at.is_some() => {
                 if let Some((_, (leased, entry))) = waiting.pop_front() {
                     shared.load.waiting.fetch_sub(1, Ordering::AcqRel);
+                    shared.load.taken.fetch_sub(1, Ordering::AcqRel);
                     shared.load.runs_at_least(STALE);
                     shared.end(&leased.job, entry, Outcome::Released).await;
                     shared.tell_room();
@@ -84,6 +86,18 @@ impl Shared {
         }
     }
 
+    /// Tells of an attempt that failed whoever wants to know. What panics there spoils nothing else.
+    fn failed(&self, job: &JobRecord, failure: &JobFailure) {
+        for told in &self.on_failure {
+            if let Err(panic) = std::panic::catch_unwind(AssertUnwindSafe(|| told(job, failure))) {
+                tracing::error!(job = %job.id, panic = panics::message(&*panic), "who is told of failures panicked");
+            }
+        }
+        if self.config.fail_fast {
+            self.end_by(EndedBy::Failure);
+        }
+    }
+
     /// Writes what the handler said last: once the attempt is settled the store takes it no more.
     async fn last_words(&self, entry: &Arc<Entry>) {
         let written = async {
@@ -103,7 +117,7 @@ impl Shared {
             self.held.remove([&entry]);
             return;
         }
-        let options = self.routes.get(&job.kind).map(|(_, options)| options);
+        let options = self.routes.of(&job.kind).map(|(_, options)| options);
         let policy = options.and_then(|options| options.retry.as_ref()).unwrap_or(&self.config.retry);
         let Decision { verdict, failure } = after_attempt(outcome, job, policy, fastrand::f64());
         entry.settle();
@@ -124,6 +138,9 @@ async fn run(shared: Arc<Shared>, leased: LeasedJob, entry: Arc<Entry>) {
         (Ok(outcome), _) => outcome,
         (Err(payload), place) => Outcome::Failure(panics::failure(payload, place)),
     };
+    if let Outcome::Failure(failure) = &outcome {
+        shared.failed(&job, failure);
+    }
     shared.load.ran(begun.elapsed());
     let labels = [("queue", job.queue.to_string()), ("kind", job.kind.to_string())];
     histogram!("leasehold_job_seconds", &labels).record(begun.elapsed());
@@ -139,8 +156,8 @@ async fn run(shared: Arc<Shared>, leased: LeasedJob, entry: Arc<Entry>) {
 
 impl Shared {
     /// Runs the handler under its time-out, and ends it when it is told to end.
-    async fn attempt(&self, leased: LeasedJob, entry: &Arc<Entry>) -> Outcome {
-        let Some((route, options)) = self.routes.get(&leased.job.kind) else {
+    async fn attempt(self: &Arc<Self>, leased: LeasedJob, entry: &Arc<Entry>) -> Outcome {
+        let Some((route, options)) = self.routes.of(&leased.job.kind) else {
             let failure = JobFailure::error("unknown_kind", format!("no handler for {}", leased.job.kind));
             return Outcome::Failure(JobFailure { reason: Reason::UnknownKind, ..failure });
         };
@@ -150,19 +167,20 @@ impl Shared {
             return ended_by(cause);
         }
         let timeout = leased.job.options.timeout.or(options.timeout).unwrap_or(self.config.timeout);
-        let attempt =
-            Attempt::new(leased, entry.clone(), self.states.clone(), self.log.clone(), self.store.clone());
-        tokio::select! {
+        let attempt = Attempt::new(leased, entry.clone(), self.clone());
+        let outcome = tokio::select! {
             biased;
-            ended = route.clone().oneshot(attempt) => {
+            ended = attempt.scope(route.clone().oneshot(attempt.clone())) => {
                 told(entry, ended.unwrap_or_else(HandlerError::into_outcome))
             }
+            () = entry.decided() => Outcome::Released,
             () = tokio::time::sleep(timeout) => Outcome::Failure(JobFailure {
                 reason: Reason::Timeout,
                 ..JobFailure::error("timeout", format!("ran longer than its time-out of {timeout:?}"))
             }),
             cause = self.cut_off(entry) => ended_by(cause),
-        }
+        };
+        entry.decision().unwrap_or(outcome)
     }
 
     /// Waits until the handler is to be dropped: at once when its lease is lost, at the end of the worker's

@@ -1,48 +1,59 @@
+use std::collections::HashSet;
+use std::future::ready;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures::TryStreamExt;
+use futures::stream::TryChunksError;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::held::Entry;
+use super::run::EndedBy;
 use super::shared::Shared;
-use crate::backend::{Claim, Claimed, Event, KindRule};
+use crate::backend::{Action, Amend, Claim, Claimed, Event, Filter, Order, Select};
 use crate::client::{Asked, Wake, jittered};
-use crate::error::ErrorKind;
-use crate::job::LeasedJob;
+use crate::error::{ErrorKind, Result};
+use crate::job::{Due, LeasedJob, State};
+use crate::name::QueueName;
 use crate::policy::{Backoff, prefetch};
+
+type Ready = mpsc::UnboundedSender<(LeasedJob, Arc<Entry>)>;
 
 /// The longest wait after a claim that the store did not answer.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// The shortest wait for a job that becomes due soon.
 const SHORTEST_WAIT: Duration = Duration::from_millis(1);
 
-/// Fills free slots by batched claims until the worker stops.
-pub(super) async fn fetch(shared: Arc<Shared>, ready: mpsc::UnboundedSender<(LeasedJob, Arc<Entry>)>) {
+/// Fills free slots by batched claims until the worker claims no more.
+pub(super) async fn fetch(shared: Arc<Shared>, ready: Ready) {
+    if shared.config.redo_failed {
+        shared.redo_failed().await;
+    }
     let mut wake = Wake::new(shared.store.backend().clone(), Some(shared.queues.clone()));
-    let mut failures = 0;
-    let mut unknown = None;
-    while let Some(free) = shared.room_or_stop().await {
+    let (mut failures, mut turns, mut unknown) = (0, 0_usize, None);
+    while let Some(free) = shared.room_or_enough().await {
         wake.listen().await;
         // Asked before the store is, so that nothing that goes in between is missed.
         let gone = shared.held.gone.notified();
         let idle = shared.held.len() == 0;
-        let asked = unknown.take().filter(Asked::may_still_hold).unwrap_or_else(|| shared.ask(free));
-        // Not dropped when the worker stops: what the store has given out is to be given back at once.
-        match shared.store.backend().claim(shared.store.deadline(), asked.claim.clone()).await {
-            Ok(claimed) => {
-                crate::fail_point!("claim::acted");
+        turns = turns.wrapping_add(1);
+        match shared.take(free, turns, &mut unknown, &ready).await {
+            Ok(taken) => {
                 failures = 0;
-                if shared.config.until_idle && idle && claimed.jobs.is_empty() {
-                    shared.stopping.cancel();
+                if shared.config.until_idle && idle && taken.jobs == 0 {
+                    shared.end_by(EndedBy::Idle);
                     return;
                 }
-                let wait = shared.wait_after(&claimed, asked.claim.limit);
-                shared.hold(claimed, asked.at, &ready);
-                let Some(wait) = wait else { continue };
+                if taken.jobs >= free {
+                    continue;
+                }
+                let poll = jittered(shared.config.poll);
+                let wait = taken.next_due.map_or(poll, |due| poll.min(due.max(SHORTEST_WAIT)));
                 tokio::select! {
-                    () = shared.stopping.cancelled() => {}
+                    () = shared.enough.cancelled() => {}
                     // The last job to go may have been what an idle worker waits for.
                     () = gone, if shared.config.until_idle => {}
                     () = wake.wait(wait, |event| matches!(event, Event::Waiting { .. })) => {}
@@ -54,32 +65,73 @@ pub(super) async fn fetch(shared: Arc<Shared>, ready: mpsc::UnboundedSender<(Lea
                 let wait = Backoff::Exponential { first, factor: 2.0, cap, jitter: 0.5 }
                     .delay(failures, fastrand::f64());
                 tracing::warn!(%error, ?wait, "no jobs could be claimed; trying again");
-                unknown = (error.kind() == ErrorKind::Unknown).then_some(asked);
                 // However many events tell of jobs meanwhile: asking more often mends nothing.
                 tokio::select! {
-                    () = shared.stopping.cancelled() => {}
+                    () = shared.enough.cancelled() => {}
                     () = tokio::time::sleep(wait) => {}
                 }
             }
         }
     }
-    if let Some(asked) = unknown.filter(Asked::may_still_hold) {
+    if let Some(asked) = unknown.take().filter(Asked::may_still_hold) {
         // To be given back at once, rather than be taken for crashes when the leases run out.
-        if let Ok(claimed) = shared.store.backend().claim(shared.store.deadline(), asked.claim).await {
-            shared.hold(claimed, asked.at, &ready);
-        }
+        let _ = shared.claim(asked, &mut unknown, &ready).await;
     }
 }
 
+/// What came of a turn.
+#[derive(Default)]
+struct Taken {
+    jobs: usize,
+    next_due: Option<Duration>,
+}
+
 impl Shared {
+    /// Sends failed jobs round again, however long the store takes to answer.
+    async fn redo_failed(&self) {
+        while let Err(error) = self.try_redo_failed().await {
+            tracing::warn!(%error, "failed jobs could not be sent round again; trying again");
+            tokio::select! {
+                () = self.enough.cancelled() => return,
+                () = tokio::time::sleep(Duration::from_secs(1)) => {}
+            }
+        }
+    }
+
+    async fn try_redo_failed(&self) -> Result<()> {
+        let filter = Filter {
+            queues: Some(self.queues.clone()),
+            states: Some(vec![State::Failed]),
+            enqueued_until: Some(self.store.now().await?),
+            ..Filter::default()
+        };
+        let failed = self.store.list_all(filter, Order::OldestFirst);
+        let ours = failed.try_filter(|job| ready(self.kinds.takes(&job.kind)));
+        let mut batches = pin!(ours.map_ok(|job| job.id).try_chunks(self.store.limits().page));
+        while let Some(ids) = batches.try_next().await.map_err(|TryChunksError(_, error)| error)? {
+            let redo = Action::Requeue { due: Due::Now };
+            let request = Amend { select: Select::Ids(ids), action: redo, preview: false };
+            self.store.backend().amend(self.store.deadline(), request).await?;
+        }
+        Ok(())
+    }
+
     /// Waits until a claim is worth its round trip, and returns how many jobs it should ask for; none once
-    /// the worker stops.
-    async fn room_or_stop(&self) -> Option<usize> {
+    /// the worker claims no more.
+    async fn room_or_enough(&self) -> Option<usize> {
+        if self.left() == Some(0) {
+            self.end_by(EndedBy::MaxJobs);
+        }
         tokio::select! {
             biased;
-            () = self.stopping.cancelled() => None,
-            free = self.room() => Some(free),
+            () = self.enough.cancelled() => None,
+            free = self.room() => Some(self.left().map_or(free, |left| free.min(left))),
         }
+    }
+
+    /// How many more jobs it may take, if that is bounded.
+    fn left(&self) -> Option<usize> {
+        self.config.max_jobs.map(|most| most.saturating_sub(self.load.taken.load(Ordering::Acquire)))
     }
 
     async fn room(&self) -> usize {
@@ -105,32 +157,64 @@ impl Shared {
         (free > 0 && (slot_is_empty || free >= wanted / 2 || free == most)).then_some(free)
     }
 
-    fn ask(&self, limit: usize) -> Asked {
-        let mut claim = Claim::new(self.id, self.queues.clone(), limit, self.config.lease);
-        claim.kinds = KindRule::Only(self.kinds.clone());
+    /// Asks its queues in turn for as many jobs as there is room for. A claim whose answer was lost comes first, and
+    /// alone.
+    async fn take(
+        &self,
+        free: usize,
+        turn: usize,
+        unknown: &mut Option<Asked>,
+        ready: &Ready,
+    ) -> Result<Taken> {
+        if let Some(asked) = unknown.take().filter(Asked::may_still_hold) {
+            return self.claim(asked, unknown, ready).await;
+        }
+        let (mut taken, mut dry) = (Taken::default(), HashSet::new());
+        for (queues, most) in self.config.choice.turn(&self.queues, free, turn) {
+            let limit = most.min(free - taken.jobs);
+            if limit == 0 || dry.contains(&queues) {
+                continue;
+            }
+            let Taken { jobs, next_due } =
+                self.claim(self.ask(queues.clone(), limit), unknown, ready).await?;
+            taken.jobs += jobs;
+            taken.next_due = taken.next_due.into_iter().chain(next_due).min();
+            if jobs < limit {
+                dry.insert(queues);
+            }
+        }
+        Ok(taken)
+    }
+
+    fn ask(&self, queues: Vec<QueueName>, limit: usize) -> Asked {
+        let mut claim = Claim::new(self.id, queues, limit, self.config.lease);
+        claim.kinds = self.kinds.clone();
         claim.tags = self.config.tags.clone();
         claim.min_priority = self.config.min_priority;
         Asked::now(claim)
     }
 
-    /// How long to wait before the next claim: not at all while there is more than was asked for.
-    fn wait_after(&self, claimed: &Claimed, asked: usize) -> Option<Duration> {
-        if claimed.jobs.len() >= asked {
-            return None;
+    /// Not dropped when the worker stops: what the store has given out is to be given back at once.
+    async fn claim(&self, asked: Asked, unknown: &mut Option<Asked>, ready: &Ready) -> Result<Taken> {
+        match self.store.backend().claim(self.store.deadline(), asked.claim.clone()).await {
+            Ok(claimed) => {
+                crate::fail_point!("claim::acted");
+                let taken = Taken { jobs: claimed.jobs.len(), next_due: claimed.next_due };
+                self.hold(claimed, asked.at, ready);
+                Ok(taken)
+            }
+            Err(error) => {
+                *unknown = (error.kind() == ErrorKind::Unknown).then_some(asked);
+                Err(error)
+            }
         }
-        let poll = jittered(self.config.poll);
-        Some(claimed.next_due.map_or(poll, |due| poll.min(due.max(SHORTEST_WAIT))))
     }
 
-    fn hold(
-        &self,
-        claimed: Claimed,
-        asked_at: Instant,
-        ready: &mpsc::UnboundedSender<(LeasedJob, Arc<Entry>)>,
-    ) {
+    fn hold(&self, claimed: Claimed, asked_at: Instant, ready: &Ready) {
         for aside in &claimed.set_aside {
             tracing::error!(job = ?aside.job, why = aside.why, "a record cannot be read and was set aside");
         }
+        self.load.taken.fetch_add(claimed.jobs.len(), Ordering::AcqRel);
         self.load.waiting.fetch_add(claimed.jobs.len(), Ordering::AcqRel);
         for held in self.held.add(claimed.jobs, asked_at) {
             // The channel is bounded by the slots that were claimed for; it is closed only after this service.

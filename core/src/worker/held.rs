@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::log::Unwritten;
 use crate::id::{JobId, LeaseToken};
 use crate::job::{LeasedJob, Progress};
-use crate::policy::LeaseTimes;
+use crate::policy::{LeaseTimes, Outcome};
 
 /// How long progress waits, so that many reports make one write.
 const PROGRESS_PAUSE: Duration = Duration::from_millis(100);
@@ -37,6 +37,8 @@ pub(super) struct Entry {
     pub(super) unwritten: Unwritten,
     cancelled: CancellationToken,
     lost: CancellationToken,
+    /// Told when somebody has decided how the attempt ends.
+    decided: Notify,
     live: Mutex<Live>,
     changed: Arc<Notify>,
 }
@@ -48,6 +50,7 @@ struct Live {
     /// From when on the progress is to be written.
     progress_at: Instant,
     cause: Option<Cause>,
+    decision: Option<Outcome>,
     settling: bool,
     renewal: Renewal,
 }
@@ -87,6 +90,22 @@ impl Entry {
             self.lost.cancel();
         }
         self.cancelled.cancel();
+    }
+
+    /// Decides how the attempt ends, unless that is decided.
+    pub(super) fn decide(&self, how: Outcome) {
+        self.live().decision.get_or_insert(how);
+        self.decided.notify_one();
+    }
+
+    /// How it was decided that the attempt ends, if it was.
+    pub(super) fn decision(&self) -> Option<Outcome> {
+        self.live().decision.take()
+    }
+
+    /// Waits until it is decided how the attempt ends.
+    pub(super) async fn decided(&self) {
+        self.decided.notified().await;
     }
 
     /// Cancelled when the lease is lost, whatever the handler was told before.
@@ -224,11 +243,13 @@ impl Held {
             unwritten: Unwritten::default(),
             cancelled: CancellationToken::new(),
             lost: CancellationToken::new(),
+            decided: Notify::new(),
             live: Mutex::new(Live {
                 asked_at,
                 progress: None,
                 progress_at: asked_at,
                 cause: None,
+                decision: None,
                 settling: false,
                 renewal: Renewal::NotBefore(asked_at),
             }),

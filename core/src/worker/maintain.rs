@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::run::EndedBy;
 use super::shared::Shared;
 use crate::backend::{Answer, CheckIn, Expired, Prune, Recover, Settlement, WorkerInfo};
 use crate::client::jittered;
@@ -66,7 +67,7 @@ impl Shared {
         let answer = self.store.backend().check_in(self.store.deadline(), request).await?;
         if answer.stop {
             tracing::info!("somebody asked this worker to stop");
-            self.stopping.cancel();
+            self.end_by(EndedBy::Stopped);
         }
         Ok(())
     }

@@ -3,10 +3,13 @@
 //! It is made of small services with one life each. `fetch` fills free slots by one batched claim, `execute`
 //! runs handlers, `heartbeat` renews leases and stops handlers that lost theirs, `settle` records ends in
 //! batches, `log` carries lines to the capped logs, `maintain` takes back what other workers lost and checks
-//! in. No store's error ends any of them.
+//! in, `bound` ends it when it was to end by then. No store's error ends any of them.
 
 mod attempt;
+mod bound;
 mod builder;
+mod choice;
+mod context;
 mod execute;
 mod extract;
 mod fetch;
@@ -22,6 +25,7 @@ mod shared;
 
 pub use attempt::Attempt;
 pub use builder::{HandlerOptions, WorkerBuilder};
+pub use choice::QueueChoice;
 pub use extract::{Args, FromAttempt, State};
 pub use handler::{Handler, HandlerService, IntoOutcome, IntoResult, Json};
-pub use run::{RunningWorker, Stopper, Summary, Worker};
+pub use run::{EndedBy, RunningWorker, Stopper, Summary, Worker};

@@ -6,6 +6,7 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use super::bound::bound;
 use super::builder::WorkerBuilder;
 use super::execute::execute;
 use super::fetch::fetch;
@@ -78,6 +79,7 @@ impl Worker {
         let mut services = JoinSet::new();
         services.spawn(heartbeat(shared.clone(), done.clone()));
         services.spawn(maintain(shared.clone(), done.clone()));
+        services.spawn(bound(shared.clone(), done.clone()));
         services.spawn(log(shared.store.clone(), lines, done.clone()));
         let mut work = JoinSet::new();
         work.spawn(fetch(shared.clone(), ready));
@@ -111,7 +113,7 @@ impl Worker {
         done.cancel();
         drop(settling);
         let _ = tokio::time::timeout(LAST_WORDS, all(&mut services)).await;
-        Summary::of(&shared.stats)
+        Summary { ended_by: shared.ended_by.get().copied().unwrap_or_default(), ..Summary::of(&shared.stats) }
     }
 }
 
@@ -236,6 +238,25 @@ impl Stopper {
     }
 }
 
+/// Why a worker ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum EndedBy {
+    /// Somebody told it to stop, here or from afar.
+    #[default]
+    Stopped,
+    /// It was to run [until it is idle](WorkerBuilder::until_idle), and is.
+    Idle,
+    /// It has taken as many jobs as it [may](WorkerBuilder::max_jobs).
+    MaxJobs,
+    /// It has worked for as long as it [may](WorkerBuilder::max_time).
+    MaxTime,
+    /// Its process takes more memory than it [may](WorkerBuilder::max_memory).
+    MaxMemory,
+    /// An attempt failed, and it was to [stop then](WorkerBuilder::fail_fast).
+    Failure,
+}
+
 /// What a worker did, by how its attempts ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
@@ -252,6 +273,8 @@ pub struct Summary {
     pub released: u64,
     /// Not recorded, for the lease was lost.
     pub lost: u64,
+    /// Why the worker ended.
+    pub ended_by: EndedBy,
 }
 
 impl Summary {
@@ -264,6 +287,7 @@ impl Summary {
             retried: read(&stats.retried),
             released: read(&stats.released),
             lost: read(&stats.lost),
+            ended_by: EndedBy::default(),
         }
     }
 }

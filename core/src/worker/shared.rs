@@ -1,6 +1,6 @@
-use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
@@ -8,17 +8,24 @@ use tokio_util::sync::CancellationToken;
 use tower::util::BoxCloneSyncService;
 
 use super::attempt::Attempt;
+use super::builder::HandlerOptions;
+use super::choice::QueueChoice;
 use super::extract::States;
 use super::held::{Entry, Held};
 use super::log::LogSender;
-use crate::backend::{Settlement, TagRule, WorkerInfo};
+use super::run::EndedBy;
+use crate::backend::{KindRule, Settlement, TagRule, WorkerInfo};
 use crate::client::Store;
 use crate::id::WorkerId;
+use crate::job::JobRecord;
 use crate::name::{Kind, QueueName};
-use crate::policy::{BoxError, Outcome, RetryPolicy};
+use crate::policy::{BoxError, JobFailure, Outcome, RetryPolicy};
 
 /// A handler with everything that stands around it.
 pub(super) type Route = BoxCloneSyncService<Attempt, Outcome, BoxError>;
+
+/// What is told of each attempt that failed.
+pub(super) type OnFailure = Box<dyn Fn(&JobRecord, &JobFailure) + Send + Sync>;
 
 /// What the services of one worker have in common.
 pub(super) struct Shared {
@@ -27,15 +34,19 @@ pub(super) struct Shared {
     pub(super) info: WorkerInfo,
     pub(super) config: Config,
     pub(super) queues: Vec<QueueName>,
-    pub(super) kinds: BTreeSet<Kind>,
-    pub(super) routes: HashMap<Kind, (Route, super::HandlerOptions)>,
-    pub(super) states: Arc<States>,
+    pub(super) kinds: KindRule,
+    pub(super) routes: Routes,
+    pub(super) states: States,
     pub(super) held: Held,
     pub(super) load: Load,
     pub(super) stats: Stats,
     pub(super) settle: mpsc::Sender<(Settlement, Arc<Entry>)>,
     pub(super) log: LogSender,
-    /// Claim nothing more; finish what runs.
+    pub(super) on_failure: Vec<OnFailure>,
+    pub(super) ended_by: OnceLock<EndedBy>,
+    /// Claim nothing more; run what is held.
+    pub(super) enough: CancellationToken,
+    /// Claim nothing more; finish what runs, and give back what waits. Has enough, too.
     pub(super) stopping: CancellationToken,
     /// The grace is over: give back what still runs.
     pub(super) interrupt: CancellationToken,
@@ -55,7 +66,40 @@ pub(super) struct Config {
     pub(super) cancel_grace: Duration,
     pub(super) recovery: Duration,
     pub(super) retry: RetryPolicy,
+    pub(super) choice: QueueChoice,
     pub(super) until_idle: bool,
+    pub(super) redo_failed: bool,
+    pub(super) fail_fast: bool,
+    pub(super) max_jobs: Option<usize>,
+    pub(super) max_time: Option<Duration>,
+    pub(super) max_memory: Option<usize>,
+}
+
+/// What runs which jobs.
+pub(super) struct Routes {
+    pub(super) by_kind: HashMap<Kind, (Route, HandlerOptions)>,
+    /// Runs every other kind.
+    pub(super) other: Option<(Route, HandlerOptions)>,
+}
+
+impl Routes {
+    pub(super) fn of(&self, kind: &Kind) -> Option<&(Route, HandlerOptions)> {
+        self.by_kind.get(kind).or(self.other.as_ref())
+    }
+}
+
+impl Shared {
+    /// Ends the worker for this reason, unless it ends for another already: it claims nothing more, and runs what it
+    /// holds unless somebody told it to stop, or something failed.
+    pub(super) fn end_by(&self, reason: EndedBy) {
+        if self.ended_by.set(reason).is_ok() {
+            tracing::info!(?reason, "the worker ends");
+        }
+        match reason {
+            EndedBy::Stopped | EndedBy::Failure => self.stopping.cancel(),
+            EndedBy::Idle | EndedBy::MaxJobs | EndedBy::MaxTime | EndedBy::MaxMemory => self.enough.cancel(),
+        }
+    }
 }
 
 /// How busy the worker is.
@@ -63,6 +107,8 @@ pub(super) struct Config {
 pub(super) struct Load {
     pub(super) running: AtomicUsize,
     pub(super) waiting: AtomicUsize,
+    /// All that were claimed so far, but for those that were given back because they waited too long.
+    pub(super) taken: AtomicUsize,
     /// Told when a claim is worth its round trip.
     pub(super) room: Notify,
     mean_run_nanos: AtomicU64,
