@@ -59,11 +59,8 @@ async fn swallows(how: Control) -> Result<(), BoxError> {
 
 #[tokio::test(start_paused = true)]
 async fn an_attempt_ends_from_deep_inside() {
-    let (summary, job) = run(|worker| {
-        let retries = async || swallows(Control::Retry(Some(Duration::from_secs(60)))).await;
-        worker.handle("work", move || retries())
-    })
-    .await;
+    let retries = || swallows(Control::Retry(Some(Duration::from_secs(60))));
+    let (summary, job) = run(|worker| worker.handle("work", retries)).await;
     assert_eq!((summary.retried, job.state, job.attempt), (1, State::Scheduled, 1));
     assert_eq!(job.reason, Some(Reason::RetryRequested));
 
@@ -102,7 +99,10 @@ async fn a_handler_runs_another_as_a_part_of_its_attempt() {
         let six: u64 = attempt.run(double(3)?).await?.ok_or("no result")?.parse()?;
         let failed = attempt.run(NewJob::dynamic("double", "six")?).await.unwrap_err();
         assert_eq!(failed.reason, Reason::BadPayload);
-        assert_eq!(attempt.run(NewJob::dynamic("nobody's", &1)?).await.unwrap_err().reason, Reason::UnknownKind);
+        assert_eq!(
+            attempt.run(NewJob::dynamic("nobody's", &1)?).await.unwrap_err().reason,
+            Reason::UnknownKind
+        );
         assert_eq!(here(), Some(attempt.id()));
         Ok(Json(six))
     }
