@@ -17,7 +17,7 @@ use crate::load::Load;
 async fn a_primary_that_steps_down_or_dies_under_load_loses_nothing() {
     let server = Server::own(3).expect("servers");
     let config = Config::new(server.url()).database(fresh());
-    let tally = Load::run(config, 500, 2, async |load| {
+    let tally = Load::run(config, 500, 1, async |load| {
         for round in 0..2 {
             load.settled(50).await;
             load.journal.fault(format!("step down {round}")).expect("written");

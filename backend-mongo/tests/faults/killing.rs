@@ -19,7 +19,7 @@ async fn a_server_that_is_killed_under_load_loses_nothing_that_it_acknowledged()
     let node = &server.nodes()[0];
     let config = Config::new(server.url()).database(fresh());
     let watcher = set_up(config.clone()).await;
-    let tally = Load::run(config, 600, 4, async |load| {
+    let tally = Load::run(config, 600, 1, async |load| {
         for round in 0..4 {
             load.settled(60).await;
             load.journal.fault(format!("kill {round}")).expect("written");
