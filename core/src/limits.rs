@@ -50,6 +50,8 @@ pub struct Limits {
     pub headers_bytes: usize,
     /// Bytes of a progress message. Defaults to 1 KiB.
     pub progress_bytes: usize,
+    /// Bytes of a cursor. Defaults to 16 KiB.
+    pub cursor_bytes: usize,
     /// Bytes of a failure's message; a longer one is cut, not refused. Defaults to 8 KiB.
     pub failure_bytes: usize,
     /// Bytes of one log line; a longer one is cut, not refused. Defaults to 8 KiB.
@@ -67,6 +69,7 @@ impl Default for Limits {
             headers: 32,
             headers_bytes: 8 << 10,
             progress_bytes: 1 << 10,
+            cursor_bytes: 16 << 10,
             failure_bytes: 8 << 10,
             log_line_bytes: 8 << 10,
         }

@@ -56,7 +56,7 @@ async fn progress_renews_the_lease() {
     let (store, queue) = with_one_job().await;
     let mut held = queue.consumer().lease(Duration::from_secs(10)).next().await.unwrap().unwrap();
     tokio::time::advance(Duration::from_secs(8)).await;
-    let progress = Progress { done: 1, total: Some(2), message: "half".into() };
+    let progress = Progress { done: 1, total: Some(2), message: "half".into(), cursor: None };
     assert!(!held.progress(progress.clone()).await.unwrap());
     let job = only(&store).await;
     assert_eq!(job.progress, Some(progress));

@@ -3,10 +3,12 @@
 
 mod consumer;
 mod context;
+mod cursor;
 mod faults;
 mod layers;
 mod leases;
 mod limits;
+mod logs;
 mod modes;
 mod outcomes;
 mod panics;

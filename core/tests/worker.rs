@@ -260,7 +260,12 @@ async fn progress_and_logs_are_seen_while_the_job_runs() {
     let job = enqueue(&store, 1, 0).await;
     async fn chatty(attempt: Attempt) {
         for done in 1..=3 {
-            attempt.progress(Progress { done, total: Some(3), message: format!("step {done}") });
+            attempt.progress(Progress {
+                done,
+                total: Some(3),
+                message: format!("step {done}"),
+                cursor: None,
+            });
             attempt.log(Level::Info, format!("step {done}"));
         }
         std::future::pending::<()>().await;

@@ -170,7 +170,8 @@ async fn a_call_of_a_worker_whose_answer_is_lost_has_the_effect_of_one_when_it_i
             "renew",
             async |store, queue| running(store, &queue, job()).await,
             async |store, lease| {
-                let progress = Some(Progress { done: 1, total: Some(2), message: "half".into() });
+                let progress =
+                    Some(Progress { done: 1, total: Some(2), message: "half".into(), cursor: None });
                 let (job, token) = (lease.job.id, lease.token);
                 let renewals = vec![Renewal { job, token, lease: LEASE * 2, progress }];
                 store.renew(soon(), Renew { renewals }).await

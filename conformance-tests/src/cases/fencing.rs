@@ -100,7 +100,7 @@ async fn refuses_the_token_of_another_job(t: Bench) -> Kept {
 
 async fn refuses_to_renew_under_a_stale_token(t: Bench) -> Kept {
     let (former, present) = lost_and_present(&t).await?;
-    let progress = Progress { done: 9, total: None, message: "stale".into() };
+    let progress = Progress { done: 9, total: None, message: "stale".into(), cursor: None };
     must_eq!(t.renew_all(vec![renewal(&former, Some(progress))]).await?, [Renewed::Lost]);
     let job = t.find(present.job.id).await?;
     must_eq!((job.progress, job.lease_until), (None, present.job.lease_until));
@@ -144,7 +144,7 @@ async fn refuses_to_recover_under_a_stale_token(t: Bench) -> Kept {
 async fn leaves_no_trace_of_refused_writes(t: Bench) -> Kept {
     let (former, present) = lost_and_present(&t).await?;
     let (before, counts): (JobRecord, _) = (t.find(present.job.id).await?, t.counts().await?);
-    let progress = Progress { done: 1, total: Some(2), message: "late".into() };
+    let progress = Progress { done: 1, total: Some(2), message: "late".into(), cursor: None };
     t.renew_all(vec![renewal(&former, Some(progress))]).await?;
     t.settle(&former, Verdict::Succeed { result: Some(text("late")) }).await?;
     t.settle_failing(&former, retry_in(secs(99)), failure("late", "late")).await?;

@@ -220,7 +220,12 @@ async fn keeps_what_the_lost_attempt_wrote(t: Bench) -> Kept {
     let lease = t.hold().await?;
     t.log(&lease, 0, lines(["one", "two"])).await?;
     let (job, token) = token_of(&lease);
-    let progress = Some(leasehold_core::Progress { done: 3, total: Some(9), message: "half".into() });
+    let progress = Some(leasehold_core::Progress {
+        done: 3,
+        total: Some(9),
+        message: "half".into(),
+        cursor: Some("{\"at\": \"$3\"}".into()),
+    });
     let renewal = leasehold_core::backend::Renewal { job, token, lease: LEASE, progress: progress.clone() };
     t.renew_all(vec![renewal]).await?;
     t.lose(&lease, LOST_ATTEMPT).await?;

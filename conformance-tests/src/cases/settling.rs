@@ -276,8 +276,13 @@ async fn returns_results_byte_for_byte(t: Bench) -> Kept {
 async fn keeps_the_latest_progress(t: Bench) -> Kept {
     let lease = t.hold().await?;
     let told = [
-        Progress { done: u64::MAX >> 1, total: Some(0), message: "$a.b {\"$set\":1}".into() },
-        Progress { done: 2, total: None, message: "ä\n\u{1f600}".into() },
+        Progress {
+            done: u64::MAX >> 1,
+            total: Some(0),
+            message: "$a.b {\"$set\":1}".into(),
+            cursor: Some("\u{1f600}{\"$set\":\t1}".repeat(500)),
+        },
+        Progress { done: 2, total: None, message: "ä\n\u{1f600}".into(), cursor: None },
     ];
     for progress in told {
         let (job, token) = (lease.job.id, lease.token);

@@ -111,6 +111,7 @@ impl Names {
             done,
             total: Some(100),
             message: format!("{done} of $100 in {}", self.sequence),
+            cursor: (done % 2 == 0).then(|| format!("[{done}, \"$\"]")),
         };
         Renewal {
             job: lease.job.id,

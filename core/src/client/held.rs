@@ -219,12 +219,18 @@ impl HeldJob {
 
     async fn extend(&mut self, progress: Option<Progress>, deadline: Deadline) -> Result<bool> {
         let Self { leased: LeasedJob { job, token, lease, .. }, .. } = &*self;
+        // A cursor stays until there is another.
+        let before = job.progress.as_ref().and_then(|progress| progress.cursor.clone());
+        let progress =
+            progress.map(|progress| Progress { cursor: progress.cursor.clone().or(before), ..progress });
+        let told = progress.clone();
         let renewal = Renewal { job: job.id, token: *token, lease: *lease, progress };
         let (asked_at, request) = (Instant::now(), Renew { renewals: vec![renewal] });
         match self.store.backend().renew(deadline, request).await?.first() {
             Some(Renewed::Held { until, cancel_requested }) => {
                 self.asked_at = asked_at;
                 self.leased.job.lease_until = Some(*until);
+                self.leased.job.progress = told.or(self.leased.job.progress.take());
                 Ok(*cancel_requested)
             }
             _ => {

@@ -108,6 +108,10 @@ pub struct Progress {
     pub total: Option<u64>,
     /// What it is at. At most [`Limits::progress_bytes`](crate::limits::Limits::progress_bytes).
     pub message: String,
+    /// Where a later attempt goes on, as its handler understands it. At most
+    /// [`Limits::cursor_bytes`](crate::limits::Limits::cursor_bytes).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
 }
 
 /// How one attempt failed (clause S4).

@@ -254,8 +254,10 @@ impl Checked for Renew {
         once(self.renewals.iter().map(|renewal| (renewal.job, renewal.token)))?;
         for renewal in &self.renewals {
             span("a lease", renewal.lease, limits::LEASE)?;
-            if let Some(Progress { message, .. }) = &renewal.progress {
+            if let Some(Progress { message, cursor, .. }) = &renewal.progress {
                 at_most("the progress message", message.len(), limits.progress_bytes, "bytes")?;
+                let cursor = cursor.as_ref().map_or(0, String::len);
+                at_most("the cursor", cursor, limits.cursor_bytes, "bytes")?;
             }
         }
         Ok(())

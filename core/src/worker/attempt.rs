@@ -1,11 +1,15 @@
 use std::fmt;
 use std::sync::Arc;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
 use super::extract::States;
 use super::held::Entry;
 use super::shared::{Routes, Shared};
 use crate::backend::{Level, NewLine};
 use crate::client::Store;
+use crate::error::{Error, ErrorKind, Result};
 use crate::id::JobId;
 use crate::job::{JobRecord, LeasedJob, Progress};
 
@@ -58,6 +62,51 @@ impl Attempt {
     /// moment from now, and only the latest one counts.
     pub fn progress(&self, progress: Progress) {
         self.0.entry.report(progress);
+    }
+
+    /// Where an earlier attempt, or this one, [said](Self::save_cursor) that the work goes on; none if neither did.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if what was said is no `T`.
+    pub fn cursor<T: DeserializeOwned>(&self) -> Result<Option<T>> {
+        let Some(cursor) = self.0.entry.cursor() else { return Ok(None) };
+        let why =
+            |e| Error::invalid(format!("the cursor is not a {}", std::any::type_name::<T>())).caused_by(e);
+        serde_json::from_str(&cursor).map(Some).map_err(why)
+    }
+
+    /// Saves where a later attempt is to go on, should this one be interrupted, lost or fail; returns when it is written,
+    /// under this attempt's lease.
+    ///
+    /// ```
+    /// use leasehold_core::Attempt;
+    ///
+    /// async fn import(attempt: Attempt) -> leasehold_core::Result<()> {
+    ///     let begin = attempt.cursor::<u64>()?.unwrap_or(0);
+    ///     for page in begin..100 {
+    ///         // ... what may be done twice if the worker dies right here ...
+    ///         attempt.save_cursor(&(page + 1)).await?;
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if it cannot be written as JSON, or is larger than
+    /// [`Limits::cursor_bytes`](crate::Limits::cursor_bytes); [`Conflict`](crate::ErrorKind::Conflict) if the lease is lost.
+    pub async fn save_cursor<T: Serialize + ?Sized>(&self, cursor: &T) -> Result<()> {
+        let why = |e| Error::invalid("this cursor cannot be written as JSON").caused_by(e);
+        let cursor = serde_json::to_string(cursor).map_err(why)?;
+        let most = self.store().limits().cursor_bytes;
+        if cursor.len() > most {
+            let size = cursor.len();
+            return Err(Error::invalid(format!("the cursor has {size} bytes; it may have {most} at most")));
+        }
+        if self.0.entry.save_cursor(cursor).await {
+            return Ok(());
+        }
+        let why = format!("the cursor of job {} was not saved, for its lease is lost", self.id());
+        Err(Error::new(ErrorKind::Conflict, why))
     }
 
     /// Adds a line to the job's capped log. Returns at once; lines are written in batches, and dropped

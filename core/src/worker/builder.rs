@@ -12,6 +12,7 @@ use super::choice::QueueChoice;
 use super::extract::States;
 use super::handler::{Handler, HandlerService};
 use super::held::Held;
+use super::log::LogSender;
 use super::run::Worker;
 use super::settle::WAITING;
 use super::shared::{Config, Load, OnFailure, Route, Routes, Shared, Stats};
@@ -300,7 +301,6 @@ impl WorkerBuilder {
             info.tags = tags.iter().cloned().collect();
         }
         let (settle, ended) = mpsc::channel(WAITING);
-        let (log, lines) = super::log::channel();
         let stopping = CancellationToken::new();
         let shared = Shared {
             store: self.store,
@@ -315,14 +315,14 @@ impl WorkerBuilder {
             load: Load::default(),
             stats: Stats::default(),
             settle,
-            log,
+            log: LogSender::default(),
             on_failure: self.on_failure,
             ended_by: OnceLock::new(),
             enough: stopping.child_token(),
             stopping,
             interrupt: CancellationToken::new(),
         };
-        Ok(Worker::new(Arc::new(shared), ended, lines))
+        Ok(Worker::new(Arc::new(shared), ended))
     }
 }
 

@@ -11,6 +11,7 @@ use super::held::{Cause, Entry};
 use super::shared::Shared;
 use crate::backend::{Renew, Renewal, Renewed};
 use crate::error::Result;
+use crate::job::Progress;
 use crate::policy::LeaseTimes;
 use crate::time::Deadline;
 
@@ -91,7 +92,9 @@ impl Shared {
             && error.is_refusal()
         {
             tracing::warn!(job = %entry.job, %error, "the job's progress was refused and is dropped");
-            entry.take_progress();
+            if let Some((_, said)) = entry.take_progress() {
+                entry.answered(said, false);
+            }
             // An error is noted by the entry: it stays due.
             let _ = self.try_renew(slice::from_ref(entry)).await;
         }
@@ -99,26 +102,29 @@ impl Shared {
 
     async fn try_renew(&self, batch: &[Arc<Entry>]) -> Result<()> {
         let asked_at = Instant::now();
-        let renewals: Vec<Renewal> = batch
-            .iter()
-            .map(|entry| Renewal {
-                job: entry.job,
-                token: entry.token,
-                lease: entry.lease,
-                progress: entry.take_progress(),
-            })
-            .collect();
-        let kept: Vec<_> = renewals.iter().map(|renewal| renewal.progress.clone()).collect();
+        let said: Vec<_> = batch.iter().map(|entry| entry.take_progress()).collect();
+        let renewal = |(entry, said): (&Arc<Entry>, &Option<(Progress, u64)>)| Renewal {
+            job: entry.job,
+            token: entry.token,
+            lease: entry.lease,
+            progress: said.as_ref().map(|(progress, _)| progress.clone()),
+        };
+        let renewals: Vec<Renewal> = batch.iter().zip(&said).map(renewal).collect();
         let patience = batch.iter().map(|entry| entry.patience()).min().unwrap_or(Deadline::DEFAULT);
         match self.store.backend().renew(Deadline::after(patience), Renew { renewals }).await {
             Ok(answers) => {
-                batch.iter().zip(answers).for_each(|(entry, answer)| renewed(entry, answer, asked_at));
+                for ((entry, answer), said) in batch.iter().zip(answers).zip(said) {
+                    if let Some((_, said)) = said {
+                        entry.answered(said, answer != Renewed::Lost);
+                    }
+                    renewed(entry, answer, asked_at);
+                }
                 Ok(())
             }
             Err(error) => {
                 tracing::warn!(%error, jobs = batch.len(), "leases could not be renewed; trying again");
-                for (entry, progress) in batch.iter().zip(kept) {
-                    entry.keep_progress(progress);
+                for (entry, said) in batch.iter().zip(said) {
+                    entry.keep_progress(said.map(|(progress, _)| progress));
                     entry.not_renewed();
                 }
                 Err(error)

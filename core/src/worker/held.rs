@@ -35,10 +35,14 @@ pub(super) struct Entry {
     pub(super) lines: AtomicU64,
     /// How many of them the store has not answered to.
     pub(super) unwritten: Unwritten,
+    /// How many were dropped since the last that was written.
+    pub(super) dropped_lines: AtomicU64,
     cancelled: CancellationToken,
     lost: CancellationToken,
     /// Told when somebody has decided how the attempt ends.
     decided: Notify,
+    /// Told when the store has answered to what the handler said.
+    answered: Notify,
     live: Mutex<Live>,
     changed: Arc<Notify>,
 }
@@ -46,9 +50,18 @@ pub(super) struct Entry {
 struct Live {
     /// When the claim or the latest successful renewal was asked for.
     asked_at: Instant,
+    /// What the handler said last, or an earlier attempt.
+    latest: Progress,
+    /// What of it is to be written.
     progress: Option<Progress>,
     /// From when on the progress is to be written.
     progress_at: Instant,
+    /// How often something was said.
+    said: u64,
+    /// What was said up to then has been written.
+    written: u64,
+    /// What was said up to then has been written or refused.
+    answered: u64,
     cause: Option<Cause>,
     decision: Option<Outcome>,
     settling: bool,
@@ -132,10 +145,15 @@ impl Entry {
         self.live().settling
     }
 
+    /// Notes how far the job has come. A cursor stays until there is another.
     pub(super) fn report(&self, progress: Progress) {
         let mut live = self.live();
+        let cursor = progress.cursor.or_else(|| live.latest.cursor.take());
+        live.latest = Progress { cursor, ..progress };
+        live.said += 1;
         // Only the first of many reports starts the clock, so that they make one write.
-        let first = live.progress.replace(progress).is_none();
+        let first = live.progress.is_none();
+        live.progress = Some(live.latest.clone());
         if first {
             live.progress_at = Instant::now() + PROGRESS_PAUSE;
         }
@@ -145,8 +163,52 @@ impl Entry {
         }
     }
 
-    pub(super) fn take_progress(&self) -> Option<Progress> {
-        self.live().progress.take()
+    /// Where a later attempt is to go on.
+    pub(super) fn cursor(&self) -> Option<String> {
+        self.live().latest.cursor.clone()
+    }
+
+    /// Notes where a later attempt is to go on, to be written at once, and waits until it is. Answers whether it is.
+    pub(super) async fn save_cursor(&self, cursor: String) -> bool {
+        let latest = self.live().latest.clone();
+        self.report(Progress { cursor: Some(cursor), ..latest });
+        let said = {
+            let mut live = self.live();
+            live.progress_at = Instant::now();
+            live.said
+        };
+        self.changed.notify_one();
+        loop {
+            let answered = self.answered.notified();
+            {
+                let live = self.live();
+                if live.answered >= said || live.cause == Some(Cause::LeaseLost) {
+                    return live.written >= said;
+                }
+            }
+            tokio::select! {
+                () = answered => {}
+                () = self.lost.cancelled() => {}
+            }
+        }
+    }
+
+    /// Takes what is to be written, and up to where that is what was said.
+    pub(super) fn take_progress(&self) -> Option<(Progress, u64)> {
+        let mut live = self.live();
+        let said = live.said;
+        live.progress.take().map(|progress| (progress, said))
+    }
+
+    /// Notes that the store has answered to what was said up to there.
+    pub(super) fn answered(&self, said: u64, written: bool) {
+        let mut live = self.live();
+        live.answered = live.answered.max(said);
+        if written {
+            live.written = live.written.max(said);
+        }
+        drop(live);
+        self.answered.notify_waiters();
     }
 
     pub(super) fn has_progress(&self) -> bool {
@@ -241,13 +303,19 @@ impl Held {
             lease: leased.lease,
             lines: AtomicU64::new(0),
             unwritten: Unwritten::default(),
+            dropped_lines: AtomicU64::new(0),
             cancelled: CancellationToken::new(),
             lost: CancellationToken::new(),
             decided: Notify::new(),
+            answered: Notify::new(),
             live: Mutex::new(Live {
                 asked_at,
+                latest: leased.job.progress.clone().unwrap_or_default(),
                 progress: None,
                 progress_at: asked_at,
+                said: 0,
+                written: 0,
+                answered: 0,
                 cause: None,
                 decision: None,
                 settling: false,

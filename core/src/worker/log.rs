@@ -1,14 +1,14 @@
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
-use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use super::held::Entry;
-use crate::backend::{AppendLogs, LogAppend, NewLine};
+use crate::backend::{AppendLogs, Level, LogAppend, NewLine};
 use crate::client::Store;
 
 /// How many lines may wait to be written; what comes beyond is dropped.
@@ -18,45 +18,94 @@ const BATCH: usize = 1_000;
 /// How long lines are gathered, so that a reader who follows still sees them live.
 const GATHER: Duration = Duration::from_millis(50);
 
-/// Takes lines for the capped logs without ever making a handler wait.
-#[derive(Clone)]
-pub(super) struct LogSender {
-    lines: mpsc::Sender<(Arc<Entry>, NewLine)>,
-    hurry: Arc<Notify>,
+/// Takes lines for the capped logs without ever making a handler wait: when more come than the store takes, the oldest
+/// of those that wait go, and the log says how many.
+#[derive(Clone, Default)]
+pub(super) struct LogSender(Arc<Lines>);
+
+#[derive(Default)]
+struct Lines {
+    waiting: Mutex<Waiting>,
+    came: Notify,
+    hurry: Notify,
 }
 
-pub(super) struct LogReceiver {
-    lines: mpsc::Receiver<(Arc<Entry>, NewLine)>,
-    hurry: Arc<Notify>,
-}
-
-pub(super) fn channel() -> (LogSender, LogReceiver) {
-    let (sender, receiver) = mpsc::channel(WAITING);
-    let hurry = Arc::new(Notify::new());
-    (LogSender { lines: sender, hurry: hurry.clone() }, LogReceiver { lines: receiver, hurry })
+#[derive(Default)]
+struct Waiting {
+    lines: VecDeque<(Arc<Entry>, NewLine)>,
+    closed: bool,
 }
 
 impl LogSender {
     pub(super) fn send(&self, entry: &Arc<Entry>, line: NewLine) {
-        // Counted first: it may be written before `try_send` is back.
+        let mut waiting = self.waiting();
+        if waiting.closed {
+            return dropped();
+        }
         entry.unwritten.add(1);
-        if self.lines.try_send((entry.clone(), line)).is_err() {
+        waiting.lines.push_back((entry.clone(), line));
+        let oldest = if waiting.lines.len() > WAITING { waiting.lines.pop_front() } else { None };
+        drop(waiting);
+        self.0.came.notify_one();
+        if let Some((entry, _)) = oldest {
+            entry.dropped_lines.fetch_add(1, Ordering::Relaxed);
             entry.unwritten.written(1);
-            metrics::counter!("leasehold_log_lines_dropped_total").increment(1);
+            dropped();
         }
     }
 
     /// Waits until the store has answered to all lines of an entry.
-    pub(super) async fn flush(&self, entry: &Entry) {
-        while !entry.unwritten.is_empty() {
+    pub(super) async fn flush(&self, entry: &Arc<Entry>) {
+        loop {
             let written = entry.unwritten.told();
             if entry.unwritten.is_empty() {
-                return;
+                // Nothing is left that could bring it with it.
+                let Some(missing) = missing(entry) else { return };
+                self.send(entry, missing);
             }
-            self.hurry.notify_one();
+            self.0.hurry.notify_one();
             written.await;
         }
     }
+
+    /// Some lines, once there are any; none once `done` and all are taken.
+    async fn next(&self, most: usize, done: &CancellationToken) -> Vec<(Arc<Entry>, NewLine)> {
+        loop {
+            let came = self.0.came.notified();
+            // An attempt that a handler gave away may live on, and say more.
+            let over = done.is_cancelled();
+            let lines = self.take(most, over);
+            if over || !lines.is_empty() {
+                return lines;
+            }
+            tokio::select! {
+                () = came => {}
+                () = done.cancelled() => {}
+            }
+        }
+    }
+
+    fn take(&self, most: usize, close: bool) -> Vec<(Arc<Entry>, NewLine)> {
+        let mut waiting = self.waiting();
+        waiting.closed |= close;
+        let count = waiting.lines.len().min(most);
+        waiting.lines.drain(..count).collect()
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn dropped() {
+    metrics::counter!("leasehold_log_lines_dropped_total").increment(1);
+}
+
+/// A line that says how many were dropped since the last one.
+fn missing(entry: &Entry) -> Option<NewLine> {
+    let lines = entry.dropped_lines.swap(0, Ordering::Relaxed);
+    let message = || format!("{lines} lines are missing here: more came than the store takes");
+    (lines > 0).then(|| NewLine { level: Level::Warn, message: message() })
 }
 
 /// How many lines of an entry are on the way to the store.
@@ -88,30 +137,22 @@ impl Unwritten {
 
 /// Carries lines to the store until `done`, and then those that wait. A failure is noted, and never becomes the
 /// job's (clause L4).
-pub(super) async fn log(store: Store, mut receiver: LogReceiver, done: CancellationToken) {
-    let most = BATCH.min(store.limits().batch);
-    let mut batch = Vec::with_capacity(most);
+pub(super) async fn log(store: Store, lines: LogSender, done: CancellationToken) {
+    // Each may bring one with it that says how many are missing.
+    let most = BATCH.min(store.limits().batch / 2).max(1);
     loop {
-        let count = tokio::select! {
-            biased;
-            count = receiver.lines.recv_many(&mut batch, most) => count,
-            // An attempt that a handler gave away may live on, and with it a sender.
-            () = done.cancelled(), if !receiver.lines.is_closed() => {
-                receiver.lines.close();
-                continue;
-            }
-        };
-        if count == 0 {
+        let batch = lines.next(most, &done).await;
+        if batch.is_empty() {
             return;
         }
-        let (appends, entries) = by_lease(std::mem::take(&mut batch));
+        let (appends, entries) = by_lease(batch);
         if let Err(error) = store.backend().append_logs(store.deadline(), AppendLogs { appends }).await {
             tracing::warn!(%error, "log lines could not be written");
         }
         entries.iter().for_each(|(entry, lines)| entry.unwritten.written(*lines));
         tokio::select! {
             () = tokio::time::sleep(GATHER) => {}
-            () = receiver.hurry.notified() => {}
+            () = lines.0.hurry.notified() => {}
             () = done.cancelled() => {}
         }
     }
@@ -129,8 +170,10 @@ fn by_lease(lines: Vec<(Arc<Entry>, NewLine)>) -> (Vec<LogAppend>, Vec<(Arc<Entr
         });
         lines.push(line);
     }
-    let append = |(entry, lines): (Arc<Entry>, Vec<NewLine>)| {
-        let (count, position) = (lines.len(), entry.number_lines(lines.len() as u64));
+    let append = |(entry, mut lines): (Arc<Entry>, Vec<NewLine>)| {
+        let count = lines.len();
+        lines.splice(0..0, missing(&entry));
+        let position = entry.number_lines(lines.len() as u64);
         (LogAppend { job: entry.job, token: entry.token, position, lines }, (entry, count))
     };
     order.into_iter().filter_map(|token| by_token.remove(&token)).map(append).unzip()

@@ -16,6 +16,8 @@ mod fetch;
 mod handler;
 mod heartbeat;
 mod held;
+#[cfg(feature = "job-logs")]
+mod job_logs;
 mod log;
 mod maintain;
 pub(crate) mod panics;
@@ -28,4 +30,6 @@ pub use builder::{HandlerOptions, WorkerBuilder};
 pub use choice::QueueChoice;
 pub use extract::{Args, FromAttempt, State};
 pub use handler::{Handler, HandlerService, IntoOutcome, IntoResult, Json};
+#[cfg(feature = "job-logs")]
+pub use job_logs::JobLogs;
 pub use run::{EndedBy, RunningWorker, Stopper, Summary, Worker};

@@ -12,7 +12,7 @@ use super::execute::execute;
 use super::fetch::fetch;
 use super::heartbeat::heartbeat;
 use super::held::{Cause, Entry};
-use super::log::{LogReceiver, log};
+use super::log::log;
 use super::maintain::maintain;
 use super::panics;
 use super::settle::settle;
@@ -29,7 +29,6 @@ const LAST_WORDS: Duration = Duration::from_secs(10);
 pub struct Worker {
     shared: Arc<Shared>,
     ended: mpsc::Receiver<(Settlement, Arc<Entry>)>,
-    lines: LogReceiver,
 }
 
 impl Worker {
@@ -38,12 +37,8 @@ impl Worker {
         WorkerBuilder::new(store.clone())
     }
 
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        ended: mpsc::Receiver<(Settlement, Arc<Entry>)>,
-        lines: LogReceiver,
-    ) -> Self {
-        Self { shared, ended, lines }
+    pub(super) fn new(shared: Arc<Shared>, ended: mpsc::Receiver<(Settlement, Arc<Entry>)>) -> Self {
+        Self { shared, ended }
     }
 
     /// Its id, unique to this start.
@@ -71,7 +66,7 @@ impl Worker {
     /// # Panics
     /// If the store or the worker itself panics. A handler's panic is a failure of its job.
     pub async fn run(self) -> Summary {
-        let Self { shared, ended, lines } = self;
+        let Self { shared, ended } = self;
         panics::install();
         let done = CancellationToken::new();
         let (ready, claimed) = mpsc::unbounded_channel();
@@ -80,7 +75,7 @@ impl Worker {
         services.spawn(heartbeat(shared.clone(), done.clone()));
         services.spawn(maintain(shared.clone(), done.clone()));
         services.spawn(bound(shared.clone(), done.clone()));
-        services.spawn(log(shared.store.clone(), lines, done.clone()));
+        services.spawn(log(shared.store.clone(), shared.log.clone(), done.clone()));
         let mut work = JoinSet::new();
         work.spawn(fetch(shared.clone(), ready));
         work.spawn(execute(shared.clone(), claimed));
