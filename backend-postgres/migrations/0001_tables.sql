@@ -8,7 +8,7 @@ INSERT INTO leasehold.meta VALUES (0);
 -- it was written with; whether it is due is told by `due` alone. `rank` is the priority with its sign turned, so that
 -- every part of an index goes upwards.
 CREATE TABLE leasehold.jobs (
-    id               uuid PRIMARY KEY,
+    id               uuid NOT NULL,
     due              bigint NOT NULL,
     enqueued_at      bigint NOT NULL,
     started_at       bigint,
@@ -57,6 +57,8 @@ CREATE TABLE leasehold.jobs (
 -- Nothing in an index here is changed when a job is claimed, renewed or settled: such an update stays on its page and
 -- adds to no index (HOT), which is what the empty half of each page is for.
 CREATE INDEX jobs_listed ON leasehold.jobs (enqueued_at, id);
+-- After the other that has the id: of two that look alike, as on an empty table, the later one is taken.
+ALTER TABLE leasehold.jobs ADD PRIMARY KEY (id);
 CREATE UNIQUE INDEX jobs_unique ON leasehold.jobs (unique_key) WHERE unique_key IS NOT NULL;
 
 -- Where jobs stand: each that waits, or that has ended and is not kept for ever, has one row in one of these, which is
@@ -95,7 +97,7 @@ CREATE INDEX ended_expire ON leasehold.ended (expires_at, id);
 -- out notes when the first of those ends that are left, or that none is (function `look_through`).
 CREATE TABLE leasehold.claims (claim uuid PRIMARY KEY, at bigint NOT NULL, first_end bigint, jobs uuid[] NOT NULL)
     WITH (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 2000);
-CREATE INDEX claims_end ON leasehold.claims (first_end) WHERE first_end IS NOT NULL;
+CREATE INDEX claims_end ON leasehold.claims (first_end, claim) WHERE first_end IS NOT NULL;
 CREATE INDEX claims_over ON leasehold.claims (at) WHERE first_end IS NULL;
 
 -- How many jobs of a queue went from one state to another; 0 is outside. Rows are only added, so nobody waits for

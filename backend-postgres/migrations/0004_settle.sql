@@ -156,49 +156,89 @@ BEGIN
 END
 $body$;
 
--- The leases that ran out, longest ago first.
+-- The leases that ran out, longest ago first. Claims whose jobs are settled may stand before them, more than one call has
+-- time for: what was looked through by then is not looked through again.
 CREATE FUNCTION leasehold.expired(p_now bigint, p_limit bigint) RETURNS SETOF leasehold.jobs
 LANGUAGE plpgsql AS $body$
 DECLARE
     hour bigint := coalesce(p_now, leasehold.hour());
-    over uuid[] := leasehold.look_through(hour, greatest(p_limit, 20000));
+    patience timestamptz := clock_timestamp() + interval '2 seconds';
+    looked record;
+    seen uuid[] := '{}';
+    last_end bigint;
+    last_claim uuid;
+    n bigint;
+    all_n bigint := 0;
 BEGIN
-    RETURN QUERY SELECT j.* FROM leasehold.claims c CROSS JOIN unnest(c.jobs) AS u (job) CROSS JOIN LATERAL (
-            SELECT * FROM leasehold.jobs e WHERE e.id = u.job OFFSET 0) AS j
-        WHERE c.claim = ANY (over) AND j.claim = c.claim AND j.lease_until < hour
-        ORDER BY j.lease_until, j.id LIMIT p_limit;
+    LOOP
+        SELECT * INTO looked FROM leasehold.look_through(hour, last_end, last_claim);
+        EXIT WHEN looked.last_end IS NULL;
+        RETURN QUERY SELECT j.* FROM unnest(looked.over) AS c (claim)
+            CROSS JOIN LATERAL (SELECT o.jobs FROM leasehold.claims o WHERE o.claim = c.claim OFFSET 0) AS o
+            CROSS JOIN unnest(o.jobs) AS u (job)
+            CROSS JOIN LATERAL (SELECT * FROM leasehold.jobs e WHERE e.id = u.job OFFSET 0) AS j
+            WHERE c.claim <> ALL (seen) AND j.claim = c.claim AND j.lease_until < hour
+            ORDER BY j.lease_until, j.id LIMIT p_limit - all_n;
+        GET DIAGNOSTICS n = ROW_COUNT;
+        all_n := all_n + n;
+        EXIT WHEN all_n >= p_limit OR clock_timestamp() > patience;
+        seen := seen || looked.over;
+        last_end := looked.last_end;
+        last_claim := looked.last_claim;
+    END LOOP;
 END
 $body$;
 
--- Looks through claims of which a lease may have run out, and answers with those of which one has. What others look
--- through is left to them. About so many jobs at a time.
-CREATE FUNCTION leasehold.look_through(p_hour bigint, p_jobs bigint) RETURNS uuid[]
+-- Looks through some claims behind this one of which a lease may have run out, and answers with those of which one has,
+-- and the last one. It waits for nobody: what is noted here on an old view is noted too early at worst.
+CREATE FUNCTION leasehold.look_through(p_hour bigint, p_after_end bigint, p_after_claim uuid)
+RETURNS TABLE (over uuid[], last_end bigint, last_claim uuid)
+LANGUAGE plpgsql AS $body$
+BEGIN
+    RETURN QUERY
+    WITH few AS MATERIALIZED (
+        SELECT f.claim, f.first_end, f.jobs FROM (
+            SELECT c.*, sum(c.n) OVER (ORDER BY c.first_end, c.claim ROWS UNBOUNDED PRECEDING) - c.n AS before
+            FROM (
+                SELECT o.claim, o.first_end, o.jobs, cardinality(o.jobs) AS n FROM leasehold.claims o
+                WHERE o.first_end < p_hour
+                    AND (p_after_end IS NULL OR (o.first_end, o.claim) > (p_after_end, p_after_claim))
+                ORDER BY o.first_end, o.claim LIMIT 2000) AS c) AS f
+        WHERE f.before < 20000
+    ), now AS MATERIALIZED (
+        SELECT s.claim, s.first_end AS was, (
+            SELECT min(j.lease_until) FROM unnest(s.jobs) AS u (job) CROSS JOIN LATERAL (
+                SELECT e.claim, e.lease_until FROM leasehold.jobs e WHERE e.id = u.job OFFSET 0) AS j
+            WHERE j.claim = s.claim) AS first_end
+        FROM few s
+    ), noted AS (
+        UPDATE leasehold.claims c SET first_end = m.first_end FROM (
+            SELECT n.first_end, l.place FROM now n CROSS JOIN LATERAL (
+                SELECT l.ctid AS place FROM leasehold.claims l WHERE l.claim = n.claim AND l.first_end = n.was
+                OFFSET 0 FOR UPDATE SKIP LOCKED) AS l
+            WHERE n.first_end IS DISTINCT FROM n.was) AS m
+        WHERE c.ctid = m.place
+    )
+    SELECT coalesce(array_agg(n.claim) FILTER (WHERE n.first_end < p_hour), '{}'),
+        (array_agg(n.was ORDER BY n.was DESC, n.claim DESC))[1],
+        (array_agg(n.claim ORDER BY n.was DESC, n.claim DESC))[1]
+    FROM now n;
+END
+$body$;
+
+-- Looks through all claims of which a lease may have run out, as far as there is time.
+CREATE FUNCTION leasehold.look_through_all(p_hour bigint) RETURNS void
 LANGUAGE plpgsql AS $body$
 DECLARE
-    over uuid[];
+    patience timestamptz := clock_timestamp() + interval '20 seconds';
+    last_one record;
 BEGIN
-    WITH first AS MATERIALIZED (
-        SELECT f.claim FROM (
-            SELECT c.claim, sum(cardinality(c.jobs)) OVER (ORDER BY c.first_end ROWS UNBOUNDED PRECEDING)
-                - cardinality(c.jobs) AS before
-            FROM (SELECT o.claim, o.first_end, o.jobs FROM leasehold.claims o WHERE o.first_end < p_hour
-                ORDER BY o.first_end LIMIT p_jobs) AS c) AS f
-        WHERE f.before < p_jobs
-    ), looked AS MATERIALIZED (
-        SELECT c.claim, c.first_end, c.jobs FROM leasehold.claims c
-        WHERE c.claim = ANY (ARRAY(SELECT f.claim FROM first f)) AND c.first_end < p_hour FOR UPDATE SKIP LOCKED
-    ), now AS MATERIALIZED (
-        SELECT l.claim, l.first_end AS was, (
-            SELECT min(j.lease_until) FROM unnest(l.jobs) AS u (job) CROSS JOIN LATERAL (
-                SELECT e.lease_until FROM leasehold.jobs e WHERE e.id = u.job AND e.claim = l.claim OFFSET 0) AS j
-        ) AS first_end
-        FROM looked l
-    ), noted AS (
-        UPDATE leasehold.claims c SET first_end = n.first_end FROM now n
-        WHERE c.claim = n.claim AND n.first_end IS DISTINCT FROM n.was
-    )
-    SELECT array_agg(n.claim) INTO over FROM now n WHERE n.first_end < p_hour;
-    RETURN over;
+    SELECT NULL::bigint AS last_end, NULL::uuid AS last_claim INTO last_one;
+    LOOP
+        SELECT l.last_end, l.last_claim INTO last_one
+            FROM leasehold.look_through(p_hour, last_one.last_end, last_one.last_claim) l;
+        EXIT WHEN last_one.last_end IS NULL OR clock_timestamp() > patience;
+    END LOOP;
 END
 $body$;
 

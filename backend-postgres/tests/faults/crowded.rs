@@ -113,6 +113,7 @@ async fn tables_that_were_empty_when_they_were_measured_are_not_walked_over() {
         settle(&store, &claim(&store, 100).await.jobs, &SUCCEED).await;
     }
     run(&mut other, "DELETE FROM leasehold.jobs; DELETE FROM leasehold.ended").await;
+    add(&store, vec![job().delay(Duration::from_hours(1))]).await;
     run(&mut other, "VACUUM (ANALYZE, TRUNCATE OFF)").await;
     add(&store, jobs(4_000)).await;
     let read = "SELECT sum(idx_tup_read)::bigint FROM pg_stat_user_indexes WHERE relname IN ('jobs', 'waiting', 'claims')";

@@ -8,7 +8,7 @@ use leasehold_core::{JobId, LeasedJob};
 use leasehold_postgres::Postgres;
 use leasehold_postgres::sqlx::PgConnection;
 
-use crate::bench::{SUCCEED, add, claim, ids, job, jobs, number, settle, soon, store, until};
+use crate::bench::{SUCCEED, add, claim, ids, job, jobs, number, run, settle, soon, store, until};
 
 const SHORT: Duration = Duration::from_millis(50);
 
@@ -69,4 +69,33 @@ async fn claims_that_nobody_looks_for_are_looked_through_by_who_claims() {
     }
     until("the first was looked through", async || rows(&mut other, &schema, "first_end IS NULL").await > 0)
         .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn claims_whose_jobs_are_settled_keep_no_lost_lease_from_being_found() {
+    let (store, schema, mut other) = store().await;
+    let many = format!(
+        "INSERT INTO {schema}.claims SELECT gen_random_uuid(), 1, 1, ARRAY[gen_random_uuid()] FROM generate_series(1, 30000)"
+    );
+    run(&mut other, many).await;
+    let lost = ids(&claimed(&store, 1).await);
+    let over = format!("SELECT count(*) FROM {schema}.jobs WHERE lease_until < {schema}.hour()");
+    until("its lease has run out", async || number(&mut other, over.clone()).await == 1).await;
+    assert_eq!(expired(&store).await, lost);
+    assert_eq!(
+        rows(&mut other, &schema, "first_end IS NOT NULL").await,
+        1,
+        "the others are not looked through again"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leases_are_looked_for_while_others_look_and_never_finish() {
+    let (store, schema, mut other) = store().await;
+    let lost = ids(&claimed(&store, 2).await);
+    let over = format!("SELECT count(*) FROM {schema}.jobs WHERE lease_until < {schema}.hour()");
+    until("its lease has run out", async || number(&mut other, over.clone()).await == 2).await;
+    run(&mut other, format!("BEGIN; SELECT FROM {schema}.expired(NULL, 9)")).await;
+    let found = expired(&store).await;
+    assert!(found.len() == 2 && lost.iter().all(|job| found.contains(job)), "{found:?}");
 }
