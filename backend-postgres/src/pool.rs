@@ -26,7 +26,8 @@ const SETTINGS: &str = "SELECT set_config(s.name, s.value, false) FROM (VALUES
 
 /// The same for one transaction, where a session is not ours alone.
 pub(crate) const BEGIN_POOLED: &str = "BEGIN ISOLATION LEVEL READ COMMITTED;
-    SET LOCAL statement_timeout = 60000; SET LOCAL idle_in_transaction_session_timeout = 60000; SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off;
+    SET LOCAL statement_timeout = 60000; SET LOCAL idle_in_transaction_session_timeout = 60000;
+    SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off;
     SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL random_page_cost = 0.1;
     SET LOCAL cpu_tuple_cost = 1;
     SET LOCAL jit = off";

@@ -62,7 +62,7 @@ async fn a_job_of_a_worker_that_is_gone_is_gone_on_with() {
 
 #[tokio::test(start_paused = true)]
 async fn a_cursor_is_written_at_once_or_refused() {
-    async fn saves(attempt: Attempt, waited: Shared<Mutex<Duration>>) {
+    async fn saves(attempt: Attempt, waited: Shared<Arc<Mutex<Duration>>>) {
         let begun = Instant::now();
         attempt.save_cursor(&[1, 2]).await.unwrap();
         *waited.lock().unwrap() = begun.elapsed();
@@ -77,8 +77,8 @@ async fn a_cursor_is_written_at_once_or_refused() {
     let store = store();
     enqueue(&store, 1, 0).await;
     let waited = Arc::new(Mutex::new(Duration::MAX));
-    let worker = builder(&store).state(Mutex::new(Duration::MAX));
+    let worker = builder(&store).state(waited.clone());
     let summary = run_all(&store, worker.handle(Add::KIND, saves).build().unwrap()).await.unwrap();
     assert_eq!((summary.succeeded, only(&store).await.last_failure()), (1, None));
-    drop(waited);
+    assert!(*waited.lock().unwrap() < Duration::from_millis(50), "{waited:?}");
 }

@@ -47,7 +47,7 @@ pub(super) async fn fetch(shared: Arc<Shared>, ready: Ready) {
                     shared.end_by(EndedBy::Idle);
                     return;
                 }
-                if taken.jobs >= free {
+                if taken.all {
                     continue;
                 }
                 let poll = jittered(shared.config.poll);
@@ -83,6 +83,8 @@ pub(super) async fn fetch(shared: Arc<Shared>, ready: Ready) {
 #[derive(Default)]
 struct Taken {
     jobs: usize,
+    /// Whether there were as many as were asked for, so that there may be more.
+    all: bool,
     next_due: Option<Duration>,
 }
 
@@ -175,14 +177,15 @@ impl Shared {
             if limit == 0 || dry.contains(&queues) {
                 continue;
             }
-            let Taken { jobs, next_due } =
+            let Taken { jobs, all, next_due } =
                 self.claim(self.ask(queues.clone(), limit), unknown, ready).await?;
             taken.jobs += jobs;
             taken.next_due = taken.next_due.into_iter().chain(next_due).min();
-            if jobs < limit {
+            if !all {
                 dry.insert(queues);
             }
         }
+        taken.all = taken.jobs >= free;
         Ok(taken)
     }
 
@@ -199,7 +202,8 @@ impl Shared {
         match self.store.backend().claim(self.store.deadline(), asked.claim.clone()).await {
             Ok(claimed) => {
                 crate::fail_point!("claim::acted");
-                let taken = Taken { jobs: claimed.jobs.len(), next_due: claimed.next_due };
+                let jobs = claimed.jobs.len();
+                let taken = Taken { jobs, all: jobs >= asked.claim.limit, next_due: claimed.next_due };
                 self.hold(claimed, asked.at, ready);
                 Ok(taken)
             }
