@@ -1,5 +1,6 @@
 -- The tables. Moments and spans are milliseconds, moments since 1970 UTC. Texts that may hold any character are kept
--- as JSON or as bytes, since a text of the server's cannot hold the character of the number 0.
+-- as JSON or as bytes, since a text of the server's cannot hold the character of the number 0. No vacuum gives pages back to
+-- the system (`vacuum_truncate`): jobs to come need them, and it would take a lock that stops everybody.
 
 CREATE TABLE leasehold.meta (version integer NOT NULL);
 INSERT INTO leasehold.meta VALUES (0);
@@ -51,7 +52,7 @@ CREATE TABLE leasehold.jobs (
     fillfactor = 50,
     autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 5000,
     autovacuum_vacuum_insert_scale_factor = 0.1, autovacuum_analyze_scale_factor = 0.1,
-    autovacuum_vacuum_cost_delay = 0
+    autovacuum_vacuum_cost_delay = 0, vacuum_truncate = off
 );
 
 -- Nothing in an index here is changed when a job is claimed, renewed or settled: such an update stays on its page and
@@ -76,7 +77,8 @@ CREATE TABLE leasehold.waiting (
     kind      text COLLATE "C" NOT NULL,
     limit_key text COLLATE "C",
     tags      text[] COLLATE "C"
-) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
+) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000,
+          autovacuum_vacuum_cost_delay = 0, vacuum_truncate = off);
 CREATE INDEX waiting_free ON leasehold.waiting (queue, rank, kind, due, id) WHERE limit_key IS NULL;
 CREATE INDEX waiting_limited ON leasehold.waiting (queue, rank, due, id) WHERE limit_key IS NOT NULL;
 CREATE INDEX waiting_of_limit ON leasehold.waiting (limit_key, limit_max, queue, rank, due, id)
@@ -85,25 +87,28 @@ CREATE INDEX waiting_scheduled ON leasehold.waiting (queue, due) WHERE state = 1
 
 -- Running jobs with a limit key have a row here as well: they are counted.
 CREATE TABLE leasehold.slots (limit_key text COLLATE "C" NOT NULL, id uuid NOT NULL)
-    WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
+    WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000,
+          autovacuum_vacuum_cost_delay = 0, vacuum_truncate = off);
 CREATE INDEX slots_of_limit ON leasehold.slots (limit_key, id);
 
 CREATE TABLE leasehold.ended (expires_at bigint NOT NULL, id uuid NOT NULL)
-    WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000, autovacuum_vacuum_cost_delay = 0);
+    WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000,
+          autovacuum_vacuum_cost_delay = 0, vacuum_truncate = off);
 CREATE INDEX ended_expire ON leasehold.ended (expires_at, id);
 
 -- What each claim was given, as long as it may be repeated (clause E2) or a lease of it runs. None of those ends before
 -- `first_end`, for a lease is only ever extended. Who settles jobs leaves the row alone; whoever looks for leases that ran
 -- out notes when the first of those ends that are left, or that none is (function `look_through`).
 CREATE TABLE leasehold.claims (claim uuid PRIMARY KEY, at bigint NOT NULL, first_end bigint, jobs uuid[] NOT NULL)
-    WITH (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 2000);
+    WITH (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 2000, vacuum_truncate = off);
 CREATE INDEX claims_end ON leasehold.claims (first_end, claim) WHERE first_end IS NOT NULL;
 CREATE INDEX claims_over ON leasehold.claims (at) WHERE first_end IS NULL;
 
 -- How many jobs of a queue went from one state to another; 0 is outside. Rows are only added, so nobody waits for
 -- anybody to count; now and then those that say the same are made one (function `fold`).
 CREATE TABLE leasehold.tallies (queue text COLLATE "C" NOT NULL, was smallint NOT NULL, became smallint NOT NULL, n bigint NOT NULL)
-    WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000, autovacuum_vacuum_cost_delay = 0);
+    WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 2000,
+          autovacuum_vacuum_cost_delay = 0, vacuum_truncate = off);
 
 CREATE TABLE leasehold.queues (
     queue      text COLLATE "C" PRIMARY KEY,

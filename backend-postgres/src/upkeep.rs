@@ -19,46 +19,58 @@ use crate::session::Db;
 const EVERY: usize = 20_000;
 /// How long one may take. A large table on a slow disk takes its time, and what is cut off has to begin again.
 const PATIENCE: Duration = Duration::from_hours(1);
-/// Another vacuum that is under way does as well. Whoever may not vacuum them gets a warning from the server.
-const VACUUM: &str =
-    "VACUUM (SKIP_LOCKED, INDEX_CLEANUP ON, TRUNCATE OFF) leasehold.waiting, leasehold.slots";
-/// The server's own rule, but that it looks once a minute: a fifth is dead, and more than some.
-const DEAD: &str =
-    "SELECT n_dead_tup, n_live_tup FROM pg_stat_user_tables WHERE relid = 'leasehold.jobs'::regclass";
-const VACUUM_ALL: &str =
-    "VACUUM (SKIP_LOCKED, TRUNCATE OFF) leasehold.jobs, leasehold.ended, leasehold.claims";
+/// The tables that jobs only pass through.
+const PASSAGES: &str = "leasehold.waiting, leasehold.slots";
+/// Those in which they stay for a while.
+const ALL: &str = "leasehold.jobs, leasehold.ended, leasehold.claims";
+/// The first version whose vacuums may be let into all of the server's buffers. In the few kilobytes that they have else,
+/// every few pages wait for a flush of the log, and new rows come faster than old ones are cleared.
+const LETS_IN: u32 = 160_000;
+const STATE: &str = "SELECT n_dead_tup, n_live_tup, vacuum_count FROM pg_stat_user_tables
+    WHERE relid = 'leasehold.jobs'::regclass";
 
 #[derive(Debug, Default)]
 pub(crate) struct Upkeep {
     claimed: AtomicUsize,
-    clears_passages: AtomicBool,
-    clears_all: AtomicBool,
+    /// Which chores are being done, by their number.
+    busy: [AtomicBool; 2],
     /// Dead rows that the latest vacuum could not remove.
     left: AtomicI64,
 }
 
+/// What is done in the background. Apart, since large tables take longer than claims can wait for the small ones.
+#[derive(Debug, Clone, Copy)]
+enum Chore {
+    Passages,
+    All,
+}
+
 /// Notes that so many jobs were claimed.
 pub(crate) fn claimed(db: &Arc<Db>, jobs: usize) {
-    let Upkeep { claimed, clears_passages, clears_all, .. } = &db.upkeep;
+    let claimed = &db.upkeep.claimed;
     if claimed.fetch_add(jobs, Ordering::Relaxed) + jobs < EVERY {
         return;
     }
     claimed.store(0, Ordering::Relaxed);
-    if !clears_passages.swap(true, Ordering::Relaxed) {
-        let db = Arc::clone(db);
-        tokio::spawn(async move {
-            tell(&timeout(PATIENCE, clear_passages(&db)).await);
-            db.upkeep.clears_passages.store(false, Ordering::Relaxed);
-        });
+    begin(db, Chore::Passages);
+    begin(db, Chore::All);
+}
+
+fn begin(db: &Arc<Db>, chore: Chore) {
+    if db.upkeep.busy[chore as usize].swap(true, Ordering::Relaxed) {
+        return;
     }
-    // Apart, since large tables take longer than claims can wait for the small ones.
-    if !clears_all.swap(true, Ordering::Relaxed) {
-        let db = Arc::clone(db);
-        tokio::spawn(async move {
-            tell(&timeout(PATIENCE, clear_all(&db)).await);
-            db.upkeep.clears_all.store(false, Ordering::Relaxed);
-        });
-    }
+    let db = Arc::clone(db);
+    tokio::spawn(async move {
+        let done = async {
+            match chore {
+                Chore::Passages => clear_passages(&db).await,
+                Chore::All => clear_all(&db).await,
+            }
+        };
+        tell(&timeout(PATIENCE, done).await);
+        db.upkeep.busy[chore as usize].store(false, Ordering::Relaxed);
+    });
 }
 
 fn tell<E: std::fmt::Debug>(outcome: &Result<Done<()>, E>) {
@@ -76,26 +88,47 @@ async fn clear_passages(db: &Db) -> Done<()> {
         let look_through = format!("SELECT leasehold.look_through_all({hour})");
         conn.execute(AssertSqlSafe(db.in_schema(&look_through))).await?;
     }
-    conn.execute(AssertSqlSafe(db.in_schema(VACUUM))).await?;
-    Ok(())
+    vacuum(db, &mut conn, PASSAGES).await
 }
 
-/// What an old transaction keeps from being removed is no reason to try again until there is as much again.
+/// Clears the tables of jobs by the server's own rule, but that it looks only once a minute: a fifth is dead, and more
+/// than some. What an old transaction keeps from being removed is no reason to try again until there is as much again.
 async fn clear_all(db: &Db) -> Done<()> {
     let mut conn = unhurried(db).await?;
     let is_left = db.upkeep.left.load(Ordering::Relaxed);
-    if dead(db, &mut conn).await?.is_some_and(|(dead, alive)| dead - is_left > 20_000 + alive / 5) {
-        conn.execute(AssertSqlSafe(db.in_schema(VACUUM_ALL))).await?;
-        let left = dead(db, &mut conn).await?.map_or(0, |(dead, _)| dead);
-        db.upkeep.left.store(left, Ordering::Relaxed);
+    let Some(before) = state(db, &mut conn).await? else { return Ok(()) };
+    if before.dead - is_left > 20_000 + before.alive / 5 {
+        vacuum(db, &mut conn, ALL).await?;
+        if let Some(after) = state(db, &mut conn).await?
+            && after.vacuums > before.vacuums
+        {
+            db.upkeep.left.store(after.dead, Ordering::Relaxed);
+        }
     }
     Ok(())
 }
 
-/// How many rows of jobs are dead, and how many are not.
-async fn dead(db: &Db, conn: &mut PgConnection) -> Done<Option<(i64, i64)>> {
-    let found = conn.fetch_optional(AssertSqlSafe(db.in_schema(DEAD))).await?;
-    Ok(found.map(|row| Ok::<_, sqlx::Error>((row.try_get(0)?, row.try_get(1)?))).transpose()?)
+/// Another vacuum that is under way does as well. Whoever may not vacuum them gets a warning from the server.
+async fn vacuum(db: &Db, conn: &mut PgConnection, tables: &str) -> Done<()> {
+    let lets_in = conn.server_version_num().is_some_and(|version| version >= LETS_IN);
+    let buffers = if lets_in { ", BUFFER_USAGE_LIMIT 0" } else { "" };
+    let vacuum = format!("VACUUM (SKIP_LOCKED, INDEX_CLEANUP ON{buffers}) {tables}");
+    conn.execute(AssertSqlSafe(db.in_schema(&vacuum))).await?;
+    Ok(())
+}
+
+/// What the server counted of the table of jobs.
+struct State {
+    /// Rows that are dead.
+    dead: i64,
+    alive: i64,
+    /// Vacuums that somebody asked for and that were not left to another.
+    vacuums: i64,
+}
+
+async fn state(db: &Db, conn: &mut PgConnection) -> Done<Option<State>> {
+    let Some(row) = conn.fetch_optional(AssertSqlSafe(db.in_schema(STATE))).await? else { return Ok(None) };
+    Ok(Some(State { dead: row.try_get(0)?, alive: row.try_get(1)?, vacuums: row.try_get(2)? }))
 }
 
 /// A connection whose statements may take long, beside those that calls wait for.

@@ -73,7 +73,10 @@ async fn in_file(place: &Place) -> Result<Store, Trouble> {
 /// A new store in a schema of the run's PostgreSQL server.
 async fn in_schema(stores: &Stores, place: Place) -> Result<(Place, Store, Option<Closing>), Trouble> {
     static SCHEMAS: AtomicU64 = AtomicU64::new(0);
-    let start = async || Ok::<_, Trouble>(Arc::new(leasehold_test_servers::Postgres::server()?));
+    // With buffers as a server of its own has them: of those for tests a vacuum gets too few.
+    let start = async || {
+        Ok::<_, Trouble>(Arc::new(leasehold_test_servers::Postgres::server_with(&["shared_buffers=1GB"])?))
+    };
     let server = stores.postgres.get_or_try_init(start).await?;
     let schema = format!("bench_{}_{}", std::process::id(), SCHEMAS.fetch_add(1, Ordering::Relaxed));
     let place = Place { at: server.url().to_owned(), database: schema, ..place };

@@ -48,12 +48,20 @@ impl Postgres {
     /// # Errors
     /// [`Missing`] if there is none and none can be started.
     pub fn server() -> Result<Self, Missing> {
+        Self::server_with(&[])
+    }
+
+    /// The same; if it is one of our own, with these settings, `name=value`.
+    ///
+    /// # Errors
+    /// [`Missing`] if there is none and none can be started.
+    pub fn server_with(settings: &[&str]) -> Result<Self, Missing> {
         if let Ok(url) = std::env::var(URL)
             && !url.is_empty()
         {
             return Ok(Self { url, port: 0, process: None, _container: None });
         }
-        Self::own()
+        Self::own_with(settings, &[])
             .or_else(|missing| Self::contained().map_err(|none| missing.and(none)))
             .map_err(|missing| missing.before(format!("{URL} is not set")))
     }
