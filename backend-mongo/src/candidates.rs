@@ -24,14 +24,20 @@ pub(crate) struct Selection {
     /// Limit keys that are full, each for jobs that allow no more than so many.
     pub(crate) full: Vec<Document>,
     queues: Vec<String>,
+    /// Those, and the roots that they lie under: a pause of either keeps them shut (clause C10).
+    openers: Vec<String>,
     wanted: Document,
 }
 
 impl Selection {
     pub(crate) fn new(request: &Claim, queues: &[&QueueName]) -> Self {
+        let roots = queues.iter().flat_map(|queue| queue.roots()).map(String::from);
+        let openers: BTreeSet<String> =
+            queues.iter().map(|queue| queue.as_str().to_owned()).chain(roots).collect();
+        let openers = openers.into_iter().collect();
         let queues: Vec<_> = queues.iter().map(|queue| queue.as_str().to_owned()).collect();
         let wanted = wanted(request);
-        Self { name: format!("{queues:?} {wanted}"), full: Vec::new(), queues, wanted }
+        Self { name: format!("{queues:?} {wanted}"), full: Vec::new(), queues, openers, wanted }
     }
 
     /// The condition for jobs that wait in a place and may be taken when they are due.
@@ -164,7 +170,8 @@ impl Candidate {
 
     /// Whether one statement can take both.
     pub(crate) fn is_written_like(&self, other: &Self) -> bool {
-        let written = |it: &Self| (it.job.attempt, it.job.generation, it.lease, it.is_used, it.replacements.clone());
+        let written =
+            |it: &Self| (it.job.attempt, it.job.generation, it.lease, it.is_used, it.replacements.clone());
         written(self) == written(other)
     }
 }
@@ -271,7 +278,7 @@ fn query(
         doc! {"$match": {"_id": record::uuid(request.id.as_uuid())}},
         doc! {"$project": {"repeats": "$jobs"}},
         doc! {"$unionWith": {"coll": db.name(Kept::Queues), "pipeline": [
-            {"$match": {"_id": any_of(&selection.queues), "paused": true}}, {"$project": {"paused": "$_id"}},
+            {"$match": {"_id": any_of(&selection.openers), "paused": true}}, {"$project": {"paused": "$_id"}},
         ]}},
     ];
     for queues in selection.queues.chunks(QUEUES) {

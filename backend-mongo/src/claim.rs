@@ -74,7 +74,8 @@ impl<'a> Taking<'a> {
         if look.paused.is_empty() {
             return Ok(look);
         }
-        let goes_on = |queue: &&QueueName| !look.paused.contains(queue.as_str());
+        let is_open = |queue: &QueueName| !look.paused.contains(queue.as_str());
+        let goes_on = |queue: &&QueueName| is_open(queue) && queue.roots().all(|root| is_open(&root));
         let going: Vec<_> = self.request.queues.iter().filter(goes_on).collect();
         self.selection = Selection::new(self.request, &going);
         if look.repeats.is_some() { Ok(look) } else { self.look().await }

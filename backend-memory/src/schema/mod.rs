@@ -119,6 +119,13 @@ impl Tables {
         queue
     }
 
+    /// Whether a queue is paused, or a root that it lies under.
+    pub(crate) fn is_paused(&self, queue: usize) -> bool {
+        let queue = &self.queues[queue];
+        let roots = queue.name.roots().filter_map(|root| self.queue_names.get(&root));
+        queue.settings.pause.is_some() || { roots }.any(|&root| self.queues[root].settings.pause.is_some())
+    }
+
     /// Adds a job that waits.
     pub(crate) fn add(&mut self, row: Row, now: Timestamp) {
         self.queues[row.queue].enqueued += 1;

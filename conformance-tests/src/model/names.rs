@@ -36,8 +36,13 @@ impl Names {
         format!("{what}{number}-{}", self.sequence)
     }
 
+    /// The second lies under the first.
     pub(super) fn queue(&self, number: u8) -> QueueName {
-        queue(&self.of("q", number))
+        match number {
+            0 => queue(&format!("{}/", self.of("q", 0))),
+            1 => queue(&format!("{}/{}", self.of("q", 0), self.of("q", 1))),
+            _ => queue(&self.of("q", number)),
+        }
     }
 
     pub(super) fn queues(&self) -> Vec<QueueName> {

@@ -73,6 +73,8 @@ defects! {
     IgnoresKinds [C7] "keeps_to_the_kinds_of_a_claim";
     IgnoresLimits [C9] "keeps_a_limit_within_a_batch";
     IgnoresOwnLeases [C1] "prefers_the_lease_of_the_job";
+    /// A root is a queue like any other, and its pause nobody else's business.
+    IgnoresPausedRoots [C10] "gives_nothing_from_under_a_paused_root";
     IgnoresPauses [C10] "gives_nothing_from_a_paused_queue";
     IgnoresQueues [C7] "gives_jobs_of_the_named_queues_only";
     IgnoresTags [C7] "keeps_to_the_tags_that_a_job_must_have";

@@ -101,7 +101,8 @@ pub trait Backend: std::fmt::Debug + Send + Sync + 'static {
     /// - Highest priority first, then earliest due, then lowest id (C6).
     /// - Only queues, kinds and tags that match; what does not match blocks nothing (C7).
     /// - Never more than `max` running jobs per limit key (C9); such jobs wait and block nothing.
-    /// - Nothing from a paused queue (C10).
+    /// - Nothing from a queue that is paused, or that lies under a root that is: see [`QueueName::roots`](crate::QueueName::roots)
+    ///   (C10). A root that is named means itself alone: clients name what lies under it.
     /// - The lease is the job's own where it has one, else the request's.
     /// - The token of each is [`ClaimId::token`](crate::ClaimId::token) (C11).
     /// - A claim whose id gave out jobs within [`limits::CLAIM_MEMORY`](crate::limits::CLAIM_MEMORY) is a
