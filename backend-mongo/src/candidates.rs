@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use crate::error::Done;
 use crate::heads::Marks;
 use crate::record::{self, Fields, OFF_TURN, WAITING};
+use crate::replace::REPLACEMENTS;
 use crate::session::{Db, Kept, date};
 
 /// How many queues one scan merges in order. Of more than 200 the server reads and sorts all that wait.
@@ -23,14 +24,20 @@ pub(crate) struct Selection {
     /// Limit keys that are full, each for jobs that allow no more than so many.
     pub(crate) full: Vec<Document>,
     queues: Vec<String>,
+    /// Those, and the roots that they lie under: a pause of either keeps them shut (clause C10).
+    openers: Vec<String>,
     wanted: Document,
 }
 
 impl Selection {
     pub(crate) fn new(request: &Claim, queues: &[&QueueName]) -> Self {
+        let roots = queues.iter().flat_map(|queue| queue.roots()).map(String::from);
+        let openers: BTreeSet<String> =
+            queues.iter().map(|queue| queue.as_str().to_owned()).chain(roots).collect();
+        let openers = openers.into_iter().collect();
         let queues: Vec<_> = queues.iter().map(|queue| queue.as_str().to_owned()).collect();
         let wanted = wanted(request);
-        Self { name: format!("{queues:?} {wanted}"), full: Vec::new(), queues, wanted }
+        Self { name: format!("{queues:?} {wanted}"), full: Vec::new(), queues, openers, wanted }
     }
 
     /// The condition for jobs that wait in a place and may be taken when they are due.
@@ -137,6 +144,8 @@ pub(crate) struct Candidate {
     pub(crate) limit: Option<(String, i64)>,
     /// Whether it has anything that taking it removes.
     pub(crate) is_used: bool,
+    /// How often it was replaced, where that can happen any time: its payload was as it was read only as long as that is so.
+    pub(crate) replacements: Option<Bson>,
 }
 
 impl Candidate {
@@ -154,12 +163,15 @@ impl Candidate {
         let limit = document.get_str("limit_key").ok().map(|key| (key.to_owned(), max));
         let is_used = ["reason", OFF_TURN, "unique_key"].iter().any(|field| document.contains_key(field));
         let id = document.get("_id").cloned().unwrap_or_default();
-        Ok(Self { id, job, lease, limit, is_used })
+        let replaceable = document.contains_key("unique_key");
+        let replacements = replaceable.then(|| document.get(REPLACEMENTS).cloned().unwrap_or(Bson::Null));
+        Ok(Self { id, job, lease, limit, is_used, replacements })
     }
 
     /// Whether one statement can take both.
     pub(crate) fn is_written_like(&self, other: &Self) -> bool {
-        let written = |it: &Self| (it.job.attempt, it.job.generation, it.lease, it.is_used);
+        let written =
+            |it: &Self| (it.job.attempt, it.job.generation, it.lease, it.is_used, it.replacements.clone());
         written(self) == written(other)
     }
 }
@@ -266,7 +278,7 @@ fn query(
         doc! {"$match": {"_id": record::uuid(request.id.as_uuid())}},
         doc! {"$project": {"repeats": "$jobs"}},
         doc! {"$unionWith": {"coll": db.name(Kept::Queues), "pipeline": [
-            {"$match": {"_id": any_of(&selection.queues), "paused": true}}, {"$project": {"paused": "$_id"}},
+            {"$match": {"_id": any_of(&selection.openers), "paused": true}}, {"$project": {"paused": "$_id"}},
         ]}},
     ];
     for queues in selection.queues.chunks(QUEUES) {

@@ -15,6 +15,7 @@ use crate::candidates::{self, Candidate, Look, Selection};
 use crate::error::Done;
 use crate::limits;
 use crate::record::{self, OFF_TURN, RUNNING, UNTIL_CLAIMED, WAITING};
+use crate::replace::REPLACEMENTS;
 use crate::session::{Change, Db, Kept, Session, millis};
 use crate::turns::Turn;
 
@@ -73,7 +74,8 @@ impl<'a> Taking<'a> {
         if look.paused.is_empty() {
             return Ok(look);
         }
-        let goes_on = |queue: &&QueueName| !look.paused.contains(queue.as_str());
+        let is_open = |queue: &QueueName| !look.paused.contains(queue.as_str());
+        let goes_on = |queue: &&QueueName| is_open(queue) && queue.roots().all(|root| is_open(&root));
         let going: Vec<_> = self.request.queues.iter().filter(goes_on).collect();
         self.selection = Selection::new(self.request, &going);
         if look.repeats.is_some() { Ok(look) } else { self.look().await }
@@ -234,11 +236,14 @@ fn leased(request: &Claim, job: JobRecord, lease: Duration) -> LeasedJob {
 fn taking(db: &Db, request: &Claim, like: &Candidate, ids: Vec<Bson>) -> Change {
     // It may have been moved meanwhile.
     let queues: Vec<_> = request.queues.iter().map(QueueName::as_str).collect();
-    let filter = doc! {
+    let mut filter = doc! {
         "_id": {"$in": ids}, "state": WAITING, "queue": {"$in": queues},
         "attempt": like.job.attempt - 1, "generation": like.job.generation,
         "$expr": {"$lte": ["$due", db.now()]},
     };
+    if let Some(replacements) = &like.replacements {
+        filter.insert(REPLACEMENTS, doc! {"$eq": replacements});
+    }
     let mut fields = doc! {
         "state": RUNNING,
         "attempt": like.job.attempt,

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use leasehold_core::authoring::stored::millis;
 use leasehold_core::backend::{Claim, Claimed, SetAside, TagRule};
-use leasehold_core::{JobRecord, LeasedJob, Retention, State, Timestamp, limits};
+use leasehold_core::{JobRecord, LeasedJob, QueueName, Retention, State, Timestamp, limits};
 use sqlx::{AssertSqlSafe, Row, SqliteConnection};
 
 use crate::error::Done;
@@ -94,12 +94,14 @@ fn just_leased(request: &Claim, job: JobRecord, now: Timestamp) -> LeasedJob {
 async fn lanes(conn: &mut SqliteConnection, request: &Claim) -> Done<Vec<(i64, Lane)>> {
     let rows: Vec<(i64, String, i16, String)> = sqlx::query_as(
         "SELECT lane, queue, priority, kind FROM leasehold_lanes
-         WHERE queue IN (SELECT value FROM json_each(?)) AND scheduled + queued > 0 AND priority >= ?
-             AND queue NOT IN (SELECT queue FROM leasehold_queues WHERE paused)
+         WHERE queue IN (SELECT value FROM json_each(?1)) AND scheduled + queued > 0 AND priority >= ?2
+             AND queue NOT IN (SELECT o.value ->> 0 FROM json_each(?3) AS o
+                 JOIN leasehold_queues AS q ON q.queue = o.value ->> 1 WHERE q.paused)
          ORDER BY priority DESC",
     )
     .bind(record::list(&request.queues)?)
     .bind(request.min_priority.unwrap_or(i16::MIN))
+    .bind(record::list(&openers(request))?)
     .fetch_all(conn)
     .await?;
     let lane = |(number, queue, priority, kind): (_, String, _, String)| {
@@ -112,6 +114,16 @@ async fn lanes(conn: &mut SqliteConnection, request: &Claim) -> Done<Vec<(i64, L
     let mut lanes: Vec<_> = rows.into_iter().filter_map(lane).collect();
     lanes.retain(|(_, lane)| request.kinds.takes(&lane.kind));
     Ok(lanes)
+}
+
+/// The asked queues, each with itself and with each root that it lies under: a pause of either keeps it shut (clause C10).
+fn openers(request: &Claim) -> Vec<(&QueueName, QueueName)> {
+    let with = |queue: &QueueName| queue.roots().chain([queue.clone()]).collect::<Vec<_>>();
+    request
+        .queues
+        .iter()
+        .flat_map(|queue| with(queue).into_iter().map(move |opener| (queue, opener)))
+        .collect()
 }
 
 /// The numbers of lanes as a list for SQL.

@@ -134,6 +134,29 @@ impl Default for QueueName {
     }
 }
 
+/// What stands behind the name of a root.
+const SLASH: char = '/';
+
+impl QueueName {
+    /// Whether it is a root: its name ends in `/`, and every queue whose name begins with that lies under it.
+    pub fn is_root(&self) -> bool {
+        self.0.ends_with(SLASH)
+    }
+
+    /// The roots that it lies under, the outermost first: of `a/b/c`, `a/` and `a/b/`. A root does not lie under itself.
+    pub fn roots(&self) -> impl Iterator<Item = Self> {
+        let ends = self.0.match_indices(SLASH).map(|(at, _)| at + SLASH.len_utf8());
+        let roots = ends.filter(|end| *end < self.0.len()).map(|end| &self.0[..end]);
+        // What a name begins with up to a slash is a name.
+        roots.map(|root| Self(root.into()))
+    }
+
+    /// Whether a claim that names this queue means the other one: it is that one, or a root that it lies under.
+    pub fn means(&self, other: &Self) -> bool {
+        self == other || self.is_root() && other.0.starts_with(self.as_str())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -152,6 +175,23 @@ mod tests {
         {
             assert_eq!(QueueName::new(good).unwrap().as_str(), good);
         }
+    }
+
+    #[test]
+    fn knows_its_roots() {
+        let name = |text: &str| QueueName::new(text).unwrap();
+        let roots = |text: &str| name(text).roots().map(String::from).collect::<Vec<_>>();
+        assert_eq!(roots("a/b/c"), ["a/", "a/b/"]);
+        assert_eq!(roots("a/b/"), ["a/"]);
+        assert_eq!(roots("/a"), ["/"]);
+        assert!(roots("a/").is_empty() && roots("a").is_empty());
+        for meant in ["main/", "main/a", "main/a/b", "main/a/"] {
+            assert!(name("main/").means(&name(meant)), "{meant}");
+        }
+        for other in ["main", "main_", "mainly/", "a/main/"] {
+            assert!(!name("main/").means(&name(other)), "{other}");
+        }
+        assert!(!name("main/a").means(&name("main/a/b")));
     }
 
     #[test]

@@ -17,6 +17,15 @@ local queues = list()
 local _, kinds = list()
 local tags, offered = list()
 
+-- A queue is paused with each root that it lies under (C10).
+local function is_paused(queue)
+  if call('SISMEMBER', prefix .. 'paused', queue) == 1 then return true end
+  for stop in string.gmatch(queue, '/()') do
+    if stop <= #queue and call('SISMEMBER', prefix .. 'paused', string.sub(queue, 1, stop - 1)) == 1 then return true end
+  end
+  return false
+end
+
 local function matches(lane)
   local kind, rest = string.match(lane, '^[^\n]*\n[^\n]*\n([^\n]*)(.*)$')
   if kind_rule == 'only' and not kinds[kind] or kind_rule == 'except' and kinds[kind] then return false end
@@ -159,7 +168,7 @@ return run(function()
   if known then return given_before(known) end
   local open = {}
   for _, queue in ipairs(queues) do
-    if call('SISMEMBER', prefix .. 'paused', queue) == 0 then
+    if not is_paused(queue) then
       open[#open + 1] = queue
       waking[queue] = true
     end

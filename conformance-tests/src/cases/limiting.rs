@@ -2,13 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use leasehold_core::backend::{Action, Answer, Renewed, Verdict};
+use leasehold_core::backend::{Action, Answer, Claim, Renewed, Verdict};
 use leasehold_core::{Due, JobId, NewJob, Reason, State};
 
 use crate::bench::{
     Bench, LEASE, LOST_ATTEMPT, SUCCEED, job, jobs, limit_key, queue, secs, token_of, verdicts,
 };
-use crate::breach::{Kept, must, must_be, must_eq};
+use crate::breach::{Done, Kept, must, must_be, must_eq};
 use crate::case::cases;
 
 cases! {
@@ -34,6 +34,14 @@ cases! {
     [C10] gives_nothing_from_a_paused_queue;
     /// A queue can be paused before its first job, and goes on where it stood when it is resumed.
     [C10] resumes_a_paused_queue;
+    /// A paused root gives nothing out, and nothing under it is, at any depth, and however they are claimed together.
+    [C10, C7] gives_nothing_from_under_a_paused_root;
+    /// What only looks like a root is none, and what only looks as if it lay under one does not.
+    [C10] pauses_no_queue_beside_a_root;
+    /// A queue that was paused by itself stays so when its root is resumed, and the other way round.
+    [C10] opens_a_queue_when_it_and_all_its_roots_are_open;
+    /// A queue that comes into being under a paused root is paused from its first job on.
+    [C10] pauses_a_queue_that_comes_later;
 }
 
 fn limited(max: u32) -> NewJob {
@@ -205,5 +213,88 @@ async fn resumes_a_paused_queue(t: Bench) -> Kept {
     t.pause(&name, false).await?;
     let given: Vec<JobId> = t.claim_from(&name, 5).await?.iter().map(|lease| lease.job.id).collect();
     must_eq!(given, [waiting, later]);
+    Ok(())
+}
+
+const FAMILY: [&str; 5] = ["main/", "main/a", "main/a/b", "main/a/", "main/ü/"];
+
+/// From which of these a claim is given jobs, which then end.
+async fn given_from(t: &Bench, names: &[&str]) -> Done<BTreeSet<String>> {
+    let claim = Claim { queues: names.iter().map(|name| queue(name)).collect(), ..t.asking(100) };
+    let given = t.claim_as(claim).await?;
+    for lease in &given {
+        t.finish(lease, SUCCEED).await?;
+    }
+    Ok(given.into_iter().map(|lease| lease.job.queue.to_string()).collect())
+}
+
+fn one_each<'a>(names: impl IntoIterator<Item = &'a &'a str>) -> Vec<NewJob> {
+    names.into_iter().map(|name| job().queue(queue(name))).collect()
+}
+
+async fn gives_nothing_from_under_a_paused_root(t: Bench) -> Kept {
+    t.add_all(one_each(&FAMILY)).await?;
+    t.add(job().queue(queue("beside"))).await?;
+    t.pause(&queue("main/"), true).await?;
+    for name in FAMILY {
+        must_eq!(t.claim_from(&queue(name), 5).await?.len(), 0, "jobs given from {name}");
+    }
+    let all = [FAMILY.as_slice(), &["beside"]].concat();
+    must_eq!(given_from(&t.another().await?, &all).await?, BTreeSet::from(["beside".to_owned()]));
+    t.pause(&queue("main/"), false).await?;
+    must_eq!(given_from(&t, &all).await?, FAMILY.map(str::to_owned).into());
+    Ok(())
+}
+
+async fn pauses_no_queue_beside_a_root(t: Bench) -> Kept {
+    const BESIDE: [&str; 6] = ["main", "main_", "mainly/", "a/main/", "Main/a", "%/a"];
+    t.add_all(one_each(&BESIDE)).await?;
+    t.add(job().queue(queue("plain/a"))).await?;
+    for root in ["main/", "plain", "plain/a/", "_ain/", "%"] {
+        t.pause(&queue(root), true).await?;
+    }
+    let wanted: BTreeSet<String> = BESIDE.map(str::to_owned).into();
+    must_eq!(given_from(&t, &BESIDE).await?, wanted);
+    must_eq!(t.claim_from(&queue("plain/a"), 5).await?.len(), 1);
+    Ok(())
+}
+
+async fn opens_a_queue_when_it_and_all_its_roots_are_open(t: Bench) -> Kept {
+    let family = ["main/", "main/a", "main/a/", "main/a/b"];
+    for (shut, open) in [
+        (vec!["main/", "main/a"], vec![]),
+        (vec!["main/a"], vec!["main/", "main/a/", "main/a/b"]),
+        (vec!["main/a/"], vec!["main/", "main/a"]),
+        (vec!["main/a/b"], vec!["main/", "main/a", "main/a/"]),
+        (vec![], family.to_vec()),
+    ] {
+        let jobs = t.add_all(one_each(&family)).await?;
+        for name in family {
+            t.pause(&queue(name), shut.contains(&name)).await?;
+        }
+        let open: BTreeSet<String> = open.into_iter().map(str::to_owned).collect();
+        must_eq!(
+            given_from(&t, &family).await?,
+            open,
+            "the queues that gave jobs out while {shut:?} were paused"
+        );
+        t.amend_all(&jobs, Action::Delete).await?;
+    }
+    Ok(())
+}
+
+async fn pauses_a_queue_that_comes_later(t: Bench) -> Kept {
+    t.pause(&queue("main/"), true).await?;
+    let waiting = t.add(job().queue(queue("main/new/one"))).await?;
+    must_eq!(t.claim_from(&queue("main/new/one"), 5).await?.len(), 0);
+    t.pause(&queue("main/new/one"), false).await?;
+    must_eq!(
+        t.claim_from(&queue("main/new/one"), 5).await?.len(),
+        0,
+        "jobs given while only the root is paused"
+    );
+    t.pause(&queue("main/"), false).await?;
+    let given = t.claim_from(&queue("main/new/one"), 5).await?;
+    must_eq!(given.iter().map(|lease| lease.job.id).collect::<Vec<_>>(), [waiting]);
     Ok(())
 }

@@ -36,8 +36,13 @@ impl Names {
         format!("{what}{number}-{}", self.sequence)
     }
 
+    /// The second lies under the first.
     pub(super) fn queue(&self, number: u8) -> QueueName {
-        queue(&self.of("q", number))
+        match number {
+            0 => queue(&format!("{}/", self.of("q", 0))),
+            1 => queue(&format!("{}/{}", self.of("q", 0), self.of("q", 1))),
+            _ => queue(&self.of("q", number)),
+        }
     }
 
     pub(super) fn queues(&self) -> Vec<QueueName> {
@@ -83,8 +88,9 @@ impl Names {
         options.tags = some_tags(spec.tags);
         options.max_attempts = spec.max_attempts;
         options.lease = spec.lease;
-        options.unique =
-            spec.unique.map(|(key, scope)| Unique { key: unique_key(&self.of("u", key)), scope });
+        options.unique = spec
+            .unique
+            .map(|(key, scope, rule)| Unique::new(unique_key(&self.of("u", key)), scope).on_conflict(rule));
         options.limit = spec.limit.map(|(key, max)| Limit { key: limit_key(&self.of("l", key)), max });
         job.keep(spec.keep)
     }

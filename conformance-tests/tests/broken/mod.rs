@@ -85,6 +85,8 @@ struct Shadow {
     /// When the last job of the latest page was taken in.
     shown: Option<Timestamp>,
     miscounted: u64,
+    /// The jobs that replaced another one.
+    newcomers: HashSet<JobId>,
     names: HashMap<WorkerName, WorkerId>,
     said: HashMap<WorkerId, WorkerInfo>,
 }
@@ -202,6 +204,9 @@ impl Backend for Broken {
     async fn set_queue(&self, deadline: Deadline, mut request: SetQueue) -> Result<()> {
         match (self.defect, &request.settings.pause) {
             (Defect::IgnoresPauses, _) => request.settings = QueueSettings::default(),
+            (Defect::IgnoresPausedRoots, _) if request.queue.is_root() => {
+                request.settings = QueueSettings::default();
+            }
             (Defect::NeverResumes, None) => return Ok(()),
             _ => {}
         }

@@ -83,6 +83,11 @@ pub trait Backend: std::fmt::Debug + Send + Sync + 'static {
     /// - An id that is there already changes nothing and answers [`EnqueueAnswer::Existing`] (P2); this is
     ///   tested before the unique key, so that a repeated call gets the first one's answer.
     /// - Of jobs that share a unique key one gets in, the others learn its id (P4). Within a batch the first.
+    /// - A newcomer whose [`OnConflict`](crate::OnConflict) says so replaces payload, priority and due time of a holder
+    ///   that waits and is of its kind, and is answered [`EnqueueAnswer::Replaced`] (P4). A claim gives out the old or the
+    ///   new payload; the old one only if the newcomer finds the job running.
+    /// - An id that is among the latest [`limits::REPLACEMENTS`](crate::limits::REPLACEMENTS) that replaced a job which is
+    ///   kept changes nothing and gets the same answer, whatever became of the job since (E2).
     /// - Payloads are kept byte for byte (P6).
     ///
     /// # Errors
@@ -96,7 +101,8 @@ pub trait Backend: std::fmt::Debug + Send + Sync + 'static {
     /// - Highest priority first, then earliest due, then lowest id (C6).
     /// - Only queues, kinds and tags that match; what does not match blocks nothing (C7).
     /// - Never more than `max` running jobs per limit key (C9); such jobs wait and block nothing.
-    /// - Nothing from a paused queue (C10).
+    /// - Nothing from a queue that is paused, or that lies under a root that is: see [`QueueName::roots`](crate::QueueName::roots)
+    ///   (C10). A root that is named means itself alone: clients name what lies under it.
     /// - The lease is the job's own where it has one, else the request's.
     /// - The token of each is [`ClaimId::token`](crate::ClaimId::token) (C11).
     /// - A claim whose id gave out jobs within [`limits::CLAIM_MEMORY`](crate::limits::CLAIM_MEMORY) is a

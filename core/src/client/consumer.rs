@@ -7,9 +7,10 @@ use tokio::time::Instant;
 
 use super::asked::Asked;
 use super::held::{Abandoned, HeldJob};
+use super::known;
 use super::store::Store;
 use super::wake::{Wake, jittered};
-use crate::backend::{Claim, Event, KindRule, Settle, Settlement, TagRule};
+use crate::backend::{Claim, KindRule, Settle, Settlement, TagRule};
 use crate::error::{ErrorKind, Result};
 use crate::id::WorkerId;
 use crate::job::LeasedJob;
@@ -66,7 +67,7 @@ impl Consumer {
         }
     }
 
-    /// Takes from this queue too. Defaults to the one it was made by.
+    /// Takes from this queue too, and if its name ends in `/`, from all queues under it. Defaults to the one it was made by.
     #[must_use]
     pub fn queue(mut self, queue: QueueName) -> Self {
         self.queues.push(queue);
@@ -140,12 +141,16 @@ impl Consumer {
     }
 
     async fn claim(&mut self, asked: Option<Asked>) -> Result<()> {
-        let asked = asked.unwrap_or_else(|| {
-            let mut claim = Claim::new(self.worker, self.queues.clone(), self.prefetch, self.lease);
-            claim.kinds = self.kinds.clone();
-            claim.tags = self.tags.clone();
-            Asked::now(claim)
-        });
+        let asked = match asked {
+            Some(asked) => asked,
+            None => {
+                let queues = self.store.meant(&self.queues).await;
+                let mut claim = Claim::new(self.worker, queues, self.prefetch, self.lease);
+                claim.kinds = self.kinds.clone();
+                claim.tags = self.tags.clone();
+                Asked::now(claim)
+            }
+        };
         let (claim, at) = (asked.claim.clone(), asked.at);
         // Kept until it is answered: this future may be dropped at any point (clause E4).
         self.asked = Some(asked);
@@ -172,13 +177,14 @@ impl Consumer {
     /// # Errors
     /// Those named at [`Store`].
     pub async fn wait(&mut self) -> Result<HeldJob> {
-        let mut wake = Wake::new(self.store.backend().clone(), Some(self.queues.clone()));
+        let mut wake = Wake::new(self.store.backend().clone(), known::heard(&self.queues));
         loop {
             wake.listen().await;
             if let Some(held) = self.next().await? {
                 return Ok(held);
             }
-            wake.wait(jittered(self.poll), |event| matches!(event, Event::Waiting { .. })).await;
+            let poll = self.store.poll(&self.queues, jittered(self.poll));
+            wake.wait(poll, |event| self.store.may_wait(&self.queues, event)).await;
         }
     }
 

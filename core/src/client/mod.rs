@@ -5,6 +5,7 @@ mod asked;
 mod consumer;
 mod control;
 mod held;
+pub(crate) mod known;
 mod logs;
 mod queue;
 mod store;

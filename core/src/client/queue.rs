@@ -84,7 +84,9 @@ impl Queue {
         for job in &mut jobs {
             job.queue = self.name.clone();
         }
-        self.store.backend().enqueue(self.store.deadline(), Enqueue { jobs }).await
+        let answers = self.store.backend().enqueue(self.store.deadline(), Enqueue { jobs }).await?;
+        self.store.hear_of(&self.name);
+        Ok(answers)
     }
 
     /// How many jobs it has, by state.
@@ -97,7 +99,8 @@ impl Queue {
         Ok(found.unwrap_or_else(|| QueueCounts::empty(self.name.clone())))
     }
 
-    /// Gives out nothing more until it is resumed; running jobs go on (clause C10).
+    /// Gives out nothing more until it is resumed; running jobs go on (clause C10). One whose name ends in `/` keeps shut
+    /// what lies under it as well.
     ///
     /// # Errors
     /// Those named at [`Store`].
@@ -105,7 +108,7 @@ impl Queue {
         self.set(QueueSettings { pause: Some(Pause { by: by.into(), reason: reason.into() }) }).await
     }
 
-    /// Ends a pause.
+    /// Ends a pause. A queue under it that was paused by itself stays so.
     ///
     /// # Errors
     /// Those named at [`Store`].
@@ -118,7 +121,7 @@ impl Queue {
         self.store.backend().set_queue(self.store.deadline(), request).await
     }
 
-    /// Takes jobs of this queue by hand.
+    /// Takes jobs of this queue by hand; of one whose name ends in `/`, those of all queues under it too.
     pub fn consumer(&self) -> Consumer {
         Consumer::new(self.store.clone(), self.name.clone())
     }

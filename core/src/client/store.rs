@@ -4,6 +4,7 @@ use std::time::Duration;
 use futures::stream::BoxStream;
 use futures::{Stream, TryStreamExt};
 
+use super::known::Known;
 use super::queue::Queue;
 use crate::backend::{
     Backend, Capabilities, Counts, Cursor, Description, Durability, Event, Filter, Find, List, Order, Page,
@@ -30,6 +31,7 @@ pub struct Store {
     backend: Arc<dyn Backend>,
     limits: Limits,
     patience: Duration,
+    known: Arc<Known>,
 }
 
 impl Store {
@@ -40,7 +42,8 @@ impl Store {
 
     /// A store on `backend`, behind the standard layers, with these limits.
     pub fn with_limits(backend: Arc<dyn Backend>, limits: Limits) -> Self {
-        Self { backend: layer::standard(backend, limits.clone()), limits, patience: Deadline::DEFAULT }
+        let (backend, patience) = (layer::standard(backend, limits.clone()), Deadline::DEFAULT);
+        Self { backend, limits, patience, known: Arc::default() }
     }
 
     /// Sets how long a call may take. Defaults to 5 s.
@@ -53,6 +56,10 @@ impl Store {
     /// The backend behind its layers.
     pub fn backend(&self) -> &Arc<dyn Backend> {
         &self.backend
+    }
+
+    pub(super) fn known(&self) -> &Known {
+        &self.known
     }
 
     /// How large things may be.

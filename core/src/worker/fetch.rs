@@ -13,8 +13,8 @@ use tokio::time::Instant;
 use super::held::Entry;
 use super::run::EndedBy;
 use super::shared::Shared;
-use crate::backend::{Action, Amend, Claim, Claimed, Event, Filter, Order, Select};
-use crate::client::{Asked, Wake, jittered};
+use crate::backend::{Action, Amend, Claim, Claimed, Filter, Order, Select};
+use crate::client::{Asked, Wake, jittered, known};
 use crate::error::{ErrorKind, Result};
 use crate::job::{Due, LeasedJob, State};
 use crate::name::QueueName;
@@ -32,7 +32,9 @@ pub(super) async fn fetch(shared: Arc<Shared>, ready: Ready) {
     if shared.config.redo_failed {
         shared.redo_failed().await;
     }
-    let mut wake = Wake::new(shared.store.backend().clone(), Some(shared.queues.clone()));
+    let mut wake = Wake::new(shared.store.backend().clone(), known::heard(&shared.queues));
+    // What was known before may be a second old.
+    shared.look_for_queues().await;
     let (mut failures, mut turns, mut unknown) = (0, 0_usize, None);
     while let Some(free) = shared.room_or_enough().await {
         wake.listen().await;
@@ -44,19 +46,22 @@ pub(super) async fn fetch(shared: Arc<Shared>, ready: Ready) {
             Ok(taken) => {
                 failures = 0;
                 if shared.config.until_idle && idle && taken.jobs == 0 {
+                    if shared.look_for_queues().await {
+                        continue;
+                    }
                     shared.end_by(EndedBy::Idle);
                     return;
                 }
                 if taken.all {
                     continue;
                 }
-                let poll = jittered(shared.config.poll);
+                let poll = shared.store.poll(&shared.queues, jittered(shared.config.poll));
                 let wait = taken.next_due.map_or(poll, |due| poll.min(due.max(SHORTEST_WAIT)));
                 tokio::select! {
                     () = shared.enough.cancelled() => {}
                     // The last job to go may have been what an idle worker waits for.
                     () = gone, if shared.config.until_idle => {}
-                    () = wake.wait(wait, |event| matches!(event, Event::Waiting { .. })) => {}
+                    () = wake.wait(wait, |event| shared.store.may_wait(&shared.queues, event)) => {}
                 }
             }
             Err(error) => {
@@ -89,6 +94,11 @@ struct Taken {
 }
 
 impl Shared {
+    /// Looks which queues lie under its roots, if it has any, and tells whether others came to light.
+    async fn look_for_queues(&self) -> bool {
+        self.queues.iter().any(QueueName::is_root) && self.store.look_for_queues(Duration::ZERO).await
+    }
+
     /// Sends failed jobs round again, however long the store takes to answer.
     async fn redo_failed(&self) {
         while let Err(error) = self.try_redo_failed().await {
@@ -102,7 +112,7 @@ impl Shared {
 
     async fn try_redo_failed(&self) -> Result<()> {
         let filter = Filter {
-            queues: Some(self.queues.clone()),
+            queues: Some(self.store.meant(&self.queues).await),
             states: Some(vec![State::Failed]),
             enqueued_until: Some(self.store.now().await?),
             ..Filter::default()
@@ -177,8 +187,8 @@ impl Shared {
             if limit == 0 || dry.contains(&queues) {
                 continue;
             }
-            let Taken { jobs, all, next_due } =
-                self.claim(self.ask(queues.clone(), limit), unknown, ready).await?;
+            let meant = self.store.meant(&queues).await;
+            let Taken { jobs, all, next_due } = self.claim(self.ask(meant, limit), unknown, ready).await?;
             taken.jobs += jobs;
             taken.next_due = taken.next_due.into_iter().chain(next_due).min();
             if !all {

@@ -30,7 +30,9 @@ fn still_held(tables: &Tables, request: &Claim, id: JobId) -> Option<LeasedJob> 
 
 /// The best jobs that match, best first. It walks past what does not match, which takes time but blocks nothing.
 fn choose(tables: &Tables, now: Timestamp, request: &Claim) -> Vec<JobId> {
-    let is_open = |name: &&QueueName| tables.queues.get(name).is_some_and(|q| q.settings.pause.is_none());
+    let paused =
+        |name: &QueueName| tables.queues.get(name).is_some_and(|queue| queue.settings.pause.is_some());
+    let is_open = |name: &&QueueName| !paused(name) && !name.roots().any(|root| paused(&root));
     let queues: BTreeSet<&QueueName> = request.queues.iter().filter(is_open).collect();
     let least = request.min_priority.unwrap_or(i16::MIN);
     let waiting =

@@ -19,6 +19,11 @@ impl Model<'_> {
 
     /// The call by which a queue was certainly paused all the time between these moments.
     pub(super) fn paused_by(&self, queue: &QueueName, from: u64, to: u64) -> Option<usize> {
+        let roots = queue.roots().filter_map(|root| self.paused_itself_by(&root, from, to)).next();
+        self.paused_itself_by(queue, from, to).or(roots)
+    }
+
+    fn paused_itself_by(&self, queue: &QueueName, from: u64, to: u64) -> Option<usize> {
         self.settings.get(queue)?.iter().copied().rfind(|&index| {
             let op = &self.ops[index];
             let paused = matches!(op.call, Call::SetQueue(set) if set.paused);
@@ -30,6 +35,10 @@ impl Model<'_> {
 
     /// Whether a queue may have been paused at any time between these moments.
     pub(super) fn may_be_paused(&self, queue: &QueueName, from: u64, to: u64) -> bool {
+        queue.roots().chain([queue.clone()]).any(|queue| self.may_be_paused_itself(&queue, from, to))
+    }
+
+    fn may_be_paused_itself(&self, queue: &QueueName, from: u64, to: u64) -> bool {
         self.settings(queue).any(|(pause, set)| {
             let resumed = self.settings(queue).any(|(later, set)| {
                 !set.paused && matches!(later.outcome, Outcome::Ok(_)) && later.i > pause.c && later.c < from

@@ -1,7 +1,7 @@
 use std::cmp::Reverse;
 
 use leasehold_core::backend::{Claim, ExpiredLease, Renewal, Renewed};
-use leasehold_core::{JobId, LeasedJob, State};
+use leasehold_core::{JobId, LeasedJob, QueueName, State};
 
 use super::{Job, Reference};
 
@@ -42,7 +42,8 @@ impl Reference {
             record.state.is_waiting()
                 && record.due <= self.now
                 && request.queues.contains(&record.queue)
-                && self.queues.get(&record.queue).is_none_or(|queue| queue.settings.pause.is_none())
+                && !self.is_paused(&record.queue)
+                && !record.queue.roots().any(|root| self.is_paused(&root))
                 && request.kinds.takes(&record.kind)
                 && request.tags.takes(&record.options.tags)
                 && request.min_priority.is_none_or(|least| record.options.priority >= least)
@@ -50,6 +51,10 @@ impl Reference {
         let mut due: Vec<&Job> = self.jobs.values().filter(matches).collect();
         due.sort_by_key(|job| (Reverse(job.record.options.priority), job.record.due, job.record.id));
         due.into_iter().map(|job| job.record.id).collect()
+    }
+
+    fn is_paused(&self, queue: &QueueName) -> bool {
+        self.queues.get(queue).is_some_and(|queue| queue.settings.pause.is_some())
     }
 
     fn has_room(&self, id: JobId) -> bool {
