@@ -1,6 +1,9 @@
 //! What the facade adds: choosing a store by URL, and a README that tells the truth.
 
-use leasehold::ErrorKind;
+use std::time::Duration;
+
+use leasehold::policy::Backoff;
+use leasehold::{ErrorKind, JobOptions};
 
 async fn refused(url: &str) -> String {
     let error = leasehold::connect(url).await.expect_err(url);
@@ -65,4 +68,26 @@ async fn a_store_in_memory_without_its_feature_names_it() {
 fn the_readme_shows_the_example_as_it_is() {
     let readme = include_str!("../README.md");
     assert!(readme.contains(include_str!("../examples/hello.rs")), "copy examples/hello.rs into README.md");
+}
+
+#[test]
+fn the_guide_prints_the_default_schedule_as_it_is() {
+    let (guide, backoff) = (include_str!("../docs/guide/retries.md"), Backoff::default());
+    let attempts = JobOptions::default().max_attempts;
+    let mut all = Duration::ZERO;
+    for attempt in 1..attempts {
+        let (least, most) = (backoff.delay(attempt, 1.0), backoff.delay(attempt, 0.0));
+        all += most;
+        let row = format!("| {attempt} | {} to {} | {} |\n", words(least), words(most), words(all));
+        assert!(guide.contains(&row), "the row of attempt {attempt} is not {row}");
+    }
+    assert!(guide.contains(&format!("| {attempts} | it fails (`max_attempts`) |")));
+}
+
+/// A span in hours, minutes and seconds.
+fn words(span: Duration) -> String {
+    let (minutes, seconds) = (span.as_secs() / 60, span.as_secs_f64() % 60.0);
+    let parts = [((minutes / 60) as f64, "h"), ((minutes % 60) as f64, "min"), (seconds, "s")];
+    let told = parts.iter().filter(|(count, _)| *count > 0.0);
+    told.map(|(count, unit)| format!("{count} {unit}")).collect::<Vec<_>>().join(" ")
 }

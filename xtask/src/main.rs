@@ -7,6 +7,7 @@ mod failpoints;
 mod history;
 #[cfg(feature = "kill")]
 mod kill;
+mod links;
 #[cfg(feature = "matrix")]
 mod matrix;
 mod mutants;

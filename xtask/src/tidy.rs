@@ -107,6 +107,7 @@ pub(crate) fn tidy() -> Result<(), Trouble> {
     faults.extend(crate::failpoints::faults(&files));
     backends(&mut faults)?;
     crate::excerpts::excerpts(&mut faults)?;
+    crate::links::links(&files, &mut faults)?;
     if faults.is_empty() { Ok(()) } else { Err(format!("tidy found:\n  {}", faults.join("\n  ")).into()) }
 }
 
