@@ -18,6 +18,8 @@ pub mod layer;
 pub mod limits;
 pub mod name;
 pub mod policy;
+#[cfg(feature = "schedules")]
+pub mod schedule;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod time;

@@ -14,6 +14,7 @@ mod outcomes;
 mod panics;
 mod probe;
 mod queue;
+mod schedules;
 mod storm;
 mod wakes;
 mod worker;

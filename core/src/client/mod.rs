@@ -4,9 +4,13 @@
 mod asked;
 mod consumer;
 mod control;
+#[cfg(feature = "schedules")]
+mod fire;
 mod held;
 mod logs;
 mod queue;
+#[cfg(feature = "schedules")]
+mod schedules;
 mod store;
 mod wait;
 mod wake;
@@ -16,5 +20,7 @@ pub use consumer::Consumer;
 pub use control::Bulk;
 pub use held::HeldJob;
 pub use queue::Queue;
+#[cfg(feature = "schedules")]
+pub use schedules::{Declared, Schedules};
 pub use store::Store;
 pub(crate) use wake::{Wake, jittered};
