@@ -204,7 +204,10 @@ async fn schedulers_that_are_cut_off_anywhere_lose_no_tick_and_double_none() {
     };
     let mut dice = fastrand::Rng::with_seed(7);
     let mut lives = |seed: u64| {
-        let store = Store::with_limits(Arc::new(Chaos::new(Arc::new(memory.clone()), faults, seed)), Limits::default());
+        let store = Store::with_limits(
+            Arc::new(Chaos::new(Arc::new(memory.clone()), faults, seed)),
+            Limits::default(),
+        );
         let spans: Vec<u64> = (0..600).map(|_| dice.u64(1..12_000)).collect();
         async move {
             for span in spans {
@@ -223,4 +226,45 @@ async fn schedulers_that_are_cut_off_anywhere_lose_no_tick_and_double_none() {
     fired.sort_unstable();
     expected.sort_unstable();
     assert_eq!(fired, expected);
+}
+
+/// The rows of a table in the guide: what each of its rules says next, from noon of a day and from midnight of another.
+fn rows(day: &str, change: &str) -> String {
+    let at = |text: &str| {
+        let at = text.parse::<chrono::DateTime<chrono::Utc>>().unwrap();
+        Timestamp::from_millis(at.timestamp_millis())
+    };
+    let (zone, noon, midnight) = (
+        "Europe/Berlin",
+        at(&format!("{day}T11:00:00Z")),
+        at(&format!("{change}T00:00:00Z")).minus(MINUTE * 60),
+    );
+    let recurring = format!("DTSTART;TZID={zone}:20260101T023000\nRRULE:FREQ=DAILY");
+    let columns = [
+        (Rule::daily("02:30", zone), noon),
+        (Rule::cron("0 */6 * * *", zone), midnight),
+        (Rule::cron("30 * * * *", zone), midnight),
+        (Rule::every(MINUTE * 60 * 24, noon), noon),
+        (Rule::recurring(&recurring), noon),
+    ];
+    let columns = columns.map(|(rule, from)| rule.unwrap().preview(from, 10));
+    let shown = |tick: &Timestamp| {
+        chrono::DateTime::from_timestamp_millis(tick.as_millis()).unwrap().format("%d %H:%M").to_string()
+    };
+    (0..10)
+        .map(|n| format!("| {} |\n", columns.each_ref().map(|ticks| shown(&ticks[n])).join(" | ")))
+        .collect()
+}
+
+#[test]
+fn the_guide_shows_the_next_runs_over_changes_of_clocks() {
+    let guide = include_str!("../../docs/guide/schedules.md");
+    for (mark, day, change) in
+        [("spring", "2026-03-24", "2026-03-29"), ("autumn", "2026-10-22", "2026-10-25")]
+    {
+        let table =
+            guide.split(&format!("<!-- {mark} -->")).nth(1).unwrap().split("<!-- end -->").next().unwrap();
+        let there = table.split_once("|---|---|---|---|---|\n").unwrap().1;
+        assert_eq!(there, rows(day, change), "the table of {mark} should be:\n{}", rows(day, change));
+    }
 }
