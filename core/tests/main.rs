@@ -16,6 +16,7 @@ mod probe;
 mod queue;
 mod schedules;
 mod storm;
+mod telemetry;
 mod wakes;
 mod worker;
 
