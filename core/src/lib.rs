@@ -18,6 +18,9 @@ pub mod layer;
 pub mod limits;
 pub mod name;
 pub mod policy;
+#[cfg(feature = "schedules")]
+pub mod schedule;
+mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod time;

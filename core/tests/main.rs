@@ -15,7 +15,9 @@ mod panics;
 mod probe;
 mod queue;
 mod roots;
+mod schedules;
 mod storm;
+mod telemetry;
 mod wakes;
 mod worker;
 

@@ -4,10 +4,14 @@
 mod asked;
 mod consumer;
 mod control;
+#[cfg(feature = "schedules")]
+mod fire;
 mod held;
 pub(crate) mod known;
 mod logs;
 mod queue;
+#[cfg(feature = "schedules")]
+mod schedules;
 mod store;
 mod wait;
 mod wake;
@@ -17,5 +21,7 @@ pub use consumer::Consumer;
 pub use control::Bulk;
 pub use held::HeldJob;
 pub use queue::Queue;
+#[cfg(feature = "schedules")]
+pub use schedules::{Declared, Schedules};
 pub use store::Store;
 pub(crate) use wake::{Wake, jittered};

@@ -5,6 +5,7 @@ use crate::error::Result;
 use crate::id::JobId;
 use crate::job::{IntoJob, NewJob};
 use crate::name::QueueName;
+use crate::telemetry;
 
 /// How many jobs go to the store in one call of a bulk enqueue.
 const CHUNK: usize = 1_000;
@@ -84,6 +85,7 @@ impl Queue {
         for job in &mut jobs {
             job.queue = self.name.clone();
         }
+        telemetry::send(&mut jobs, self.store.limits());
         let answers = self.store.backend().enqueue(self.store.deadline(), Enqueue { jobs }).await?;
         self.store.hear_of(&self.name);
         Ok(answers)

@@ -59,6 +59,8 @@ impl WorkerBuilder {
             retry: RetryPolicy::default(),
             choice: QueueChoice::default(),
             until_idle: false,
+            #[cfg(feature = "schedules")]
+            fires_schedules: false,
             redo_failed: false,
             fail_fast: false,
             max_jobs: None,
@@ -229,6 +231,14 @@ impl WorkerBuilder {
     /// Sets from which of its queues it takes first. Defaults to [`QueueChoice::Merged`].
     pub fn queue_choice(mut self, choice: QueueChoice) -> Self {
         self.config.choice = choice;
+        self
+    }
+
+    /// Fires schedules that are due, besides. Any number of workers may; see
+    /// [`Schedules::fire`](crate::client::Schedules::fire). Defaults to not.
+    #[cfg(feature = "schedules")]
+    pub fn schedules(mut self) -> Self {
+        self.config.fires_schedules = true;
         self
     }
 

@@ -20,6 +20,7 @@ use super::shared::Shared;
 use crate::backend::Settlement;
 use crate::job::{JobRecord, LeasedJob, Reason};
 use crate::policy::{Decision, HandlerError, JobFailure, Outcome, after_attempt};
+use crate::telemetry;
 
 /// How long a claimed job may wait for a free slot before it is given back for other workers.
 const STALE: Duration = Duration::from_secs(1);
@@ -131,6 +132,7 @@ impl Shared {
 async fn run(shared: Arc<Shared>, leased: LeasedJob, entry: Arc<Entry>) {
     let job = leased.job.clone();
     let span = tracing::info_span!("leasehold.job", id = %job.id, kind = %job.kind, queue = %job.queue, attempt = job.attempt);
+    telemetry::receive(&span, &job.options.headers);
     let begun = Instant::now();
     // Around everything of the handler's: a panic may also come from a layer, or when it is dropped.
     let attempt = AssertUnwindSafe(shared.attempt(leased, &entry)).catch_unwind();

@@ -75,6 +75,12 @@ impl Worker {
         services.spawn(heartbeat(shared.clone(), done.clone()));
         services.spawn(maintain(shared.clone(), done.clone()));
         services.spawn(bound(shared.clone(), done.clone()));
+        #[cfg(feature = "schedules")]
+        if shared.config.fires_schedules {
+            let (schedules, done) = (shared.store.schedules(), done.clone());
+            services
+                .spawn(async move { done.run_until_cancelled(schedules.fire()).await.unwrap_or_default() });
+        }
         services.spawn(log(shared.store.clone(), shared.log.clone(), done.clone()));
         let mut work = JoinSet::new();
         work.spawn(fetch(shared.clone(), ready));

@@ -68,6 +68,8 @@ pub(super) struct Config {
     pub(super) retry: RetryPolicy,
     pub(super) choice: QueueChoice,
     pub(super) until_idle: bool,
+    #[cfg(feature = "schedules")]
+    pub(super) fires_schedules: bool,
     pub(super) redo_failed: bool,
     pub(super) fail_fast: bool,
     pub(super) max_jobs: Option<usize>,

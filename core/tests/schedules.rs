@@ -1,0 +1,270 @@
+//! Schedules on the store in memory, in virtual time.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use leasehold_core::backend::{PutRegister, Space};
+use leasehold_core::schedule::{CatchUp, HEADER, Overlap, Rule, Schedule};
+use leasehold_core::testing::{Chaos, Faults, enqueued};
+use leasehold_core::{
+    Attempt, Deadline, ErrorKind, JobId, JobRecord, Keep, Limits, NewJob, Payload, QueueName, RegisterName,
+    State, Store, Timestamp, Worker,
+};
+use leasehold_memory::Memory;
+use tokio::time::sleep;
+
+use crate::store;
+
+const MINUTE: Duration = Duration::from_mins(1);
+
+fn name(name: &str) -> RegisterName {
+    RegisterName::new(name).unwrap()
+}
+
+async fn every(store: &Store, period: Duration) -> Schedule {
+    let rule = Rule::every(period, store.now().await.unwrap()).unwrap();
+    Schedule::new(rule, NewJob::dynamic("tick", &1).unwrap()).unwrap()
+}
+
+/// Fires schedules for so long.
+async fn fire(store: &Store, time: Duration) {
+    let _ = tokio::time::timeout(time, store.schedules().fire()).await;
+}
+
+async fn jobs(store: &Store) -> Vec<JobRecord> {
+    enqueued(store, "tick").await.unwrap()
+}
+
+/// The ticks that fired, as the schedule remembers them, in seconds from a moment.
+async fn ticks(store: &Store, from: Timestamp) -> Vec<i64> {
+    let runs = store.schedules().get("s").await.unwrap().unwrap().runs;
+    runs.iter().filter_map(|run| run.tick).map(|tick| (tick.as_millis() - from.as_millis()) / 1_000).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_tick_is_one_job_however_many_fire() {
+    let store = store();
+    let from = store.now().await.unwrap();
+    store.schedules().put("s", every(&store, MINUTE).await).await.unwrap();
+    let many = (0..200).map(|_| fire(&store, MINUTE * 10 + MINUTE / 2));
+    futures::future::join_all(many).await;
+    assert_eq!(ticks(&store, from).await, (1..=10).map(|n| n * 60).collect::<Vec<_>>());
+    let jobs = jobs(&store).await;
+    assert_eq!(jobs.len(), 10);
+    assert!(jobs.iter().all(|job| job.options.headers[HEADER] == "s"));
+    let runs = store.schedules().get("s").await.unwrap().unwrap().runs;
+    assert!(runs.iter().all(|run| jobs.iter().any(|job| job.id == run.job)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn missed_ticks_are_made_up_for_as_was_said() {
+    for (catch_up, expected) in [
+        (CatchUp::Skip, vec![3_540, 3_600]),
+        (CatchUp::Once, vec![60, 3_540, 3_600]),
+        (CatchUp::All(3), vec![60, 120, 180, 3_540, 3_600]),
+    ] {
+        let store = store();
+        let from = store.now().await.unwrap();
+        store.schedules().put("s", every(&store, MINUTE).await.catch_up(catch_up)).await.unwrap();
+        sleep(Duration::from_secs(3_600)).await;
+        fire(&store, Duration::from_secs(5)).await;
+        assert_eq!(ticks(&store, from).await, expected, "{catch_up:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_overlaps_is_left_out_waits_or_is_cancelled() {
+    for (overlap, ran, cancelled) in [
+        (Overlap::Allow, 10, 0),
+        (Overlap::Skip, 4, 0),
+        (Overlap::QueueOne, 4, 0),
+        (Overlap::CancelRunning, 10, 9),
+    ] {
+        let store = store();
+        store.schedules().put("s", every(&store, MINUTE).await.overlap(overlap)).await.unwrap();
+        // Each takes two and a half minutes.
+        let slow = async |_: Attempt| sleep(Duration::from_secs(150)).await;
+        let worker = Worker::builder(&store).schedules().handle("tick", slow).build().unwrap().start();
+        sleep(MINUTE * 10 + Duration::from_secs(30)).await;
+        let jobs = jobs(&store).await;
+        let count = |state: State| jobs.iter().filter(|job| job.state == state).count();
+        assert_eq!(jobs.iter().filter(|job| job.attempt > 0).count(), ran, "{overlap:?}");
+        assert_eq!(count(State::Cancelled), cancelled, "{overlap:?}");
+        assert!(overlap == Overlap::Allow || count(State::Running) <= 1, "{overlap:?}");
+        drop(worker);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn rests_while_it_is_paused_and_misses_nothing_then() {
+    let store = store();
+    let from = store.now().await.unwrap();
+    let schedules = store.schedules();
+    schedules.put("s", every(&store, MINUTE).await.catch_up(CatchUp::All(100))).await.unwrap();
+    assert_eq!(schedules.pause("s", true).await.unwrap().next, None);
+    fire(&store, MINUTE * 5 + MINUTE / 2).await;
+    assert!(jobs(&store).await.is_empty());
+    let by_hand = schedules.run_now("s").await.unwrap();
+    assert_eq!(jobs(&store).await[0].id, by_hand);
+    let resumed = schedules.pause("s", false).await.unwrap();
+    assert_eq!(resumed.next, Some(from.plus(MINUTE * 6)));
+    assert_eq!((resumed.runs[0].job, resumed.runs[0].tick), (by_hand, None));
+    fire(&store, MINUTE).await;
+    assert_eq!(ticks(&store, from).await, [360]);
+    assert_eq!(schedules.pause("none", true).await.unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_keeps_what_was_and_counts_from_now() {
+    let store = store();
+    let schedules = store.schedules();
+    let first = every(&store, MINUTE).await;
+    schedules.put("s", first.clone()).await.unwrap();
+    assert!(schedules.put("s", first.clone()).await.unwrap().edits.is_empty());
+    sleep(Duration::from_secs(90)).await;
+    let hour = store.now().await.unwrap();
+    let rule = Rule::every(MINUTE * 10, hour.plus(MINUTE)).unwrap();
+    let second = Schedule::new(rule, NewJob::dynamic("tick", &2).unwrap()).unwrap();
+    let changed = schedules.put("s", second).await.unwrap();
+    assert_eq!(changed.next, Some(hour.plus(MINUTE)));
+    assert_eq!((changed.edits.len(), &changed.edits[0].was, changed.edits[0].at), (1, &first, hour));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_declared_set_is_what_was_declared() {
+    let store = store();
+    let schedules = store.schedules();
+    let one = every(&store, MINUTE).await;
+    schedules.put("mine", one.clone()).await.unwrap();
+    let set = |names: &[&str]| names.iter().map(|n| (name(n), one.clone())).collect::<BTreeMap<_, _>>();
+    let declared = schedules.declare("app", set(&["a", "b"])).await.unwrap();
+    assert_eq!(declared.written, [name("a"), name("b")]);
+    schedules.pause("a", true).await.unwrap();
+    let declared = schedules.declare("app", set(&["a", "c"])).await.unwrap();
+    assert_eq!((declared.written, declared.removed), (vec![name("c")], vec![name("b")]));
+    assert!(schedules.get("a").await.unwrap().unwrap().schedule.paused);
+    let error = schedules.declare("app", set(&["mine"])).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    assert_eq!(schedules.list(None, 10).await.unwrap().len(), 3);
+    schedules.declare("app", BTreeMap::new()).await.unwrap();
+    assert_eq!(schedules.list(None, 10).await.unwrap()[0].name, name("mine"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_is_exhausted_unreadable_or_refused_harms_no_other() {
+    let store = store();
+    let schedules = store.schedules();
+    let now = store.now().await.unwrap();
+    for n in 0..150 {
+        let body = Payload::from("{}".to_owned());
+        let bad = PutRegister::new(Space::Schedule, name(&format!("bad {n}")), body, None);
+        let bad = PutRegister { next: Some(now), ..bad };
+        store.backend().put_register(Deadline::default(), bad).await.unwrap();
+    }
+    let over = Rule::recurring("DTSTART:19700101T000000Z\nRRULE:FREQ=DAILY;COUNT=2").unwrap();
+    let over = Schedule::new(over, NewJob::dynamic("tick", &0).unwrap()).unwrap();
+    assert_eq!(schedules.put("over", over).await.unwrap().next, None);
+    let mut large = every(&store, MINUTE).await;
+    large.options.headers.insert("x".into(), "y".repeat(9_000));
+    schedules.put("large", large).await.unwrap();
+    schedules.put("s", every(&store, MINUTE).await).await.unwrap();
+    fire(&store, MINUTE * 3 + MINUTE / 2).await;
+    let names: Vec<_> = jobs(&store).await.iter().map(|job| job.options.headers[HEADER].clone()).collect();
+    assert_eq!(names, ["s", "s", "s"]);
+    let runs = schedules.get("large").await.unwrap().unwrap().runs;
+    assert!(runs.len() == 3 && runs.iter().all(|run| run.refused.is_some()), "{runs:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn jobs_that_are_not_to_be_kept_are_kept_long_enough_to_be_known() {
+    let store = store();
+    let mut schedule = every(&store, MINUTE).await.queue(QueueName::new("q").unwrap());
+    schedule.options.retention.succeeded = Keep::For(Duration::ZERO);
+    store.schedules().put("s", schedule).await.unwrap();
+    fire(&store, MINUTE + MINUTE / 2).await;
+    let job = &jobs(&store).await[0];
+    assert_eq!(job.options.retention.succeeded, Keep::For(MINUTE * 10));
+    assert_eq!(job.queue.as_str(), "q");
+}
+
+#[tokio::test(start_paused = true)]
+async fn schedulers_that_are_cut_off_anywhere_lose_no_tick_and_double_none() {
+    let memory = Memory::new();
+    let store = Store::new(memory.clone());
+    let from = store.now().await.unwrap();
+    store.schedules().put("s", every(&store, MINUTE).await).await.unwrap();
+    let faults = Faults {
+        request_lost: 0.1,
+        reply_lost: 0.1,
+        repeated: 0.1,
+        delayed: 0.2,
+        hung: 0.05,
+        ..Faults::default()
+    };
+    let mut dice = fastrand::Rng::with_seed(7);
+    let mut lives = |seed: u64| {
+        let store = Store::with_limits(
+            Arc::new(Chaos::new(Arc::new(memory.clone()), faults, seed)),
+            Limits::default(),
+        );
+        let spans: Vec<u64> = (0..600).map(|_| dice.u64(1..12_000)).collect();
+        async move {
+            for span in spans {
+                fire(&store, Duration::from_millis(span)).await;
+            }
+        }
+    };
+    let many: Vec<_> = (0..8).map(&mut lives).collect();
+    futures::future::join_all(many).await;
+    fire(&store, MINUTE).await;
+    let passed = store.now().await.unwrap().since(from).as_secs() / 60;
+    let mut fired: Vec<_> = jobs(&store).await.into_iter().map(|job| job.id).collect();
+    let mut expected: Vec<_> = (1..=passed)
+        .map(|n| JobId::of_tick(&name("s"), from.plus(MINUTE * u32::try_from(n).unwrap())))
+        .collect();
+    fired.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(fired, expected);
+}
+
+/// The rows of a table in the guide: what each of its rules says next, from noon of a day and from midnight of another.
+fn rows(day: &str, change: &str) -> String {
+    let at = |text: &str| {
+        let at = text.parse::<chrono::DateTime<chrono::Utc>>().unwrap();
+        Timestamp::from_millis(at.timestamp_millis())
+    };
+    let (zone, noon, midnight) = (
+        "Europe/Berlin",
+        at(&format!("{day}T11:00:00Z")),
+        at(&format!("{change}T00:00:00Z")).minus(MINUTE * 60),
+    );
+    let recurring = format!("DTSTART;TZID={zone}:20260101T023000\nRRULE:FREQ=DAILY");
+    let columns = [
+        (Rule::daily("02:30", zone), noon),
+        (Rule::cron("0 */6 * * *", zone), midnight),
+        (Rule::cron("30 * * * *", zone), midnight),
+        (Rule::every(MINUTE * 60 * 24, noon), noon),
+        (Rule::recurring(&recurring), noon),
+    ];
+    let columns = columns.map(|(rule, from)| rule.unwrap().preview(from, 10));
+    let shown = |tick: &Timestamp| {
+        chrono::DateTime::from_timestamp_millis(tick.as_millis()).unwrap().format("%d %H:%M").to_string()
+    };
+    (0..10)
+        .map(|n| format!("| {} |\n", columns.each_ref().map(|ticks| shown(&ticks[n])).join(" | ")))
+        .collect()
+}
+
+#[test]
+fn the_guide_shows_the_next_runs_over_changes_of_clocks() {
+    let guide = include_str!("../../docs/guide/schedules.md");
+    for (mark, day, change) in
+        [("spring", "2026-03-24", "2026-03-29"), ("autumn", "2026-10-22", "2026-10-25")]
+    {
+        let table =
+            guide.split(&format!("<!-- {mark} -->")).nth(1).unwrap().split("<!-- end -->").next().unwrap();
+        let there = table.split_once("|---|---|---|---|---|\n").unwrap().1;
+        assert_eq!(there, rows(day, change), "the table of {mark} should be:\n{}", rows(day, change));
+    }
+}
