@@ -82,3 +82,19 @@ async fn a_cursor_is_written_at_once_or_refused() {
     assert_eq!((summary.succeeded, only(&store).await.last_failure()), (1, None));
     assert!(*waited.lock().unwrap() < Duration::from_millis(50), "{waited:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_report_that_was_refused_spoils_no_later_cursor() {
+    async fn saves(attempt: Attempt) -> Result<(), BoxError> {
+        attempt.progress(Progress { message: "x".repeat(1 << 20), ..Progress::default() });
+        sleep(Duration::from_secs(1)).await;
+        attempt.save_cursor(&3).await?;
+        Ok(())
+    }
+    let store = store();
+    enqueue(&store, 1, 0).await;
+    let worker = builder(&store).handle(Add::KIND, saves).build().unwrap();
+    run_all(&store, worker).await.unwrap();
+    let job = only(&store).await;
+    assert_eq!((job.attempt, job.progress.unwrap().cursor.as_deref()), (1, Some("3")));
+}

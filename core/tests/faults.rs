@@ -9,9 +9,10 @@ use leasehold_core::layer::Operation;
 use leasehold_core::policy::BoxError;
 use leasehold_core::testing::{Chaos, Faults, ManualClock, enqueued, run_all};
 use leasehold_core::worker::{Args, Json, State as Shared};
-use leasehold_core::{Attempt, JobArgs, Limits, NewJob, Reason, State, Store, WorkerId};
+use leasehold_core::{Attempt, JobArgs, Keep, Limits, NewJob, Reason, State, Store, WorkerId};
 use leasehold_memory::Memory;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::probe::{Fate, Probe};
 use crate::{Add, store};
@@ -273,4 +274,32 @@ async fn a_claim_whose_answer_is_lost_is_given_back_at_the_end() {
     worker.stop().await.unwrap();
     let job = only(&store).await;
     assert!(job.state == State::Succeeded || (job.state, job.attempt) == (State::Queued, 0), "{job:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_has_much_to_remove_goes_on_telling_that_it_lives() {
+    let probe = Probe::quiet();
+    let store = probe.undisturbed();
+    let brief = |a| NewJob::of(&Add { a, b: 0 }).unwrap().keep(Keep::For(Duration::ZERO));
+    store.queue("sums").unwrap().enqueue_all((0..10_000).map(brief)).await.unwrap();
+    let ended = builder(&store).until_idle().handle(Add::KIND, add).build().unwrap().run().await;
+    assert_eq!(ended.succeeded, 10_000);
+    let (mut last, widest) = (Instant::now(), Arc::new(Mutex::new(Duration::ZERO)));
+    let seen = widest.clone();
+    probe.set(move |operation| match operation {
+        Operation::Prune => Fate::Late(Duration::from_secs(4)),
+        Operation::CheckIn | Operation::Expired => {
+            if operation == Operation::CheckIn {
+                let gap = std::mem::replace(&mut last, Instant::now()).elapsed();
+                let mut widest = seen.lock().unwrap();
+                *widest = gap.max(*widest);
+            }
+            Fate::Pass
+        }
+        _ => Fate::Pass,
+    });
+    let worker = builder(&probe.store()).handle(Add::KIND, add).build().unwrap().start();
+    tokio::time::sleep(Duration::from_secs(200)).await;
+    assert!(*widest.lock().unwrap() < Duration::from_secs(10), "silent for {:?}", widest.lock().unwrap());
+    worker.stop().await.unwrap();
 }

@@ -1,13 +1,17 @@
 //! How a worker chooses what to take, and when it ends by itself.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use leasehold_core::layer::Operation;
 use leasehold_core::policy::JobFailure;
 use leasehold_core::testing::enqueued;
 use leasehold_core::worker::{EndedBy, HandlerOptions, QueueChoice, State as Shared};
-use leasehold_core::{Attempt, JobRecord, NewJob, Reason, State, Store, Worker};
+use leasehold_core::{Attempt, ErrorKind, JobRecord, NewJob, Reason, State, Store, Worker};
+use tokio::time::Instant;
 
+use crate::probe::{Fate, Probe};
 use crate::store;
 
 type Ran = Arc<Mutex<Vec<String>>>;
@@ -39,6 +43,36 @@ async fn takes_no_more_jobs_than_it_may() {
     assert_eq!((summary.succeeded, summary.ended_by), (3, EndedBy::MaxJobs));
     let waiting = states(&store, "work").await.into_iter().filter(|job| *job == (State::Queued, 0));
     assert_eq!(waiting.count(), 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn runs_as_many_jobs_as_it_may_though_some_were_given_back_because_they_waited() {
+    let store = store();
+    enqueue(&store, "default", "work", 40).await;
+    async fn slower(begun: Shared<Arc<AtomicUsize>>) {
+        let quick = begun.fetch_add(1, Ordering::SeqCst) < 10;
+        tokio::time::sleep(Duration::from_millis(if quick { 1 } else { 5_000 })).await;
+    }
+    let worker = Worker::builder(&store).concurrency(1).max_jobs(20).state(Arc::<AtomicUsize>::default());
+    let summary = worker.handle("work", slower).build().unwrap().run().await;
+    assert!(summary.released > 0, "{summary:?}");
+    assert_eq!((summary.succeeded, summary.ended_by), (20, EndedBy::MaxJobs));
+}
+
+#[tokio::test(start_paused = true)]
+async fn is_not_idle_for_a_claim_that_it_made_again() {
+    for choice in [QueueChoice::Merged, QueueChoice::Strict, QueueChoice::Parallel] {
+        let begun = Instant::now();
+        let probe = Probe::new(move |operation| match operation {
+            Operation::Claim if begun.elapsed() < Duration::from_secs(8) => Fate::Refuse(ErrorKind::Unknown),
+            _ => Fate::Pass,
+        });
+        let store = probe.store();
+        enqueue(&store, "second", "work", 5).await;
+        let worker = Worker::builder(&store).queue("first").queue("second").queue_choice(choice.clone());
+        let summary = worker.until_idle().handle("work", || async {}).build().unwrap().run().await;
+        assert_eq!((summary.succeeded, summary.ended_by), (5, EndedBy::Idle), "{choice:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

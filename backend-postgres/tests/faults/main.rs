@@ -15,3 +15,4 @@ mod logs;
 mod pooler;
 mod races;
 mod rights;
+mod working;

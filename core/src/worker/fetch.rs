@@ -45,15 +45,15 @@ pub(super) async fn fetch(shared: Arc<Shared>, ready: Ready) {
         match shared.take(free, turns, &mut unknown, &ready).await {
             Ok(taken) => {
                 failures = 0;
-                if shared.config.until_idle && idle && taken.jobs == 0 {
+                if taken.all {
+                    continue;
+                }
+                if shared.config.until_idle && idle && taken.found == 0 {
                     if shared.look_for_queues().await {
                         continue;
                     }
                     shared.end_by(EndedBy::Idle);
                     return;
-                }
-                if taken.all {
-                    continue;
                 }
                 let poll = shared.store.poll(&shared.queues, jittered(shared.config.poll));
                 let wait = taken.next_due.map_or(poll, |due| poll.min(due.max(SHORTEST_WAIT)));
@@ -87,8 +87,9 @@ pub(super) async fn fetch(shared: Arc<Shared>, ready: Ready) {
 /// What came of a turn.
 #[derive(Default)]
 struct Taken {
-    jobs: usize,
-    /// Whether there were as many as were asked for, so that there may be more.
+    /// Jobs, and records that were taken out of the way in their place.
+    found: usize,
+    /// Whether there were as many as were asked for, or not all was asked, so that there may be more.
     all: bool,
     next_due: Option<Duration>,
 }
@@ -131,13 +132,10 @@ impl Shared {
     /// Waits until a claim is worth its round trip, and returns how many jobs it should ask for; none once
     /// the worker claims no more.
     async fn room_or_enough(&self) -> Option<usize> {
-        if self.left() == Some(0) {
-            self.end_by(EndedBy::MaxJobs);
-        }
         tokio::select! {
             biased;
             () = self.enough.cancelled() => None,
-            free = self.room() => Some(self.left().map_or(free, |left| free.min(left))),
+            free = self.room() => free,
         }
     }
 
@@ -146,11 +144,18 @@ impl Shared {
         self.config.max_jobs.map(|most| most.saturating_sub(self.load.taken.load(Ordering::Acquire)))
     }
 
-    async fn room(&self) -> usize {
+    async fn room(&self) -> Option<usize> {
         loop {
             let changed = self.load.room.notified();
-            if let Some(free) = self.free() {
-                return free;
+            match (self.left(), self.free()) {
+                // What waits may yet be given back, and others be taken in its place.
+                (Some(0), _) if self.load.waiting.load(Ordering::Acquire) > 0 => {}
+                (Some(0), _) => {
+                    self.end_by(EndedBy::MaxJobs);
+                    return None;
+                }
+                (left, Some(free)) => return Some(left.map_or(free, |left| free.min(left))),
+                (_, None) => {}
             }
             changed.await;
         }
@@ -179,23 +184,24 @@ impl Shared {
         ready: &Ready,
     ) -> Result<Taken> {
         if let Some(asked) = unknown.take().filter(Asked::may_still_hold) {
-            return self.claim(asked, unknown, ready).await;
+            let taken = self.claim(asked, unknown, ready).await?;
+            return Ok(Taken { all: true, ..taken });
         }
         let (mut taken, mut dry) = (Taken::default(), HashSet::new());
         for (queues, most) in self.config.choice.turn(&self.queues, free, turn) {
-            let limit = most.min(free - taken.jobs);
+            let limit = most.min(free - taken.found);
             if limit == 0 || dry.contains(&queues) {
                 continue;
             }
             let meant = self.store.meant(&queues).await;
-            let Taken { jobs, all, next_due } = self.claim(self.ask(meant, limit), unknown, ready).await?;
-            taken.jobs += jobs;
+            let Taken { found, all, next_due } = self.claim(self.ask(meant, limit), unknown, ready).await?;
+            taken.found += found;
             taken.next_due = taken.next_due.into_iter().chain(next_due).min();
             if !all {
                 dry.insert(queues);
             }
         }
-        taken.all = taken.jobs >= free;
+        taken.all = taken.found >= free;
         Ok(taken)
     }
 
@@ -212,8 +218,8 @@ impl Shared {
         match self.store.backend().claim(self.store.deadline(), asked.claim.clone()).await {
             Ok(claimed) => {
                 crate::fail_point!("claim::acted");
-                let jobs = claimed.jobs.len();
-                let taken = Taken { jobs, all: jobs >= asked.claim.limit, next_due: claimed.next_due };
+                let found = claimed.jobs.len() + claimed.set_aside.len();
+                let taken = Taken { found, all: found >= asked.claim.limit, next_due: claimed.next_due };
                 self.hold(claimed, asked.at, ready);
                 Ok(taken)
             }

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::held::{Cause, Entry};
 use super::shared::Shared;
 use crate::backend::{Renew, Renewal, Renewed};
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::job::Progress;
 use crate::policy::LeaseTimes;
 use crate::time::Deadline;
@@ -46,11 +46,11 @@ pub(super) async fn heartbeat(shared: Arc<Shared>, done: CancellationToken) {
 fn batches(held: Vec<Arc<Entry>>, most: usize) -> Vec<Vec<Arc<Entry>>> {
     let now = Instant::now();
     let mut due: Vec<_> = held.into_iter().filter(|entry| entry.is_due(now)).collect();
-    due.sort_by_key(|entry| entry.fence_at());
+    due.sort_by_key(|entry| (entry.together(), entry.fence_at()));
     let mut batches: Vec<Vec<Arc<Entry>>> = Vec::new();
     for entry in due {
         match batches.last_mut() {
-            Some(batch) if batch.len() < most && entry.patience() <= 4 * batch[0].patience() => {
+            Some(batch) if batch.len() < most.min(entry.together()) && batch[0].goes_with(&entry) => {
                 batch.push(entry);
             }
             _ => batches.push(vec![entry]),
@@ -64,6 +64,11 @@ impl Entry {
     fn is_due(&self, now: Instant) -> bool {
         let near = LeaseTimes::of(self.lease).renew / 4;
         self.renew_at().is_some_and(|at| at <= now + near)
+    }
+
+    /// Whether the other, which ends later, may be renewed by the same call.
+    fn goes_with(&self, other: &Self) -> bool {
+        self.together() == other.together() && other.patience() <= 4 * self.patience()
     }
 
     /// How long its renewal may take: half of the time until its fence, so that one more fits in after a call
@@ -93,7 +98,7 @@ impl Shared {
         {
             tracing::warn!(job = %entry.job, %error, "the job's progress was refused and is dropped");
             if let Some((_, said)) = entry.take_progress() {
-                entry.answered(said, false);
+                entry.answered(said, None);
             }
             // An error is noted by the entry: it stays due.
             let _ = self.try_renew(slice::from_ref(entry)).await;
@@ -114,8 +119,8 @@ impl Shared {
         match self.store.backend().renew(Deadline::after(patience), Renew { renewals }).await {
             Ok(answers) => {
                 for ((entry, answer), said) in batch.iter().zip(answers).zip(said) {
-                    if let Some((_, said)) = said {
-                        entry.answered(said, answer != Renewed::Lost);
+                    if let Some((progress, said)) = said {
+                        entry.answered(said, (answer != Renewed::Lost).then_some(progress));
                     }
                     renewed(entry, answer, asked_at);
                 }
@@ -126,6 +131,9 @@ impl Shared {
                 for (entry, said) in batch.iter().zip(said) {
                     entry.keep_progress(said.map(|(progress, _)| progress));
                     entry.not_renewed();
+                    if error.kind() == ErrorKind::Unknown {
+                        entry.not_answered(batch.len());
+                    }
                 }
                 Err(error)
             }

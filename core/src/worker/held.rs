@@ -52,6 +52,8 @@ struct Live {
     asked_at: Instant,
     /// What the handler said last, or an earlier attempt.
     latest: Progress,
+    /// What of it the store has.
+    kept: Progress,
     /// What of it is to be written.
     progress: Option<Progress>,
     /// From when on the progress is to be written.
@@ -66,6 +68,8 @@ struct Live {
     decision: Option<Outcome>,
     settling: bool,
     renewal: Renewal,
+    /// With how many it may be renewed in one call.
+    together: usize,
 }
 
 /// Where an entry's renewal stands.
@@ -200,12 +204,15 @@ impl Entry {
         live.progress.take().map(|progress| (progress, said))
     }
 
-    /// Notes that the store has answered to what was said up to there.
-    pub(super) fn answered(&self, said: u64, written: bool) {
+    /// Notes that the store has answered to what was said up to there: it has this, or has refused it.
+    pub(super) fn answered(&self, said: u64, written: Option<Progress>) {
         let mut live = self.live();
         live.answered = live.answered.max(said);
-        if written {
-            live.written = live.written.max(said);
+        match written {
+            Some(progress) => (live.written, live.kept) = (live.written.max(said), progress),
+            // What it refuses must not spoil what is said next.
+            None if live.said == said => live.latest = live.kept.clone(),
+            None => {}
         }
         drop(live);
         self.answered.notify_waiters();
@@ -231,12 +238,24 @@ impl Entry {
         let mut live = self.live();
         live.asked_at = asked_at;
         live.renewal = Renewal::NotBefore(asked_at);
+        live.together = usize::MAX;
     }
 
     /// Notes that a renewal failed: it is asked for again after a pause that even a short lease can afford.
     pub(super) fn not_renewed(&self) {
         let pause = PROGRESS_PAUSE.min(self.lease / 20);
         self.live().renewal = Renewal::NotBefore(Instant::now() + pause);
+    }
+
+    /// Notes that a renewal of so many was not answered: one of them may be what it hangs at, and must not cost the others
+    /// their leases. So the next calls are of fewer.
+    pub(super) fn not_answered(&self, of: usize) {
+        self.live().together = fewer(of);
+    }
+
+    /// With how many it may be renewed in one call.
+    pub(super) fn together(&self) -> usize {
+        self.live().together
     }
 
     /// Notes that there is nothing to renew any more.
@@ -266,6 +285,12 @@ impl Entry {
         let fence_at = (!fenced).then(|| self.fence_at());
         self.renew_at().into_iter().chain(fence_at).min()
     }
+}
+
+/// How many go into one call when one of so many was not answered. Of a thousand, that at which it hangs is alone at the
+/// third call, before the leases of the others are over.
+pub(super) fn fewer(of: usize) -> usize {
+    of.div_ceil(32)
 }
 
 /// All leases that this worker holds.
@@ -311,6 +336,7 @@ impl Held {
             live: Mutex::new(Live {
                 asked_at,
                 latest: leased.job.progress.clone().unwrap_or_default(),
+                kept: leased.job.progress.clone().unwrap_or_default(),
                 progress: None,
                 progress_at: asked_at,
                 said: 0,
@@ -320,6 +346,7 @@ impl Held {
                 decision: None,
                 settling: false,
                 renewal: Renewal::NotBefore(asked_at),
+                together: usize::MAX,
             }),
             changed: self.changed.clone(),
         })

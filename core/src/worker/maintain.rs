@@ -24,26 +24,17 @@ const FORGET_WORKERS: Duration = Duration::from_hours(24);
 /// Does what any worker does for all, until `done`: takes back jobs whose leases ran out (clause C3), removes
 /// what was kept long enough (F5), and checks in (F1).
 pub(super) async fn maintain(shared: Arc<Shared>, done: CancellationToken) {
-    let start = Instant::now();
-    let (mut check_in, mut recover, mut prune) = (start, start, start + jittered(PRUNE));
-    loop {
-        tokio::select! {
-            () = done.cancelled() => break,
-            () = tokio::time::sleep_until(check_in) => {
-                report("the worker could not check in", shared.check_in(false).await);
-                check_in = Instant::now() + jittered(CHECK_IN);
-            }
-            () = tokio::time::sleep_until(recover) => {
-                report("leases that ran out could not be recovered", shared.recover().await);
-                recover = Instant::now() + jittered(shared.config.recovery);
-            }
-            () = tokio::time::sleep_until(prune) => {
-                report("what was kept long enough could not be removed", shared.prune().await);
-                prune = Instant::now() + jittered(PRUNE);
-            }
-        }
-    }
+    // Beside each other: much to remove holds up neither of the others.
+    tokio::join!(shared.checks_in(&done), shared.recovers(&done), shared.prunes(&done));
     report("the worker could not check out", shared.check_in(true).await);
+}
+
+/// Whether a moment has come, and `done` not before it.
+async fn has_come(moment: Instant, done: &CancellationToken) -> bool {
+    tokio::select! {
+        () = done.cancelled() => false,
+        () = tokio::time::sleep_until(moment) => true,
+    }
 }
 
 /// Maintenance that failed is done again next time; it never ends a worker.
@@ -54,6 +45,30 @@ fn report(what: &str, outcome: Result<()>) {
 }
 
 impl Shared {
+    async fn checks_in(&self, done: &CancellationToken) {
+        let mut next = Instant::now();
+        while has_come(next, done).await {
+            report("the worker could not check in", self.check_in(false).await);
+            next = Instant::now() + jittered(CHECK_IN);
+        }
+    }
+
+    async fn recovers(&self, done: &CancellationToken) {
+        let mut next = Instant::now();
+        while has_come(next, done).await {
+            report("leases that ran out could not be recovered", self.recover(done).await);
+            next = Instant::now() + jittered(self.config.recovery);
+        }
+    }
+
+    async fn prunes(&self, done: &CancellationToken) {
+        let mut next = Instant::now() + jittered(PRUNE);
+        while has_come(next, done).await {
+            report("what was kept long enough could not be removed", self.prune(done).await);
+            next = Instant::now() + jittered(PRUNE);
+        }
+    }
+
     async fn check_in(&self, leaving: bool) -> Result<()> {
         let stats = &self.stats;
         let ended =
@@ -72,10 +87,10 @@ impl Shared {
         Ok(())
     }
 
-    async fn recover(&self) -> Result<()> {
+    async fn recover(&self, done: &CancellationToken) -> Result<()> {
         let limits = self.store.limits();
         let limit = BATCH.min(limits.page).min(limits.batch);
-        loop {
+        while !done.is_cancelled() {
             let expired = self.store.backend().expired(self.store.deadline(), Expired { limit }).await?;
             let found = expired.len();
             if found == 0 {
@@ -92,19 +107,22 @@ impl Shared {
                 self.store.backend().recover(self.store.deadline(), Recover { settlements }).await?;
             let recovered = answers.iter().filter(|answer| **answer != Answer::Lost).count();
             metrics::counter!("leasehold_leases_recovered_total").increment(recovered as u64);
-            if found < limit {
+            // Where none could be taken back, others are at it, or hold them locked.
+            if found < limit || recovered == 0 {
                 return Ok(());
             }
         }
+        Ok(())
     }
 
-    async fn prune(&self) -> Result<()> {
+    async fn prune(&self, done: &CancellationToken) -> Result<()> {
         let limit = BATCH.min(self.store.limits().page);
-        loop {
+        while !done.is_cancelled() {
             let request = Prune { limit, workers_after: FORGET_WORKERS };
             if !self.store.backend().prune(self.store.deadline(), request).await?.more {
                 return Ok(());
             }
         }
+        Ok(())
     }
 }

@@ -2,14 +2,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures::future::join_all;
 use metrics::counter;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
+use tokio_util::task::AbortOnDropHandle;
 
-use super::held::Entry;
+use super::held::{Entry, fewer};
+use super::panics;
 use super::shared::Shared;
 use crate::backend::{Answer, Settle, Settlement, Verdict};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::policy::{Backoff, Decision, after_refusal};
 
 /// How many settlements go to the store in one call.
@@ -17,21 +20,32 @@ const BATCH: usize = 1_000;
 /// How many may wait for it before handlers wait too.
 pub(super) const WAITING: usize = 4 * BATCH;
 
+/// How long a batch waits for the one before it, so that batches are large; one that hangs holds up no other.
+const IN_TURN: Duration = Duration::from_secs(1);
+
 /// Records how attempts ended, in batches, until nobody can hand in another.
 pub(super) async fn settle(shared: Arc<Shared>, mut ended: mpsc::Receiver<(Settlement, Arc<Entry>)>) {
     let most = BATCH.min(shared.store.limits().batch);
-    let mut batch = Vec::with_capacity(most);
+    let (mut batch, mut hanging) = (Vec::with_capacity(most), Vec::new());
     while ended.recv_many(&mut batch, most).await > 0 {
         crate::fail_point!("settle::before_send");
-        shared.settle_all(&mut batch).await;
-        batch.clear();
+        let (shared, batch) = (shared.clone(), std::mem::take(&mut batch));
+        let call = async move { shared.settle_all(batch).await };
+        let mut call = AbortOnDropHandle::new(tokio::spawn(call));
+        match timeout(IN_TURN, &mut call).await {
+            Ok(ended) => panics::pass_on(ended),
+            Err(_) => hanging.push(call),
+        }
+        for over in hanging.extract_if(.., |call| call.is_finished()) {
+            panics::pass_on(over.await);
+        }
     }
 }
 
 impl Shared {
     /// Settles the batch, however often the store must be asked: it takes a settlement for as long as nobody
     /// has taken the job back (clause C2).
-    async fn settle_all(&self, batch: &mut Vec<(Settlement, Arc<Entry>)>) {
+    async fn settle_all(&self, mut batch: Vec<(Settlement, Arc<Entry>)>) {
         let (first, cap) = (Duration::from_millis(50), Duration::from_secs(2));
         let backoff = Backoff::Exponential { first, factor: 2.0, cap, jitter: 0.5 };
         for tries in 1.. {
@@ -49,9 +63,20 @@ impl Shared {
             };
             if error.is_refusal() && batch.len() > 1 {
                 // One bad item must not take the others with it.
-                for item in std::mem::take(batch) {
-                    Box::pin(self.settle_all(&mut vec![item])).await;
+                for item in batch {
+                    Box::pin(self.settle_all(vec![item])).await;
                 }
+                return;
+            }
+            if error.kind() == ErrorKind::Unknown && batch.len() > 1 {
+                // Nor must one at which the call hangs.
+                let few = fewer(batch.len());
+                let mut parts = Vec::new();
+                while !batch.is_empty() {
+                    let part = batch.split_off(batch.len().saturating_sub(few));
+                    parts.push(self.settle_all(part));
+                }
+                Box::pin(join_all(parts)).await;
                 return;
             }
             if error.is_refusal() && batch.iter_mut().any(|(settlement, _)| fail_instead(settlement, &error))
