@@ -16,7 +16,8 @@ fn has_room(tables: &Tables, jobs: &[NewJob]) -> Result<()> {
     if tables.rows.len() + jobs.len() <= limit {
         return Ok(());
     }
-    let new = jobs.iter().filter(|job| tables.slot(job.id).is_none()).count();
+    let known = |job: &&NewJob| tables.slot(job.id).is_some() || tables.replaced_by(job.id).is_some();
+    let new = jobs.len() - jobs.iter().filter(known).count();
     if new == 0 || tables.rows.len() + new <= limit {
         return Ok(());
     }
@@ -29,9 +30,14 @@ fn one(tables: &mut Tables, now: Timestamp, new: NewJob) -> Enqueued {
     if tables.slot(new.id).is_some() {
         return Enqueued { job: new.id, answer: EnqueueAnswer::Existing };
     }
+    if let Some(job) = tables.replaced_by(new.id) {
+        return Enqueued { job, answer: EnqueueAnswer::Replaced };
+    }
     if let Some(unique) = &new.options.unique {
         if let Some(holder) = tables.key_holder(&unique.key, now) {
-            return Enqueued { job: holder, answer: EnqueueAnswer::Held };
+            let replaced = tables.slot(holder).is_some_and(|slot| replace(tables, slot, &new, now));
+            let answer = if replaced { EnqueueAnswer::Replaced } else { EnqueueAnswer::Held };
+            return Enqueued { job: holder, answer };
         }
         tables.take_key(unique, new.id, now);
     }
@@ -40,4 +46,17 @@ fn one(tables: &mut Tables, now: Timestamp, new: NewJob) -> Enqueued {
     let job = JobRecord::new(new.id, new.queue, new.kind, new.payload, new.options, due, now);
     tables.add(Row::new(job, queue), now);
     Enqueued { job: new.id, answer: EnqueueAnswer::Created }
+}
+
+/// Gives the holder of a key what the newcomer brings, if it may have it, and tells whether it did.
+fn replace(tables: &mut Tables, slot: usize, new: &NewJob, now: Timestamp) -> bool {
+    let mut job = tables.rows[slot].job.clone();
+    let replaced = job.replace(new, now);
+    if replaced {
+        tables.leave(slot);
+        tables.rows[slot].job = job;
+        tables.enter(slot, now);
+        tables.remember_replacement(slot, new.id);
+    }
+    replaced
 }

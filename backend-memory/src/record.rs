@@ -1,4 +1,4 @@
-use leasehold_core::{JobRecord, LeaseToken, Timestamp};
+use leasehold_core::{JobId, JobRecord, LeaseToken, Timestamp};
 
 /// A job as it is stored: what everybody may see, and what only the store knows.
 pub(crate) struct Row {
@@ -12,6 +12,8 @@ pub(crate) struct Row {
     pub(crate) settled: Option<Settled>,
     /// How many log lines were taken in under the present or latest lease.
     pub(crate) logged: u64,
+    /// The ids of the newcomers that replaced it, the latest ones, the latest last.
+    pub(crate) replaced: Vec<JobId>,
 }
 
 /// What a settlement is recognised by when it comes again. A worker's retry and a recoverer's are two.
@@ -24,7 +26,7 @@ pub(crate) struct Settled {
 
 impl Row {
     pub(crate) fn new(job: JobRecord, queue: usize) -> Self {
-        Self { job, queue, token: None, settled: None, logged: 0 }
+        Self { job, queue, token: None, settled: None, logged: 0, replaced: Vec::new() }
     }
 
     /// The job as it is at `now`.

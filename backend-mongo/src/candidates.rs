@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use crate::error::Done;
 use crate::heads::Marks;
 use crate::record::{self, Fields, OFF_TURN, WAITING};
+use crate::replace::REPLACEMENTS;
 use crate::session::{Db, Kept, date};
 
 /// How many queues one scan merges in order. Of more than 200 the server reads and sorts all that wait.
@@ -137,6 +138,8 @@ pub(crate) struct Candidate {
     pub(crate) limit: Option<(String, i64)>,
     /// Whether it has anything that taking it removes.
     pub(crate) is_used: bool,
+    /// How often it was replaced, where that can happen any time: its payload was as it was read only as long as that is so.
+    pub(crate) replacements: Option<Bson>,
 }
 
 impl Candidate {
@@ -154,12 +157,14 @@ impl Candidate {
         let limit = document.get_str("limit_key").ok().map(|key| (key.to_owned(), max));
         let is_used = ["reason", OFF_TURN, "unique_key"].iter().any(|field| document.contains_key(field));
         let id = document.get("_id").cloned().unwrap_or_default();
-        Ok(Self { id, job, lease, limit, is_used })
+        let replaceable = document.contains_key("unique_key");
+        let replacements = replaceable.then(|| document.get(REPLACEMENTS).cloned().unwrap_or(Bson::Null));
+        Ok(Self { id, job, lease, limit, is_used, replacements })
     }
 
     /// Whether one statement can take both.
     pub(crate) fn is_written_like(&self, other: &Self) -> bool {
-        let written = |it: &Self| (it.job.attempt, it.job.generation, it.lease, it.is_used);
+        let written = |it: &Self| (it.job.attempt, it.job.generation, it.lease, it.is_used, it.replacements.clone());
         written(self) == written(other)
     }
 }

@@ -15,6 +15,7 @@ use crate::candidates::{self, Candidate, Look, Selection};
 use crate::error::Done;
 use crate::limits;
 use crate::record::{self, OFF_TURN, RUNNING, UNTIL_CLAIMED, WAITING};
+use crate::replace::REPLACEMENTS;
 use crate::session::{Change, Db, Kept, Session, millis};
 use crate::turns::Turn;
 
@@ -234,11 +235,14 @@ fn leased(request: &Claim, job: JobRecord, lease: Duration) -> LeasedJob {
 fn taking(db: &Db, request: &Claim, like: &Candidate, ids: Vec<Bson>) -> Change {
     // It may have been moved meanwhile.
     let queues: Vec<_> = request.queues.iter().map(QueueName::as_str).collect();
-    let filter = doc! {
+    let mut filter = doc! {
         "_id": {"$in": ids}, "state": WAITING, "queue": {"$in": queues},
         "attempt": like.job.attempt - 1, "generation": like.job.generation,
         "$expr": {"$lte": ["$due", db.now()]},
     };
+    if let Some(replacements) = &like.replacements {
+        filter.insert(REPLACEMENTS, doc! {"$eq": replacements});
+    }
     let mut fields = doc! {
         "state": RUNNING,
         "attempt": like.job.attempt,

@@ -311,7 +311,7 @@ fn if_it_waits(job: &Document) -> Bson {
 }
 
 /// A due time as an expression.
-fn by(db: &Db, due: Due) -> Bson {
+pub(crate) fn by(db: &Db, due: Due) -> Bson {
     match due {
         Due::Now => db.now(),
         Due::In(delay) => doc! {"$add": [db.now(), millis(delay)]}.into(),

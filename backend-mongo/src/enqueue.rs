@@ -10,8 +10,10 @@ use mongodb::bson::{Document, doc};
 use mongodb::error::{ErrorKind as DriverKind, UNKNOWN_TRANSACTION_COMMIT_RESULT};
 
 use crate::control::register;
+use crate::hour::Stamp;
 use crate::error::{DUPLICATE, Done, by_code};
 use crate::record::{self, OFF_TURN, document};
+use crate::replace;
 use crate::session::{Change, Db, Kept};
 
 /// How often a job is tried again whose key was freed and taken while it came in.
@@ -24,6 +26,12 @@ pub(crate) async fn enqueue(db: &Db, request: Enqueue) -> Done<Vec<Enqueued>> {
     let mut answers: Vec<Option<Enqueued>> = jobs.iter().map(|_| None).collect();
     let mut left: Vec<usize> = (0..jobs.len()).collect();
     for _ in 0..TRIES {
+        let replaced = replace::replaced(db, left.iter().map(|&i| &jobs[i])).await?;
+        for &i in &left {
+            let job = replaced.get(&jobs[i].id);
+            answers[i] = job.map(|job| Enqueued { job: *job, answer: EnqueueAnswer::Replaced });
+        }
+        left.retain(|&i| answers[i].is_none());
         if left.is_empty() {
             break;
         }
@@ -51,6 +59,27 @@ pub(crate) async fn enqueue_in(db: &Db, session: &mut ClientSession, jobs: &[New
     if !keys.is_empty() {
         all.update_many(over(db, &keys), unset_key()).session(&mut *session).await?;
     }
+    let mut answers = Vec::with_capacity(jobs.len());
+    for run in jobs.chunk_by(|a, b| replace::is_plain(a) && replace::is_plain(b)) {
+        if let Some(job) = run.first().filter(|job| !replace::is_plain(job))
+            && let Some((job, answer)) = replace::replace_in(db, session, job).await?
+        {
+            answers.push(Enqueued { job, answer });
+        } else {
+            answers.append(&mut insert_in(db, session, run, now).await?);
+        }
+    }
+    Ok(answers)
+}
+
+/// Takes in jobs none of which replaces another.
+async fn insert_in(
+    db: &Db,
+    session: &mut ClientSession,
+    jobs: &[NewJob],
+    now: Stamp,
+) -> Done<Vec<Enqueued>> {
+    let (all, keys) = (db.of(Kept::Jobs), keys(jobs));
     // A transaction ends with its first error: what would be refused is looked for beforehand.
     let mut filter = vec![doc! {"_id": {"$in": record::ids(jobs.iter().map(|job| &job.id))}}];
     filter.push(doc! {"unique_key": {"$type": "string", "$in": keys}});
@@ -160,8 +189,16 @@ async fn explain(
         answers[i] = if there.contains_key(&job.id) {
             Some(Enqueued { job: job.id, answer: EnqueueAnswer::Existing })
         } else {
-            let holder = key.and_then(|key| holders.get(key));
-            holder.map(|holder| Enqueued { job: *holder, answer: EnqueueAnswer::Held })
+            match key.and_then(|key| holders.get(key)) {
+                Some(holder) if replace::is_plain(job) => {
+                    Some(Enqueued { job: *holder, answer: EnqueueAnswer::Held })
+                }
+                Some(holder) => {
+                    let answer = replace::replace(db, *holder, job).await?;
+                    answer.map(|answer| Enqueued { job: *holder, answer })
+                }
+                None => None,
+            }
         };
         if answers[i].is_none() {
             again.push(i);
@@ -217,4 +254,6 @@ fn tell(db: &Db, jobs: &[NewJob], answers: &[Option<Enqueued>]) {
     for queue in queues {
         db.signals.tell("waiting", queue);
     }
+    let replaced = answers.iter().flatten().filter(|told| matches!(told.answer, EnqueueAnswer::Replaced));
+    db.signals.look_at(Vec::new(), replaced.map(|told| told.job).collect());
 }

@@ -20,6 +20,7 @@ mod logs;
 mod record;
 mod recover;
 mod renew;
+mod replace;
 mod schedules;
 mod schema;
 mod session;

@@ -15,6 +15,7 @@ use crate::error::{BACKEND, Done, code};
 use crate::heads::Heads;
 use crate::hour::Hour;
 use crate::record::{OFF_TURN, RUNNING, WAITING};
+use crate::replace::REPLACED;
 use crate::session::{Change, Db, Kept, concern};
 use crate::tail::Tail;
 use crate::turns::{Crowd, Turns};
@@ -192,6 +193,7 @@ fn job_indexes() -> Vec<IndexModel> {
         partial("off_turn", doc! {"queue": 1, "due": 1, "kind": 1}, Some(doc! {OFF_TURN: true}), false),
         partial("running", doc! {"lease_until": 1, "_id": 1, "queue": 1, "state": 1}, running, false),
         partial("limited", doc! {"limit_key": 1}, limited, false),
+        partial("replaced", doc! {REPLACED: 1}, Some(doc! {REPLACED: {"$exists": true}}), false),
         partial("unique", doc! {"unique_key": 1}, key("unique_key"), true),
         partial("ended", doc! {"queue": 1, "state": 1, "expires_at": 1, "finished_at": 1}, ended, false),
         index("listed", doc! {"enqueued_at": 1, "_id": 1}),

@@ -100,6 +100,11 @@ CREATE TABLE leasehold.claims (claim uuid PRIMARY KEY, at bigint NOT NULL, first
 CREATE INDEX claims_end ON leasehold.claims (first_end, claim) WHERE first_end IS NOT NULL;
 CREATE INDEX claims_over ON leasehold.claims (at) WHERE first_end IS NULL;
 
+-- The newcomers that replaced a job with their unique key (clause P4), in order, as long as they may be repeated.
+CREATE TABLE leasehold.replaced (newcomer uuid PRIMARY KEY, job uuid NOT NULL, n bigint GENERATED ALWAYS AS IDENTITY)
+    WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000);
+CREATE INDEX replaced_of_job ON leasehold.replaced (job, n);
+
 -- How many jobs of a queue went from one state to another; 0 is outside. Rows are only added, so nobody waits for
 -- anybody to count; now and then those that say the same are made one (function `fold`).
 CREATE TABLE leasehold.tallies (queue text COLLATE "C" NOT NULL, was smallint NOT NULL, became smallint NOT NULL, n bigint NOT NULL)

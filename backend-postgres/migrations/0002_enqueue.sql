@@ -83,3 +83,57 @@ BEGIN
     END IF;
 END
 $body$;
+
+-- Gives the holder of a unique key what a newcomer brings, if it waits and is of the same kind (clause P4). Answers one row:
+-- the hour, then who was replaced or holds the key and whether it was replaced, with its queue and when it is due now; nobody
+-- if the newcomer may come in, and itself if it is there.
+CREATE FUNCTION leasehold.replace(
+    p_now bigint, p_id uuid, p_kind text, p_payload bytea, p_rank smallint, p_delay bigint, p_due bigint, p_key text,
+    p_at_most bigint, p_remembered bigint
+) RETURNS TABLE (at bigint, holder uuid, replaced boolean, queue text, due bigint)
+LANGUAGE plpgsql
+SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET cpu_tuple_cost = 1 SET jit = off
+AS $body$
+DECLARE
+    found_job leasehold.jobs;
+    became smallint;
+BEGIN
+    replaced := false;
+    FOR round IN 1..100 LOOP
+        at := coalesce(p_now, leasehold.hour());
+        SELECT j.id INTO holder FROM leasehold.jobs j WHERE j.id = p_id LIMIT 1;
+        EXIT WHEN FOUND;
+        SELECT j.id, j.queue, j.due INTO holder, queue, due FROM leasehold.replaced r
+            CROSS JOIN LATERAL (SELECT j.id, j.queue, j.due FROM leasehold.jobs j WHERE j.id = r.job OFFSET 0) AS j
+            WHERE r.newcomer = p_id LIMIT 1;
+        replaced := FOUND;
+        EXIT WHEN replaced;
+        SELECT j.id INTO holder FROM leasehold.jobs j
+            WHERE j.unique_key = p_key AND (j.unique_until IS NULL OR j.unique_until >= at) LIMIT 1;
+        EXIT WHEN NOT FOUND;
+        PERFORM leasehold.hold(ARRAY[holder]);
+        SELECT * INTO found_job FROM leasehold.jobs j WHERE j.id = holder AND j.unique_key = p_key FOR NO KEY UPDATE;
+        -- It let go of the key, or was replaced by a request of this very newcomer, while it was waited for.
+        CONTINUE WHEN NOT FOUND OR EXISTS (SELECT FROM leasehold.replaced r WHERE r.newcomer = p_id);
+        EXIT WHEN found_job.state > 2 OR found_job.kind <> p_kind;
+        at := coalesce(p_now, leasehold.hour());
+        queue := found_job.queue;
+        due := least(coalesce(p_due, leasehold.later(at, p_delay)), leasehold.later(found_job.enqueued_at, p_at_most));
+        became := CASE WHEN due > at THEN 1 ELSE 2 END;
+        PERFORM leasehold.displace(ARRAY[holder]);
+        UPDATE leasehold.jobs j SET payload = p_payload, rank = p_rank, due = replace.due, state = became,
+            reason = 'replaced', progress = NULL WHERE j.id = holder;
+        PERFORM leasehold.place(ARRAY[holder]);
+        IF became <> found_job.state THEN
+            INSERT INTO leasehold.tallies VALUES (replace.queue, found_job.state, became, 1);
+        END IF;
+        INSERT INTO leasehold.replaced (newcomer, job) VALUES (p_id, holder);
+        DELETE FROM leasehold.replaced r WHERE r.newcomer IN (
+            SELECT o.newcomer FROM leasehold.replaced o WHERE o.job = holder ORDER BY o.n DESC OFFSET p_remembered);
+        replaced := true;
+        EXIT;
+    END LOOP;
+    RETURN NEXT;
+END
+$body$;

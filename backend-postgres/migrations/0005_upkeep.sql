@@ -34,6 +34,7 @@ BEGIN
         INSERT INTO leasehold.tallies SELECT g.queue, g.state, 0, count(*) FROM gone g GROUP BY g.queue, g.state
     )
     SELECT count(*) INTO n FROM gone;
+    DELETE FROM leasehold.replaced r WHERE r.job = ANY (p_jobs);
     DELETE FROM leasehold.logs l WHERE l.job = ANY (p_jobs);
     WITH gone AS (DELETE FROM leasehold.log_heads h WHERE h.source = ANY (p_jobs) RETURNING h.bytes)
     INSERT INTO leasehold.log_sizes SELECT -sum(g.bytes) FROM gone g HAVING sum(g.bytes) > 0;

@@ -3,37 +3,87 @@
 use std::collections::BTreeSet;
 
 use leasehold_core::backend::{EnqueueAnswer, Enqueued, Event};
-use leasehold_core::{Due, JobId, NewJob, Timestamp, UniqueScope};
+use leasehold_core::{Due, Error, ErrorKind, JobId, NewJob, Timestamp, UniqueScope};
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
 use crate::error::Done;
 use crate::record;
+use crate::replace;
 use crate::session::{Db, Session, Statement, given, millis};
 use crate::watch;
 
 const ENQUEUE: &str = "SELECT n, holder, at FROM leasehold.enqueue(
     $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)";
 
-/// Whether one statement can take them: no id comes twice.
+const NOTIFY: &str = "SELECT pg_notify(leasehold.channel(), told) FROM unnest($1) AS told";
+
+/// Whether one statement can take them: no id comes twice, and none replaces another.
 pub(crate) fn is_plain(jobs: &[NewJob]) -> bool {
-    record::rounds(jobs.iter().map(|job| job.id)).len() <= 1
+    jobs.iter().all(replace::is_plain) && record::rounds(jobs.iter().map(|job| job.id)).len() <= 1
 }
 
 pub(crate) async fn enqueue(session: &mut Session<'_>, jobs: &[NewJob]) -> Done<Vec<Enqueued>> {
     let db = session.db;
-    let (answers, now) = insert(db, session.conn(), jobs, None).await?;
+    let (answers, events) = take_in(db, session.conn(), jobs).await?;
+    db.signals.tell(events);
+    Ok(answers)
+}
+
+/// How often a newcomer is tried again where the key that it came for was freed and taken meanwhile.
+const TRIES: usize = 100;
+
+/// Takes jobs in, in runs of those that replace no other, and tells what is to be told of them.
+async fn take_in(db: &Db, conn: &mut PgConnection, jobs: &[NewJob]) -> Done<(Vec<Enqueued>, Vec<Event>)> {
+    let (mut answers, mut events) = (Vec::with_capacity(jobs.len()), Vec::new());
+    for run in jobs.chunk_by(|a, b| replace::is_plain(a) && replace::is_plain(b)) {
+        let (told, more) = match run {
+            [job] if !replace::is_plain(job) => replace_or_take_in(db, conn, job).await?,
+            run => insert_run(db, conn, run).await?,
+        };
+        answers.extend(told);
+        events.extend(more);
+    }
+    Ok((answers, events))
+}
+
+async fn replace_or_take_in(
+    db: &Db,
+    conn: &mut PgConnection,
+    job: &NewJob,
+) -> Done<(Vec<Enqueued>, Vec<Event>)> {
+    for _ in 0..TRIES {
+        if let Some((told, events)) = replace::replace(db, conn, job).await? {
+            return Ok((vec![told], events));
+        }
+        let (told, events) = insert_run(db, conn, std::slice::from_ref(job)).await?;
+        if told.iter().all(|told| !matches!(told.answer, EnqueueAnswer::Held)) {
+            return Ok((told, events));
+        }
+    }
+    let why = "others keep taking and freeing the unique key; repeat the call";
+    Err(Error::new(ErrorKind::Unavailable, why).into())
+}
+
+async fn insert_run(db: &Db, conn: &mut PgConnection, jobs: &[NewJob]) -> Done<(Vec<Enqueued>, Vec<Event>)> {
+    let (answers, now) = insert(db, conn, jobs, None).await?;
     let created = jobs.iter().zip(&answers).filter(|(_, answer)| answer.is_created());
-    db.signals.tell(created.flat_map(|(job, _)| {
+    let events = created.flat_map(|(job, _)| {
         let (queue, state) = (job.queue.clone(), record::waiting(job.due.by(now), now));
         [Event::Waiting { queue: queue.clone() }, Event::Changed { job: job.id, queue, state }]
-    }));
-    Ok(answers)
+    });
+    let events = events.collect();
+    Ok((answers, events))
 }
 
 /// Takes jobs in on the caller's own connection. That they wait is told by the caller's commit.
 pub(crate) async fn enqueue_in(db: &Db, conn: &mut PgConnection, jobs: &[NewJob]) -> Done<Vec<Enqueued>> {
+    if !jobs.iter().all(replace::is_plain) {
+        let (answers, events) = take_in(db, conn, jobs).await?;
+        db.query(NOTIFY).bind(watch::signals(events)).execute(conn).await?;
+        return Ok(answers);
+    }
     let queues: BTreeSet<_> = jobs.iter().map(|job| &job.queue).collect();
     let told = watch::signals(queues.into_iter().map(|queue| Event::Waiting { queue: queue.clone() }));
     Ok(insert(db, conn, jobs, Some(told)).await?.0)
@@ -104,7 +154,7 @@ fn bound(db: &Db, jobs: &[&NewJob], told: Option<Vec<String>>) -> Done<Statement
 }
 
 /// How long after it came in a job is due; none where the moment is told.
-fn delay(due: Due) -> Option<i64> {
+pub(crate) fn delay(due: Due) -> Option<i64> {
     match due {
         Due::Now => Some(0),
         Due::In(span) => Some(millis(span)),
@@ -112,7 +162,7 @@ fn delay(due: Due) -> Option<i64> {
     }
 }
 
-fn moment(due: Due) -> Option<i64> {
+pub(crate) fn moment(due: Due) -> Option<i64> {
     match due {
         Due::At(moment) => Some(moment.as_millis()),
         _ => None,

@@ -42,6 +42,7 @@ mod inspect;
 mod logs;
 mod recover;
 mod renew;
+mod replace;
 mod schedules;
 mod settle;
 mod upkeep;

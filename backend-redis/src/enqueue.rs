@@ -1,7 +1,7 @@
 //! Takes jobs in: see `Backend::enqueue`.
 
 use leasehold_core::backend::{Enqueue, EnqueueAnswer, Enqueued};
-use leasehold_core::{Error, JobId, NewJob};
+use leasehold_core::{Error, JobId, NewJob, limits};
 use redis::{Cmd, Value};
 
 use crate::error::{Done, corrupt};
@@ -17,7 +17,7 @@ pub(crate) async fn enqueue(db: &Db, request: Enqueue) -> Done<Vec<Enqueued>> {
 }
 
 fn push(command: &mut Cmd, jobs: &[NewJob]) -> Done<()> {
-    command.arg(jobs.len());
+    command.arg(jobs.len()).arg(limits::REPLACEMENTS);
     jobs.iter().try_for_each(|job| record::push_new(command, job))
 }
 
@@ -30,7 +30,10 @@ fn read(jobs: impl ExactSizeIterator<Item = JobId>, answers: &[String]) -> Done<
         Ok(match answer.as_str() {
             "created" => Enqueued { job, answer: EnqueueAnswer::Created },
             "existing" => Enqueued { job, answer: EnqueueAnswer::Existing },
-            holder => Enqueued { job: holder.parse()?, answer: EnqueueAnswer::Held },
+            other => match other.strip_prefix("replaced ") {
+                Some(holder) => Enqueued { job: holder.parse()?, answer: EnqueueAnswer::Replaced },
+                None => Enqueued { job: other.parse()?, answer: EnqueueAnswer::Held },
+            },
         })
     };
     jobs.zip(answers).map(one).collect()

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use leasehold_core::backend::{NewFailure, SetAside};
 use leasehold_core::limits::HISTORY;
 use leasehold_core::{
-    ClaimId, Due, Failure, JobId, JobOptions, JobRecord, Keep, Kind, NewJob, Payload, QueueName, Reason,
+    ClaimId, Due, Failure, JobId, JobOptions, JobRecord, Keep, Kind, NewJob, OnConflict, Payload, QueueName, Reason,
     Result, Retention, State, Tag, Timestamp, UniqueScope,
 };
 use redis::Cmd;
@@ -19,7 +19,8 @@ use crate::session::millis;
 /// A hash as it comes from the server.
 pub(crate) type Hash = HashMap<String, Vec<u8>>;
 
-/// Writes a new job as arguments of a script: its id, when it is due, how long it holds a key, and its fields.
+/// Writes a new job as arguments of a script: its id, when it is due, how long it holds a key, what it does to whoever
+/// holds that, and its fields.
 pub(crate) fn push_new(command: &mut Cmd, job: &NewJob) -> Done<()> {
     let (rule, due) = due(job.due);
     let unique = job.options.unique.as_ref();
@@ -28,7 +29,12 @@ pub(crate) fn push_new(command: &mut Cmd, job: &NewJob) -> Done<()> {
         _ => String::new(),
     };
     let fields = fields(job)?;
-    command.arg(job.id.to_string()).arg(rule).arg(due).arg(period).arg(fields.len());
+    let on_conflict = match job.on_conflict() {
+        OnConflict::Keep => String::new(),
+        OnConflict::Debounce { at_most } => millis(at_most).to_string(),
+        _ => "replace".to_owned(),
+    };
+    command.arg(job.id.to_string()).arg(rule).arg(due).arg(period).arg(on_conflict).arg(fields.len());
     for (name, value) in fields {
         command.arg(name).arg(value);
     }

@@ -78,6 +78,10 @@ CREATE TABLE leasehold_claims (
     jobs  TEXT NOT NULL
 ) STRICT;
 
+-- The newcomers that replaced a job with their unique key (clause P4), in order, as long as they may be repeated.
+CREATE TABLE leasehold_replaced (newcomer BLOB PRIMARY KEY, seq INTEGER NOT NULL, n INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE INDEX leasehold_replaced_of_job ON leasehold_replaced (seq, n);
+
 -- How many jobs of each limit key run.
 CREATE TABLE leasehold_limits (key TEXT PRIMARY KEY, running INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 
@@ -184,6 +188,7 @@ CREATE TRIGGER leasehold_job_deleted AFTER DELETE ON leasehold_jobs BEGIN
         ON CONFLICT DO UPDATE SET deleted = deleted + 1;
     DELETE FROM leasehold_payloads WHERE seq = old.seq;
     DELETE FROM leasehold_results WHERE seq = old.seq;
+    DELETE FROM leasehold_replaced WHERE seq = old.seq;
     UPDATE leasehold_log_heads SET
         lines = lines - (SELECT lines FROM leasehold_log_heads WHERE source = old.id),
         bytes = bytes - (SELECT bytes FROM leasehold_log_heads WHERE source = old.id)

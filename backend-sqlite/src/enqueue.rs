@@ -4,11 +4,12 @@ use std::collections::{HashMap, HashSet};
 
 use leasehold_core::authoring::stored::{self, millis};
 use leasehold_core::backend::{Enqueue, EnqueueAnswer, Enqueued};
-use leasehold_core::{Error, ErrorKind, JobId, NewJob, State, Timestamp, UniqueKey, UniqueScope};
+use leasehold_core::{Error, ErrorKind, JobId, NewJob, Payload, State, Timestamp, UniqueKey, UniqueScope};
 use sqlx::{AssertSqlSafe, SqliteConnection};
 use uuid::Uuid;
 
 use crate::error::{Done, Fault};
+use crate::replace;
 use crate::record::{self, Lane, UNIQUE_FOR, UNIQUE_UNTIL_CLAIMED, UNIQUE_UNTIL_FINISHED};
 use crate::writer::Session;
 
@@ -16,6 +17,12 @@ pub(crate) async fn enqueue(session: &mut Session, request: Enqueue) -> Done<Vec
     let answers = insert(&mut session.conn, &request.jobs, session.now).await?;
     for (job, _) in request.jobs.iter().zip(&answers).filter(|(_, answer)| answer.is_created()) {
         session.tell_state(job.id, job.queue.as_str(), State::waiting(job.due.by(session.now), session.now));
+    }
+    let replaced = |answer: &&Enqueued| matches!(answer.answer, EnqueueAnswer::Replaced);
+    if session.is_watched() {
+        let replaced: Vec<JobId> = answers.iter().filter(replaced).map(|answer| answer.job).collect();
+        let jobs = record::load(&mut session.conn, &replaced).await?;
+        jobs.values().for_each(|job| job.tell(session));
     }
     Ok(answers)
 }
@@ -48,6 +55,23 @@ pub(crate) async fn insert(
     now: Timestamp,
 ) -> Done<Vec<Enqueued>> {
     free_keys(conn, &keys(jobs), now).await?;
+    let mut answers = Vec::with_capacity(jobs.len());
+    for run in jobs.chunk_by(|a, b| replace::is_plain(a) && replace::is_plain(b)) {
+        let newcomer = run.first().filter(|job| !replace::is_plain(job));
+        let answer = match newcomer {
+            Some(job) => replace::replace(conn, job, now).await?,
+            None => None,
+        };
+        match answer {
+            Some(answer) => answers.push(answer),
+            None => answers.append(&mut insert_run(conn, run, now).await?),
+        }
+    }
+    Ok(answers)
+}
+
+/// Inserts jobs none of which replaces another.
+async fn insert_run(conn: &mut SqliteConnection, jobs: &[NewJob], now: Timestamp) -> Done<Vec<Enqueued>> {
     let lanes = record::lanes(conn, &jobs.iter().map(lane).collect()).await?;
     let mut answers = Vec::with_capacity(jobs.len());
     let mut next: i64 = sqlx::query_scalar("SELECT coalesce(max(seq), 0) + 1 FROM leasehold_jobs")
@@ -156,6 +180,11 @@ fn scope(scope: UniqueScope, now: Timestamp) -> (Option<i64>, Option<i64>) {
         UniqueScope::UntilFinished => (Some(UNIQUE_UNTIL_FINISHED), None),
         UniqueScope::For(span) => (Some(UNIQUE_FOR), Some(now.plus(span).as_millis())),
     }
+}
+
+/// Puts another payload in the place of a job's.
+pub(crate) async fn replace_payload(conn: &mut SqliteConnection, seq: i64, payload: &Payload) -> Done<()> {
+    record::insert_blobs(conn, "INSERT OR REPLACE INTO leasehold_payloads VALUES", &[(seq, payload)]).await
 }
 
 async fn insert_payloads(conn: &mut SqliteConnection, jobs: &[(i64, &NewJob)]) -> Done<()> {

@@ -48,6 +48,7 @@ mod inspect;
 mod logs;
 mod recover;
 mod renew;
+mod replace;
 mod schedules;
 mod settle;
 mod watch;

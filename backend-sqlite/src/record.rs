@@ -221,6 +221,7 @@ brief! {
         id: Uuid,
         worker: Option<Uuid>,
         max_attempts: i64,
+        enqueued_at: i64,
         unique_scope: Option<i64>,
         options: String,
         queue: String,

@@ -31,6 +31,9 @@ pub const SPAN: Duration = Duration::from_hours(24 * 36_525);
 pub const ATTEMPTS: u32 = 1_000_000;
 /// How long a store remembers the id of a claim that gave out jobs, at least: a claim may be repeated until then.
 pub const CLAIM_MEMORY: Duration = Duration::from_mins(10);
+/// How many ids of jobs that replaced it a job remembers, the latest ones: an enqueue of such a job may be repeated as long
+/// as the job that it replaced is kept and no more than so many others replaced that since.
+pub const REPLACEMENTS: usize = 100;
 /// How many failed attempts a job remembers: the first one and the latest others.
 pub const HISTORY: usize = 10;
 

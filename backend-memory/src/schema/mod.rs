@@ -43,6 +43,8 @@ pub(crate) struct Tables {
     running: HashMap<LimitKey, u32>,
     /// Who holds each unique key.
     keys: HashMap<UniqueKey, Holder>,
+    /// The jobs that newcomers of these ids replaced.
+    replaced: HashMap<JobId, JobId>,
     /// The ended jobs by when they may be removed.
     pub(crate) expiry: BTreeSet<(Timestamp, usize)>,
     pub(crate) logs: Logs,
@@ -85,6 +87,7 @@ impl Tables {
             over: Vec::new(),
             running: HashMap::new(),
             keys: HashMap::new(),
+            replaced: HashMap::new(),
             expiry: BTreeSet::new(),
             logs: Logs::default(),
             schedules: BTreeMap::new(),
@@ -132,6 +135,9 @@ impl Tables {
         self.free_key(slot);
         let row = self.rows.remove(slot);
         self.ids.remove(&row.job.id);
+        for newcomer in &row.replaced {
+            self.replaced.remove(newcomer);
+        }
         self.by_age.remove(&(row.job.enqueued_at, row.job.id));
         self.queues[row.queue].deleted += 1;
         self.logs.forget(row.job.id);
@@ -247,6 +253,21 @@ impl Tables {
             UniqueScope::UntilClaimed | UniqueScope::UntilFinished => Timestamp::MAX,
         };
         self.keys.insert(unique.key.clone(), Holder { job, until });
+    }
+
+    /// The job that a newcomer of this id replaced, as far as that is remembered.
+    pub(crate) fn replaced_by(&self, newcomer: JobId) -> Option<JobId> {
+        self.replaced.get(&newcomer).copied()
+    }
+
+    /// Remembers which newcomer replaced a job, and forgets the oldest where there are too many.
+    pub(crate) fn remember_replacement(&mut self, slot: usize, newcomer: JobId) {
+        let row = &mut self.rows[slot];
+        if row.replaced.len() >= limits::REPLACEMENTS {
+            self.replaced.remove(&row.replaced.remove(0));
+        }
+        row.replaced.push(newcomer);
+        self.replaced.insert(newcomer, row.job.id);
     }
 
     /// Tells that a job's queue has something to claim, now or soon.

@@ -464,6 +464,7 @@ end
 -- Removes a job that was taken out of its place.
 local function forget(job)
   free_key(job)
+  for newcomer in string.gmatch(job.replaced or '', '%S+') do call('HDEL', prefix .. 'replaced', newcomer) end
   remove('age', job.id)
   if job.log_bytes > 0 then remove('log_ages', job.id) end
   call('DEL', job_key(job.id), prefix .. 'body:' .. job.id, prefix .. 'log:' .. job.id)

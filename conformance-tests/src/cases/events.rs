@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use leasehold_core::backend::{Action, Event, Watch};
-use leasehold_core::{Deadline, State};
+use leasehold_core::{Deadline, State, UniqueScope};
 
-use crate::bench::{Bench, RETRY, SUCCEED, job, jobs, lines, queue, secs};
+use crate::bench::{Bench, RETRY, SUCCEED, job, jobs, lines, queue, secs, unique_key};
 use crate::breach::{Done, Kept, Trouble, must, must_eq};
 use crate::case::cases;
 
@@ -22,6 +22,8 @@ cases! {
     [F3, L3] tells_of_new_lines_and_settings needs [Events];
     /// Who did not ask for new lines is not told of them.
     [F3] tells_of_new_lines_only_who_asked needs [Events];
+    /// A job that is replaced wakes who waits: it may be due sooner than it was.
+    [F3, P4] tells_that_a_replaced_job_waits needs [Events];
     /// Only events of the asked queues come.
     [F3] tells_of_the_asked_queues_only needs [Events];
     /// What another client does is told as well.
@@ -106,6 +108,15 @@ async fn tells_of_new_lines_and_settings(t: Bench) -> Kept {
     await_event(&mut events, "of a paused queue", |event| matches!(event, Event::QueueSet { .. })).await?;
     t.pause(&queue("a"), false).await?;
     await_event(&mut events, "of a resumed queue", |event| matches!(event, Event::QueueSet { .. })).await?;
+    Ok(())
+}
+
+async fn tells_that_a_replaced_job_waits(t: Bench) -> Kept {
+    let job = || job().replace(unique_key("key"), UniqueScope::UntilFinished);
+    t.add(job().delay(secs(60))).await?;
+    let mut events = watch(&t, Watch::default()).await?;
+    t.enqueue([job()]).await?;
+    await_event(&mut events, "that a job was made due at once", waits).await?;
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 #![deny(dead_code, reason = "a case that is missing in its table would never run")]
 
 mod producing;
+mod replacing;
 mod uniqueness;
 
 mod consuming;
@@ -39,6 +40,7 @@ use crate::case::Case;
 pub(crate) const TABLES: &[&[Case]] = &[
     producing::CASES,
     uniqueness::CASES,
+    replacing::CASES,
     consuming::CASES,
     selecting::CASES,
     limiting::CASES,

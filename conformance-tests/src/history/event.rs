@@ -225,6 +225,8 @@ pub enum Entry {
     Existing,
     /// Another one holds its key.
     Held,
+    /// Another one holds its key, and got its payload, priority and due time.
+    Replaced,
     /// It was not taken in.
     Refused,
 }

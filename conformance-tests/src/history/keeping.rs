@@ -64,6 +64,7 @@ pub(super) fn entry(answer: &EnqueueAnswer) -> Entry {
         EnqueueAnswer::Created => Entry::Created,
         EnqueueAnswer::Existing => Entry::Existing,
         EnqueueAnswer::Held => Entry::Held,
+        EnqueueAnswer::Replaced => Entry::Replaced,
         EnqueueAnswer::Refused(_) => Entry::Refused,
     }
 }

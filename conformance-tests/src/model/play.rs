@@ -337,6 +337,7 @@ fn entry(told: &Enqueued) -> Result<(JobId, Entry), Trouble> {
         EnqueueAnswer::Created => Entry::Created,
         EnqueueAnswer::Existing => Entry::Existing,
         EnqueueAnswer::Held => Entry::Held,
+        EnqueueAnswer::Replaced => Entry::Replaced,
         EnqueueAnswer::Refused(why) => return Err(Trouble::Unmet(format!("it was refused: {why:?}"))),
     };
     Ok((told.job, entry))

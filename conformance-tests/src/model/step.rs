@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use leasehold_core::backend::{Order, Verdict};
-use leasehold_core::{Due, Keep, Reason, State, UniqueScope};
+use leasehold_core::{Due, Keep, OnConflict, Reason, State, UniqueScope};
 use proptest::collection::vec;
 use proptest::option::{of, weighted};
 use proptest::prelude::{Just, Strategy, any, prop_oneof};
@@ -91,7 +91,7 @@ pub(super) struct Job {
     pub(super) priority: i16,
     pub(super) due: JobDue,
     pub(super) tags: u8,
-    pub(super) unique: Option<(u8, UniqueScope)>,
+    pub(super) unique: Option<(u8, UniqueScope, OnConflict)>,
     pub(super) limit: Option<(u8, u32)>,
     pub(super) max_attempts: u32,
     pub(super) lease: Option<Duration>,
@@ -209,7 +209,7 @@ fn job() -> impl Strategy<Value = Job> {
         1 => soon().prop_map(|delay| JobDue::Said(Due::In(delay))),
         1 => soon().prop_map(JobDue::Before),
     ];
-    let keys = (weighted(0.3, (0..KEYS, scope())), weighted(0.3, (0..KEYS, 1..=2_u32)));
+    let keys = (weighted(0.4, (0..KEYS, scope(), on_conflict())), weighted(0.3, (0..KEYS, 1..=2_u32)));
     let bounds = (1..=3_u32, weighted(0.2, lease()), keep());
     (place, due, keys, bounds).prop_map(
         |((number, queue, kind, priority, tags), due, (unique, limit), (max_attempts, lease, keep))| Job {
@@ -298,6 +298,14 @@ fn scope() -> impl Strategy<Value = UniqueScope> {
         Just(UniqueScope::UntilClaimed),
         Just(UniqueScope::UntilFinished),
         soon().prop_map(UniqueScope::For),
+    ]
+}
+
+fn on_conflict() -> impl Strategy<Value = OnConflict> {
+    prop_oneof![
+        2 => Just(OnConflict::Keep),
+        1 => Just(OnConflict::Replace),
+        1 => soon().prop_map(|at_most| OnConflict::Debounce { at_most }),
     ]
 }
 

@@ -36,6 +36,8 @@ defects! {
     ClaimsToBeDurable [P1] "keeps_jobs_whose_producer_is_gone";
     /// MRQ: its counts are kept beside its jobs, so that a retried call counts twice.
     CountsARepeatedEnqueue [E2] "gives_a_repeated_call_the_effect_of_one";
+    /// Each newcomer puts the job off, however long the first one waits already.
+    DebouncesForEver [P4] "puts_a_debounced_job_off_but_not_for_ever";
     /// A period that ends with the job, and not with the time.
     EndsPeriodsWithTheJob [P4] "holds_a_key_for_its_period";
     FailsABatchForADuplicate [P4] "takes_the_rest_of_a_batch_with_a_duplicate";
@@ -43,10 +45,14 @@ defects! {
     ForgetsUniqueKeys [P4] "tells_who_holds_a_key";
     FreesKeysAtTheClaim [P4] "holds_a_key_until_its_job_has_ended";
     HoldsKeysPastTheClaim [P4] "frees_a_key_once_its_job_is_claimed";
+    /// The producer is told that its payload is there, and the older one runs.
+    KeepsWhatItSaysIsReplaced [P4] "replaces_what_a_waiting_job_brings";
     LosesOneOfABatch [P3] "answers_a_batch_in_order";
     NeverFreesKeys [P4] "frees_a_key_however_its_job_ends";
     /// pymjq: a capped collection drops the oldest jobs, which nobody has run.
     OverwritesWaitingJobs [P1] "keeps_every_job_of_a_large_backlog";
+    /// A newcomer whose answer was lost, and that comes again, undoes what others brought since.
+    ReplacesAgainWhenRepeated [E2] "replaces_once_when_a_newcomer_is_repeated";
     TakesBatchesByHalves [P3] "leaves_no_half_of_a_dropped_batch";
     TakesARetriedEnqueueTwice [P2] "knows_the_id_of_an_ended_job";
 

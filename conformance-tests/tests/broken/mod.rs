@@ -85,6 +85,8 @@ struct Shadow {
     /// When the last job of the latest page was taken in.
     shown: Option<Timestamp>,
     miscounted: u64,
+    /// The jobs that replaced another one.
+    newcomers: HashSet<JobId>,
     names: HashMap<WorkerName, WorkerId>,
     said: HashMap<WorkerId, WorkerInfo>,
 }

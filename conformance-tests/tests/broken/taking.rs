@@ -2,7 +2,7 @@
 
 use leasehold_core::backend::*;
 use leasehold_core::{
-    Backend, Clock as _, Deadline, Due, Error, ErrorKind, JobId, JobOptions, LimitKey, NewJob, Payload,
+    Backend, Clock as _, Deadline, Due, Error, ErrorKind, JobId, JobOptions, LimitKey, NewJob, OnConflict, Payload,
     Result, State, SystemClock, UniqueScope, limits,
 };
 
@@ -40,6 +40,7 @@ impl Broken {
             }
             Defect::FailsABatchForADuplicate => self.enqueue_until_a_duplicate(deadline, request).await,
             Defect::TakesARetriedEnqueueTwice => self.enqueue_twins(deadline, request).await,
+            Defect::ReplacesAgainWhenRepeated => self.enqueue_newcomers(deadline, request).await,
             Defect::OverwritesWaitingJobs => {
                 let answers = self.inner.enqueue(deadline, request).await?;
                 self.drop_the_oldest(deadline).await?;
@@ -78,6 +79,11 @@ impl Broken {
 
     fn alter_scope(&self, options: &mut JobOptions) {
         let Some(unique) = &mut options.unique else { return };
+        unique.on_conflict = match (self.defect, unique.on_conflict) {
+            (Defect::KeepsWhatItSaysIsReplaced, _) => OnConflict::Keep,
+            (Defect::DebouncesForEver, OnConflict::Debounce { .. }) => OnConflict::Replace,
+            (_, on_conflict) => on_conflict,
+        };
         unique.scope = match (self.defect, unique.scope) {
             (Defect::FreesKeysAtTheClaim, UniqueScope::UntilFinished) => UniqueScope::UntilClaimed,
             (Defect::HoldsKeysPastTheClaim, UniqueScope::UntilClaimed) => UniqueScope::UntilFinished,
@@ -90,7 +96,9 @@ impl Broken {
     fn answer_badly(&self, answers: &mut [Enqueued]) {
         for answer in answers {
             let known = matches!(answer.answer, EnqueueAnswer::Existing);
+            let held = matches!(answer.answer, EnqueueAnswer::Held);
             match self.defect {
+                Defect::KeepsWhatItSaysIsReplaced if held => answer.answer = EnqueueAnswer::Replaced,
                 Defect::AnswersCreatedForAKnownId => answer.answer = EnqueueAnswer::Created,
                 Defect::CountsARepeatedEnqueue if known => self.shadow().miscounted += 1,
                 _ => {}
@@ -121,6 +129,21 @@ impl Broken {
             job.id = JobId::generate();
         }
         self.inner.enqueue(deadline, Enqueue { jobs }).await
+    }
+
+    /// Takes newcomers that come again for others.
+    async fn enqueue_newcomers(&self, deadline: Deadline, mut request: Enqueue) -> Result<Vec<Enqueued>> {
+        let ids: Vec<JobId> = request.jobs.iter().map(|job| job.id).collect();
+        for job in &mut request.jobs {
+            if self.shadow().newcomers.contains(&job.id) {
+                job.id = JobId::generate();
+            }
+        }
+        let answers = self.inner.enqueue(deadline, request).await?;
+        let replaced = |answer: &Enqueued| matches!(answer.answer, EnqueueAnswer::Replaced);
+        let newcomers = ids.into_iter().zip(&answers).filter(|(_, answer)| replaced(answer));
+        self.shadow().newcomers.extend(newcomers.map(|(id, _)| id));
+        Ok(answers)
     }
 
     async fn drop_the_oldest(&self, deadline: Deadline) -> Result<()> {

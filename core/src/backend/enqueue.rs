@@ -27,6 +27,9 @@ pub enum EnqueueAnswer {
     Existing,
     /// Another job holds its unique key; [`Enqueued::job`] names it (P4).
     Held,
+    /// Another job holds its unique key and waits; [`Enqueued::job`] names it, and it has this one's payload, priority
+    /// and due time now (P4). The given id is no job's.
+    Replaced,
     /// It was not taken in; only where batches are not atomic (P3).
     Refused(Error),
 }

@@ -83,6 +83,11 @@ pub trait Backend: std::fmt::Debug + Send + Sync + 'static {
     /// - An id that is there already changes nothing and answers [`EnqueueAnswer::Existing`] (P2); this is
     ///   tested before the unique key, so that a repeated call gets the first one's answer.
     /// - Of jobs that share a unique key one gets in, the others learn its id (P4). Within a batch the first.
+    /// - A newcomer whose [`OnConflict`](crate::OnConflict) says so replaces payload, priority and due time of a holder
+    ///   that waits and is of its kind, and is answered [`EnqueueAnswer::Replaced`] (P4). A claim gives out the old or the
+    ///   new payload; the old one only if the newcomer finds the job running.
+    /// - An id that is among the latest [`limits::REPLACEMENTS`](crate::limits::REPLACEMENTS) that replaced a job which is
+    ///   kept changes nothing and gets the same answer, whatever became of the job since (E2).
     /// - Payloads are kept byte for byte (P6).
     ///
     /// # Errors

@@ -3,7 +3,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::options::{JobOptions, Keep, Limit, Retention, Unique, UniqueScope};
+use super::options::{JobOptions, Keep, Limit, OnConflict, Retention, Unique, UniqueScope};
 use super::payload::Payload;
 use crate::error::Result;
 use crate::id::JobId;
@@ -110,6 +110,11 @@ impl NewJob {
         Ok(Self::new(Kind::new(kind)?, Payload::json(args)?))
     }
 
+    /// What it does to a job that holds its unique key.
+    pub fn on_conflict(&self) -> OnConflict {
+        self.options.unique.as_ref().map_or(OnConflict::Keep, |unique| unique.on_conflict)
+    }
+
     /// Sets the id, for producers that derive it from their own data. Defaults to a fresh UUIDv7.
     #[must_use]
     pub fn id(mut self, id: JobId) -> Self {
@@ -169,8 +174,41 @@ impl NewJob {
 
     /// Lets in no second job with this key while this one holds it. Defaults to no key.
     #[must_use]
-    pub fn unique(mut self, key: UniqueKey, scope: UniqueScope) -> Self {
-        self.options.unique = Some(Unique { key, scope });
+    pub fn unique(self, key: UniqueKey, scope: UniqueScope) -> Self {
+        self.unique_as(Unique::new(key, scope))
+    }
+
+    /// Like [`unique`](Self::unique), but a job that holds the key and waits gets this one's payload, priority and due
+    /// time: see [`OnConflict::Replace`].
+    #[must_use]
+    pub fn replace(self, key: UniqueKey, scope: UniqueScope) -> Self {
+        self.unique_as(Unique::new(key, scope).on_conflict(OnConflict::Replace))
+    }
+
+    /// Runs once, with the newest payload, when no job with this key was enqueued for `delay`, and at the latest
+    /// `at_most` after the first one of them was. One that is enqueued once it runs begins anew.
+    #[must_use]
+    pub fn debounce(self, key: UniqueKey, delay: Duration, at_most: Duration) -> Self {
+        let unique = Unique::new(key, UniqueScope::UntilClaimed);
+        self.delay(delay.min(at_most)).unique_as(unique.on_conflict(OnConflict::Debounce { at_most }))
+    }
+
+    /// Runs at most one job with this key at once, while at most one other, with the newest payload, waits for its
+    /// first attempt. The key is its unique key, held until it is claimed, and its limit key at once.
+    ///
+    /// One that is tried again waits for that besides, with the payload that it had.
+    ///
+    /// # Errors
+    /// None for any valid key: both kinds of key have the same rules.
+    pub fn latest(self, key: UniqueKey) -> Result<Self> {
+        let limit = LimitKey::new(key.as_str())?;
+        Ok(self.replace(key, UniqueScope::UntilClaimed).limit(limit, 1))
+    }
+
+    /// Sets the unique key with its scope, and what becomes of this job where it is held. Defaults to no key.
+    #[must_use]
+    pub fn unique_as(mut self, unique: Unique) -> Self {
+        self.options.unique = Some(unique);
         self
     }
 

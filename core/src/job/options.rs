@@ -71,6 +71,58 @@ pub struct Unique {
     pub key: UniqueKey,
     /// How long the job holds it.
     pub scope: UniqueScope,
+    /// What becomes of this job where another one holds the key. Defaults to [`OnConflict::Keep`].
+    #[serde(default, skip_serializing_if = "OnConflict::is_keep")]
+    pub on_conflict: OnConflict,
+}
+
+impl Unique {
+    /// A key that a newcomer leaves to whoever holds it.
+    pub fn new(key: UniqueKey, scope: UniqueScope) -> Self {
+        Self { key, scope, on_conflict: OnConflict::Keep }
+    }
+
+    /// The same, with another rule for a key that is held.
+    #[must_use]
+    pub fn on_conflict(self, on_conflict: OnConflict) -> Self {
+        Self { on_conflict, ..self }
+    }
+}
+
+/// What a newcomer does to the job that holds its unique key. It is the newcomer's own to say.
+///
+/// Only a holder that waits, and is of the same kind, is ever changed. It keeps its id, its queue, its other options and
+/// the attempts that it has spent; what it had reported as its progress belonged to the older payload, and goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum OnConflict {
+    /// Nothing: the newcomer is dropped, and its producer told who holds the key.
+    #[default]
+    Keep,
+    /// The holder gets the newcomer's payload, priority and due time.
+    Replace,
+    /// The same, but the due time is never later than `at_most` after the holder was taken in: so each newcomer with a
+    /// delay pushes the job back, and it runs in the end.
+    Debounce {
+        /// How long after it was first taken in the job is due at the latest.
+        at_most: Duration,
+    },
+}
+
+impl OnConflict {
+    /// Whether it leaves the holder as it is.
+    pub fn is_keep(&self) -> bool {
+        *self == Self::Keep
+    }
+
+    /// When a holder that was taken in at `since` is due once a newcomer that wants to be `due` then replaced it.
+    pub fn due(self, due: Timestamp, since: Timestamp) -> Timestamp {
+        match self {
+            Self::Keep | Self::Replace => due,
+            Self::Debounce { at_most } => due.min(since.plus(at_most)),
+        }
+    }
 }
 
 /// How long a job holds its unique key.

@@ -85,6 +85,8 @@ pub enum Cause {
     Cancel,
     /// An operator moved its due time.
     Postpone,
+    /// A producer gave it a newer payload, and a due time with it.
+    Replace,
     /// An operator sent an ended job round again.
     Requeue,
 }
@@ -112,6 +114,10 @@ pub const TRANSITIONS: &[(Option<State>, Cause, State)] = &[
     (Some(State::Scheduled), Cause::Postpone, State::Queued),
     (Some(State::Queued), Cause::Postpone, State::Scheduled),
     (Some(State::Queued), Cause::Postpone, State::Queued),
+    (Some(State::Scheduled), Cause::Replace, State::Scheduled),
+    (Some(State::Scheduled), Cause::Replace, State::Queued),
+    (Some(State::Queued), Cause::Replace, State::Scheduled),
+    (Some(State::Queued), Cause::Replace, State::Queued),
     (Some(State::Succeeded), Cause::Requeue, State::Scheduled),
     (Some(State::Succeeded), Cause::Requeue, State::Queued),
     (Some(State::Failed), Cause::Requeue, State::Scheduled),
@@ -175,6 +181,8 @@ pub enum Reason {
     Requeued,
     /// An operator moved its due time.
     Postponed,
+    /// A producer gave it a newer payload.
+    Replaced,
     /// Its concurrency limit was reached and it was told to end rather than wait.
     LimitReached,
     /// It waits for other jobs, or they did not end well.
@@ -197,7 +205,7 @@ mod tests {
             (Some(State::Running), Cause::Retry | Cause::Release) => waits,
             (Some(State::Running), Cause::Recover) => waits || to == State::Failed || to == State::Cancelled,
             (Some(from), Cause::Cancel) => from.is_waiting() && to == State::Cancelled,
-            (Some(from), Cause::Postpone) => from.is_waiting() && waits,
+            (Some(from), Cause::Postpone | Cause::Replace) => from.is_waiting() && waits,
             (Some(from), Cause::Requeue) => from.is_terminal() && waits,
             _ => false,
         }

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::new_job::NewJob;
 use super::options::UniqueScope;
 use super::record::{Failure, JobRecord};
 use super::state::{Reason, State};
@@ -88,6 +89,20 @@ impl JobRecord {
             _ => return AmendAnswer::Refused(self.state),
         }
         AmendAnswer::Applied
+    }
+
+    /// Gives it the payload, priority and due time of a newcomer with its unique key, if that wants it and it waits and
+    /// is of the same kind (clause P4). Answers whether it did.
+    pub fn replace(&mut self, new: &NewJob, now: Timestamp) -> bool {
+        let on_conflict = new.on_conflict();
+        if on_conflict.is_keep() || !self.state.is_waiting() || self.kind != new.kind {
+            return false;
+        }
+        self.payload = new.payload.clone();
+        self.options.priority = new.options.priority;
+        self.progress = None;
+        self.wait(on_conflict.due(new.due.by(now), self.enqueued_at), Reason::Replaced, now);
+        true
     }
 
     /// Makes it end, to be kept as long as its retention says (clauses S1, F5).
@@ -252,7 +267,7 @@ mod tests {
     fn holds_its_key_as_long_as_its_scope_says() {
         let holds = |scope, job: &JobRecord, now| {
             let mut job = job.clone();
-            job.options.unique = Some(Unique { key: UniqueKey::new("k").unwrap(), scope });
+            job.options.unique = Some(Unique::new(UniqueKey::new("k").unwrap(), scope));
             job.held_key(now).is_some()
         };
         let mut released = running();

@@ -13,7 +13,7 @@ use crate::backend::{
 };
 use crate::error::{Error, Result};
 use crate::id::JobId;
-use crate::job::{Due, JobOptions, Keep, NewJob, Payload, Progress, UniqueScope};
+use crate::job::{Due, JobOptions, Keep, NewJob, OnConflict, Payload, Progress, UniqueScope};
 use crate::limits::{self, Limits, cut};
 use crate::name::{self, QueueName};
 use crate::policy::{Backoff, ClassRule, RetryPolicy};
@@ -207,6 +207,9 @@ fn options(options: &JobOptions, limits: &Limits) -> Result<()> {
     }
     if options.limit.as_ref().is_some_and(|limit| limit.max == 0) {
         return Err(Error::invalid("a limit of 0 running jobs would never run; give it at least 1"));
+    }
+    if let OnConflict::Debounce { at_most } = options.unique.as_ref().map_or(OnConflict::Keep, |unique| unique.on_conflict) {
+        span("how long a job may be put off", at_most, Duration::ZERO..=limits::SPAN)?;
     }
     if let Some(UniqueScope::For(period)) = options.unique.as_ref().map(|unique| unique.scope) {
         span("a unique key's period", period, Duration::from_millis(1)..=limits::SPAN)?;

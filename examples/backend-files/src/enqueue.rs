@@ -1,5 +1,5 @@
 use leasehold_core::backend::{Enqueue, EnqueueAnswer, Enqueued};
-use leasehold_core::{JobId, JobRecord, NewJob, Result, Timestamp, UniqueKey};
+use leasehold_core::{JobId, JobRecord, NewJob, Result, Timestamp, UniqueKey, limits};
 
 use crate::record::Row;
 use crate::schema::{Change, Tables};
@@ -13,16 +13,33 @@ fn one(tables: &mut Tables, now: Timestamp, new: NewJob) -> Enqueued {
     if tables.jobs.contains_key(&new.id) {
         return Enqueued { job: new.id, answer: EnqueueAnswer::Existing };
     }
+    if let Some(job) = tables.replaced.get(&new.id) {
+        return Enqueued { job: *job, answer: EnqueueAnswer::Replaced };
+    }
     if let Some(unique) = &new.options.unique {
-        if let Some(holder) = holder(tables, &unique.key, now) {
-            return Enqueued { job: holder, answer: EnqueueAnswer::Held };
+        if let Some(job) = holder(tables, &unique.key, now) {
+            let replaced = replace(tables, job, &new, now);
+            let answer = if replaced { EnqueueAnswer::Replaced } else { EnqueueAnswer::Held };
+            return Enqueued { job, answer };
         }
         tables.change(Change::Key(unique.key.clone(), new.id));
     }
     let due = new.due.by(now);
     let job = JobRecord::new(new.id, new.queue, new.kind, new.payload, new.options, due, now);
-    tables.put(Row { job, token: None, settled: None, logged: 0 });
+    tables.put(Row::new(job));
     Enqueued { job: new.id, answer: EnqueueAnswer::Created }
+}
+
+/// Gives the holder of a key what the newcomer brings, if it may have it, and tells whether it did.
+fn replace(tables: &mut Tables, holder: JobId, new: &NewJob, now: Timestamp) -> bool {
+    let Some(mut row) = tables.jobs.get(&holder).cloned() else { return false };
+    let replaced = row.job.replace(new, now);
+    if replaced {
+        row.replaced.drain(..(row.replaced.len() + 1).saturating_sub(limits::REPLACEMENTS));
+        row.replaced.push(new.id);
+        tables.put(row);
+    }
+    replaced
 }
 
 /// Who holds this key now.

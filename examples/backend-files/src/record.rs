@@ -1,6 +1,6 @@
 use std::cmp::Reverse;
 
-use leasehold_core::{JobRecord, LeaseToken, State, Timestamp};
+use leasehold_core::{JobId, JobRecord, LeaseToken, State, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::schema::By;
@@ -16,9 +16,16 @@ pub(crate) struct Row {
     pub(crate) settled: Option<(LeaseToken, String, bool)>,
     /// How many log lines were taken in under the present or latest lease.
     pub(crate) logged: u64,
+    /// The ids of the newcomers that replaced it, the latest ones, the latest last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) replaced: Vec<JobId>,
 }
 
 impl Row {
+    pub(crate) fn new(job: JobRecord) -> Self {
+        Self { job, token: None, settled: None, logged: 0, replaced: Vec::new() }
+    }
+
     /// The job as it is at `now`.
     pub(crate) fn seen(&self, now: Timestamp) -> JobRecord {
         let mut job = self.job.clone();

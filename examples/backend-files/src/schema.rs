@@ -91,6 +91,8 @@ pub(crate) struct Tables {
     pub(crate) queues: BTreeMap<QueueName, Queue>,
     /// Who took each unique key last; whether it still holds it, its record tells.
     pub(crate) keys: BTreeMap<UniqueKey, JobId>,
+    /// The jobs that newcomers of these ids replaced.
+    pub(crate) replaced: HashMap<JobId, JobId>,
     /// What each claim was given, and when.
     pub(crate) claims: HashMap<ClaimId, (Timestamp, Vec<JobId>)>,
     pub(crate) logs: Logs,
@@ -173,7 +175,7 @@ impl Tables {
         let (queue, at) = (queue.unwrap_or_default(), part(record, "enqueued_at").unwrap_or_default());
         let (kind, payload) = (Kind::new("unreadable").ok()?, Payload::default());
         let job = JobRecord::new(id, queue, kind, payload, JobOptions::default(), at, at);
-        Some(Row { job, token: None, settled: None, logged: 0 })
+        Some(Row::new(job))
     }
 
     fn apply(&mut self, change: Change) {
@@ -214,6 +216,7 @@ impl Tables {
                 left.deleted += 1;
             }
         }
+        self.replaced.extend(row.replaced.iter().map(|newcomer| (*newcomer, row.job.id)));
         self.index.extend(row.found_by().map(|by| (by, row.job.id)));
         self.jobs.insert(row.job.id, row);
     }
@@ -232,6 +235,9 @@ impl Tables {
 
     fn take_out(&mut self, id: JobId) -> Option<Row> {
         let row = self.jobs.remove(&id)?;
+        for newcomer in &row.replaced {
+            self.replaced.remove(newcomer);
+        }
         for by in row.found_by() {
             self.index.remove(&(by, id));
         }

@@ -7,7 +7,7 @@ use leasehold_core::{QueueName, State};
 
 use super::World;
 use super::model::{Model, Outcome, Story};
-use crate::history::event::{Call, ChangeKind, Entry, Fate, Reply};
+use crate::history::event::{Call, ChangeKind, Fate, Reply};
 use crate::history::verdict::{About, Invariant};
 
 /// When jobs came into a queue and left it.
@@ -120,7 +120,7 @@ fn traffic<'h>(model: &Model<'h>) -> BTreeMap<&'h QueueName, Traffic> {
 
 fn came<'h>(story: &Story<'h>, queues: &mut BTreeMap<&'h QueueName, Traffic>) {
     let deletions = story.changes.iter().filter(|change| change.action == ChangeKind::Delete).count();
-    let taken = story.puts.iter().filter(|put| !put.failed && put.entry != Some(Entry::Held));
+    let taken = story.puts.iter().filter(|put| put.may_be_taken_in());
     // However often an id is enqueued, it comes in once for each time that it may have been deleted, and once more.
     for put in taken.clone().take(1 + deletions) {
         queues.entry(&put.put.queue).or_default().came.push(put.i);

@@ -8,7 +8,7 @@ use leasehold_core::{QueueName, State};
 
 use super::World;
 use super::model::{Kind, Model, Story, Told};
-use crate::history::event::{Call, ChangeKind, Entry};
+use crate::history::event::{Call, ChangeKind};
 use crate::history::hint::{Hint, Watching};
 use crate::history::verdict::{About, Invariant};
 
@@ -106,7 +106,7 @@ impl Story<'_> {
         let cancels = |action| action == ChangeKind::Cancel;
         match state {
             State::Scheduled | State::Queued => {
-                self.puts.iter().any(|put| !put.failed && put.entry != Some(Entry::Held) && put.i < until)
+                self.puts.iter().any(|put| put.may_be_taken_in() && put.i < until)
             }
             State::Running => {
                 self.grants.iter().any(|grant| grant.i < until)

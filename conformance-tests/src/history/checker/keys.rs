@@ -102,7 +102,7 @@ fn holdings(model: &Model<'_>, job: JobId, story: &Story<'_>, unique: &Unique) -
         end: first_end(model, story, unique.scope, i),
         until: until(i),
     };
-    let taken = story.puts.iter().filter(|put| !put.failed && put.entry != Some(Entry::Held));
+    let taken = story.puts.iter().filter(|put| put.may_be_taken_in());
     let (i, ops) = (taken.clone().map(|put| put.i).min(), taken.clone().map(|put| put.op).collect());
     let c = taken.filter(|put| put.entry.is_some()).map(|put| put.c).min();
     let mut holdings = Vec::new();

@@ -49,6 +49,8 @@ pub(crate) struct Story<'h> {
     pub(crate) last: Option<&'h Seen>,
     /// How often the last look showed it.
     pub(crate) shown_last: usize,
+    /// The payloads of newcomers that replaced it or may have.
+    pub(crate) brought: BTreeSet<u64>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -349,11 +351,38 @@ impl<'h> Model<'h> {
                 _ => {}
             }
         }
+        self.spread_replacements();
         for (changed, jobs) in broad {
             let named: Option<BTreeSet<&JobId>> = jobs.map(|jobs| jobs.iter().collect());
             for (job, story) in &mut self.stories {
                 if named.as_ref().is_none_or(|named| named.contains(job)) {
                     story.changes.push(changed);
+                }
+            }
+        }
+    }
+
+    /// A newcomer that replaced the holder of its key changed that one's payload, priority and due time; one that was
+    /// repeated may have done so before, and one of which nothing is known may have done it to any job with its key.
+    fn spread_replacements(&mut self) {
+        let replaces = |put: &&Enqueued<'_>| {
+            put.put.unique.as_ref().is_some_and(|unique| !unique.on_conflict.is_keep())
+                && matches!(put.entry, None | Some(Entry::Replaced))
+                && !put.failed
+        };
+        let newcomers = self.stories.values().flat_map(|story| story.puts.iter().filter(replaces));
+        let newcomers: Vec<Enqueued<'h>> = newcomers.copied().collect();
+        for newcomer in newcomers {
+            let key = |put: &Put| put.unique.as_ref().map(|unique| unique.key.clone());
+            for (job, story) in &mut self.stories {
+                let may_be_meant = match newcomer.there {
+                    Some(there) => there == *job,
+                    None => story.puts.iter().any(|put| key(put.put) == key(newcomer.put)),
+                };
+                if may_be_meant {
+                    let changes = [ChangeKind::Postpone, ChangeKind::Reprioritise];
+                    story.changes.extend(changes.map(|action| self.ops[newcomer.op].changed(newcomer.op, action, None)));
+                    story.brought.insert(newcomer.put.payload);
                 }
             }
         }
@@ -418,7 +447,7 @@ impl Enqueued<'_> {
     }
 
     pub(crate) fn may_be_taken_in(&self) -> bool {
-        !self.failed && self.entry != Some(Entry::Held)
+        !self.failed && !matches!(self.entry, Some(Entry::Held | Entry::Replaced))
     }
 }
 

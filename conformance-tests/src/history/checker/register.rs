@@ -93,8 +93,9 @@ impl<'h> Register<'h> {
     fn enqueued(&self, entry: Option<Entry>) -> Option<Self> {
         match (self.place, entry) {
             (Place::Absent, None | Some(Entry::Created)) => Some(self.at(Place::Waiting(0))),
-            (Place::Absent, Some(Entry::Held)) => Some(self.clone()),
-            (Place::Absent, Some(Entry::Existing)) | (_, Some(Entry::Created | Entry::Held)) => None,
+            (Place::Absent, Some(Entry::Held | Entry::Replaced)) => Some(self.clone()),
+            (Place::Absent, Some(Entry::Existing))
+            | (_, Some(Entry::Created | Entry::Held | Entry::Replaced)) => None,
             (_, None | Some(Entry::Existing | Entry::Refused)) => Some(self.clone()),
         }
     }

@@ -71,7 +71,7 @@ impl World<'_, '_> {
         let job = JobId::of_tick(name, tick);
         let story = self.model.stories.get(&job);
         let puts = story.iter().flat_map(|story| story.puts.iter());
-        let taken: Vec<_> = puts.filter(|put| !put.failed && put.entry != Some(Entry::Held)).collect();
+        let taken: Vec<_> = puts.filter(|put| put.may_be_taken_in()).collect();
         let created = taken.iter().filter(|put| put.entry == Some(Entry::Created)).count();
         let deleted =
             story.is_some_and(|story| story.changes.iter().any(|change| change.action == ChangeKind::Delete));

@@ -160,7 +160,7 @@ fn i10_what_may_explain_that_a_job_was_passed_over() {
 }
 
 fn keyed(scope: UniqueScope) -> Put {
-    let unique = Some(Unique { key: UniqueKey::new("key").unwrap(), scope });
+    let unique = Some(Unique::new(UniqueKey::new("key").unwrap(), scope));
     Put { unique, ..Tale::put(JobId::generate()) }
 }
 

@@ -41,6 +41,8 @@ struct Job {
     /// What was logged under the present or latest lease.
     logged: u64,
     lines: Vec<Line>,
+    /// The newcomers that replaced it, the latest last.
+    replaced: Vec<JobId>,
 }
 
 /// A log line but for its sequence, which is the store's own affair.
@@ -117,7 +119,7 @@ impl Reference {
 
 impl Job {
     fn new(record: JobRecord) -> Self {
-        Self { record, token: None, settled: None, logged: 0, lines: Vec::new() }
+        Self { record, token: None, settled: None, logged: 0, lines: Vec::new(), replaced: Vec::new() }
     }
 
     /// The job as it is now: a scheduled one is queued as soon as it is due.
