@@ -10,8 +10,8 @@ use mongodb::bson::{Document, doc};
 use mongodb::error::{ErrorKind as DriverKind, UNKNOWN_TRANSACTION_COMMIT_RESULT};
 
 use crate::control::register;
-use crate::hour::Stamp;
 use crate::error::{DUPLICATE, Done, by_code};
+use crate::hour::Stamp;
 use crate::record::{self, OFF_TURN, document};
 use crate::replace;
 use crate::session::{Change, Db, Kept};
@@ -73,12 +73,7 @@ pub(crate) async fn enqueue_in(db: &Db, session: &mut ClientSession, jobs: &[New
 }
 
 /// Takes in jobs none of which replaces another.
-async fn insert_in(
-    db: &Db,
-    session: &mut ClientSession,
-    jobs: &[NewJob],
-    now: Stamp,
-) -> Done<Vec<Enqueued>> {
+async fn insert_in(db: &Db, session: &mut ClientSession, jobs: &[NewJob], now: Stamp) -> Done<Vec<Enqueued>> {
     let (all, keys) = (db.of(Kept::Jobs), keys(jobs));
     // A transaction ends with its first error: what would be refused is looked for beforehand.
     let mut filter = vec![doc! {"_id": {"$in": record::ids(jobs.iter().map(|job| &job.id))}}];

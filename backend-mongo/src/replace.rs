@@ -78,7 +78,8 @@ pub(crate) async fn replace_in(
         if document.get("_id") == Some(&id) {
             return Ok(Some((new.id, EnqueueAnswer::Existing)));
         }
-        if let Some((_, job)) = newcomers_of(&document).into_iter().find(|(newcomer, _)| *newcomer == new.id) {
+        if let Some((_, job)) = newcomers_of(&document).into_iter().find(|(newcomer, _)| *newcomer == new.id)
+        {
             return Ok(Some((job, EnqueueAnswer::Replaced)));
         }
         holder = record::id(&document);

@@ -7,8 +7,8 @@ use std::str::FromStr;
 use leasehold_core::backend::{NewFailure, SetAside};
 use leasehold_core::limits::HISTORY;
 use leasehold_core::{
-    ClaimId, Due, Failure, JobId, JobOptions, JobRecord, Keep, Kind, NewJob, OnConflict, Payload, QueueName, Reason,
-    Result, Retention, State, Tag, Timestamp, UniqueScope,
+    ClaimId, Due, Failure, JobId, JobOptions, JobRecord, Keep, Kind, NewJob, OnConflict, Payload, QueueName,
+    Reason, Result, Retention, State, Tag, Timestamp, UniqueScope,
 };
 use redis::Cmd;
 use serde_json::{Map, Value as Json};

@@ -9,8 +9,8 @@ use sqlx::{AssertSqlSafe, SqliteConnection};
 use uuid::Uuid;
 
 use crate::error::{Done, Fault};
-use crate::replace;
 use crate::record::{self, Lane, UNIQUE_FOR, UNIQUE_UNTIL_CLAIMED, UNIQUE_UNTIL_FINISHED};
+use crate::replace;
 use crate::writer::Session;
 
 pub(crate) async fn enqueue(session: &mut Session, request: Enqueue) -> Done<Vec<Enqueued>> {

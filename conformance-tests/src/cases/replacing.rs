@@ -146,7 +146,8 @@ async fn replaces_no_job_that_runs_or_has_ended(t: Bench) -> Kept {
 
 async fn replaces_no_job_of_another_kind(t: Bench) -> Kept {
     let id = t.add(bringing("old")).await?;
-    let other = NewJob::new(kind("other"), text("new")).replace(unique_key("key"), UniqueScope::UntilFinished);
+    let other =
+        NewJob::new(kind("other"), text("new")).replace(unique_key("key"), UniqueScope::UntilFinished);
     let told = offer(&t, other).await?;
     must_be!(told.answer, EnqueueAnswer::Held);
     must_eq!(told.job, id);
@@ -210,7 +211,8 @@ async fn replaces_within_a_batch(t: Bench) -> Kept {
 
 async fn replaces_once_when_a_newcomer_is_repeated(t: Bench) -> Kept {
     let id = t.add(replacing("0", UniqueScope::UntilClaimed)).await?;
-    let (first, second) = (replacing("1", UniqueScope::UntilClaimed), replacing("2", UniqueScope::UntilClaimed));
+    let (first, second) =
+        (replacing("1", UniqueScope::UntilClaimed), replacing("2", UniqueScope::UntilClaimed));
     replace(&t, id, first.clone()).await?;
     t.advance(secs(1));
     replace(&t, id, first.clone()).await?;
@@ -272,7 +274,8 @@ async fn offer_twice(t: &Bench, payload: String) -> Done<Offer> {
     let again = offer(t, job).await?;
     let same = matches!(
         (&told.answer, &again.answer),
-        (EnqueueAnswer::Created, EnqueueAnswer::Existing) | (EnqueueAnswer::Replaced, EnqueueAnswer::Replaced)
+        (EnqueueAnswer::Created, EnqueueAnswer::Existing)
+            | (EnqueueAnswer::Replaced, EnqueueAnswer::Replaced)
     );
     if !same || told.job != again.job {
         return Err(Trouble::Unmet(format!("it was answered {told:?}, and when it came again {again:?}")));
@@ -281,7 +284,10 @@ async fn offer_twice(t: &Bench, payload: String) -> Done<Offer> {
 }
 
 /// Has so many workers claim jobs and end them until all is done, and tells which payload each job ran with.
-fn claim_until(over: &Arc<AtomicBool>, clients: Vec<Bench>) -> Vec<tokio::task::JoinHandle<Done<Vec<(JobId, String)>>>> {
+fn claim_until(
+    over: &Arc<AtomicBool>,
+    clients: Vec<Bench>,
+) -> Vec<tokio::task::JoinHandle<Done<Vec<(JobId, String)>>>> {
     let work = |t: Bench| {
         let over = Arc::clone(over);
         tokio::spawn(async move {
@@ -293,7 +299,10 @@ fn claim_until(over: &Arc<AtomicBool>, clients: Vec<Bench>) -> Vec<tokio::task::
                     return Ok(ran);
                 }
                 for lease in leases {
-                    ran.push((lease.job.id, String::from_utf8_lossy(lease.job.payload.as_bytes()).into_owned()));
+                    ran.push((
+                        lease.job.id,
+                        String::from_utf8_lossy(lease.job.payload.as_bytes()).into_owned(),
+                    ));
                     t.finish(&lease, SUCCEED).await?;
                 }
                 tokio::task::yield_now().await;
@@ -342,9 +351,12 @@ fn judge(offers: &[Offer], ran: &BTreeMap<JobId, String>) -> Kept {
     for (job, payload) in ran {
         let own = || offers.iter().filter(|offer| offer.job == *job);
         let Some(given) = own().find(|offer| offer.payload == *payload) else {
-            return Err(Trouble::Unmet(format!("job {job} ran with {payload}, which nobody offered it")).into());
+            return Err(
+                Trouble::Unmet(format!("job {job} ran with {payload}, which nobody offered it")).into()
+            );
         };
-        let lost: Vec<_> = own().filter(|later| later.begun > given.answered).map(|offer| &offer.payload).collect();
+        let lost: Vec<_> =
+            own().filter(|later| later.begun > given.answered).map(|offer| &offer.payload).collect();
         must!(lost.is_empty(), "job {job} ran with {payload}, though later {lost:?} replaced it");
     }
     Ok(())

@@ -83,8 +83,9 @@ impl Names {
         options.tags = some_tags(spec.tags);
         options.max_attempts = spec.max_attempts;
         options.lease = spec.lease;
-        options.unique =
-            spec.unique.map(|(key, scope, rule)| Unique::new(unique_key(&self.of("u", key)), scope).on_conflict(rule));
+        options.unique = spec
+            .unique
+            .map(|(key, scope, rule)| Unique::new(unique_key(&self.of("u", key)), scope).on_conflict(rule));
         options.limit = spec.limit.map(|(key, max)| Limit { key: limit_key(&self.of("l", key)), max });
         job.keep(spec.keep)
     }

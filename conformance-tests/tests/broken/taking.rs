@@ -2,8 +2,8 @@
 
 use leasehold_core::backend::*;
 use leasehold_core::{
-    Backend, Clock as _, Deadline, Due, Error, ErrorKind, JobId, JobOptions, LimitKey, NewJob, OnConflict, Payload,
-    Result, State, SystemClock, UniqueScope, limits,
+    Backend, Clock as _, Deadline, Due, Error, ErrorKind, JobId, JobOptions, LimitKey, NewJob, OnConflict,
+    Payload, Result, State, SystemClock, UniqueScope, limits,
 };
 
 use super::{Broken, Defect};

@@ -208,7 +208,9 @@ fn options(options: &JobOptions, limits: &Limits) -> Result<()> {
     if options.limit.as_ref().is_some_and(|limit| limit.max == 0) {
         return Err(Error::invalid("a limit of 0 running jobs would never run; give it at least 1"));
     }
-    if let OnConflict::Debounce { at_most } = options.unique.as_ref().map_or(OnConflict::Keep, |unique| unique.on_conflict) {
+    if let OnConflict::Debounce { at_most } =
+        options.unique.as_ref().map_or(OnConflict::Keep, |unique| unique.on_conflict)
+    {
         span("how long a job may be put off", at_most, Duration::ZERO..=limits::SPAN)?;
     }
     if let Some(UniqueScope::For(period)) = options.unique.as_ref().map(|unique| unique.scope) {

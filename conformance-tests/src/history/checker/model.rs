@@ -381,7 +381,9 @@ impl<'h> Model<'h> {
                 };
                 if may_be_meant {
                     let changes = [ChangeKind::Postpone, ChangeKind::Reprioritise];
-                    story.changes.extend(changes.map(|action| self.ops[newcomer.op].changed(newcomer.op, action, None)));
+                    story.changes.extend(
+                        changes.map(|action| self.ops[newcomer.op].changed(newcomer.op, action, None)),
+                    );
                     story.brought.insert(newcomer.put.payload);
                 }
             }
