@@ -13,9 +13,12 @@ mod modes;
 mod outcomes;
 mod panics;
 mod probe;
+#[cfg(unix)]
+mod process;
 mod queue;
 mod roots;
 mod schedules;
+mod raw;
 mod storm;
 mod telemetry;
 mod wakes;

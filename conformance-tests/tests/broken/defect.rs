@@ -204,6 +204,7 @@ defects! {
     EndsItsEvents [F3] "tells_that_jobs_wait";
     FiresTicksEarly [F2] "shows_the_registers_that_are_due";
     KeepsRegistersForEver [F6] "prunes_registers_that_expired";
+    ForgetsWhatLeaversSaid [F1] "keeps_what_a_worker_said";
     /// apalis: a worker that starts again under its name is taken for the one that died.
     KeysWorkersByName [F1] "tells_two_starts_of_a_worker_apart";
     KeepsTheFirstWord [F1] "shows_the_latest_that_a_worker_said";

@@ -12,6 +12,11 @@ mod logs;
 mod queue;
 #[cfg(feature = "schedules")]
 mod schedules;
+mod hold;
+mod logs;
+mod queue;
+mod raw;
+mod raw_set;
 mod store;
 mod wait;
 mod wake;
@@ -20,8 +25,12 @@ pub(crate) use asked::Asked;
 pub use consumer::Consumer;
 pub use control::Bulk;
 pub use held::HeldJob;
+pub use hold::Hold;
+pub use logs::{SaidLine, WorkerLog};
 pub use queue::Queue;
 #[cfg(feature = "schedules")]
 pub use schedules::{Declared, Schedules};
+pub use raw::{Graph, Raw, RawCount, RawList};
+pub use raw_set::{RawSet, RawSorted, RawTimed};
 pub use store::Store;
 pub(crate) use wake::{Wake, jittered};

@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use futures::stream::BoxStream;
 use futures::{Stream, TryStreamExt};
+use uuid::Uuid;
 
 use super::known::Known;
 use super::queue::Queue;
@@ -166,7 +167,17 @@ impl Store {
         filter: Filter,
         order: Order,
     ) -> impl Stream<Item = Result<JobRecord>> + Send + use<> {
-        let (from, limit) = (Some((self.clone(), None)), PAGE.min(self.limits().page));
+        self.list_pages(filter, order, PAGE)
+    }
+
+    /// The same, so many in one call.
+    pub(super) fn list_pages(
+        &self,
+        filter: Filter,
+        order: Order,
+        page: usize,
+    ) -> impl Stream<Item = Result<JobRecord>> + Send + use<> {
+        let (from, limit) = (Some((self.clone(), None)), page.min(self.limits().page));
         let pages = futures::stream::try_unfold(from, move |from| {
             let filter = filter.clone();
             async move {
@@ -193,6 +204,17 @@ impl Store {
     /// Only those named at [`Store`].
     pub async fn workers(&self, after: Option<WorkerId>, limit: usize) -> Result<Vec<WorkerRecord>> {
         self.backend.workers(self.deadline(), Workers { after, limit }).await
+    }
+
+    /// The worker of this id, if it is known.
+    ///
+    /// # Errors
+    /// Only those named at [`Store`].
+    pub async fn worker(&self, worker: WorkerId) -> Result<Option<WorkerRecord>> {
+        // The newest of those that are older than the next id.
+        let next = Uuid::from_u128(worker.as_uuid().as_u128().saturating_add(1));
+        let found = self.workers(Some(WorkerId::from_uuid(next)), 1).await?;
+        Ok(found.into_iter().find(|record| record.worker == worker))
     }
 
     /// What happens in all queues: hints, of which any may be missing (clause F3). Log lines are not told of:

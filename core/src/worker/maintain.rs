@@ -16,6 +16,8 @@ use crate::policy::{Decision, after_expiry};
 const BATCH: usize = 500;
 /// How often a worker says that it lives.
 const CHECK_IN: Duration = Duration::from_secs(5);
+/// How soon after a check-in what the worker says itself brings the next one forward.
+const SAID: Duration = Duration::from_secs(1);
 /// How often ended jobs whose retention is over are removed.
 const PRUNE: Duration = Duration::from_secs(60);
 /// How long a worker that is gone is remembered.
@@ -26,6 +28,7 @@ const FORGET_WORKERS: Duration = Duration::from_hours(24);
 pub(super) async fn maintain(shared: Arc<Shared>, done: CancellationToken) {
     // Beside each other: much to remove holds up neither of the others.
     tokio::join!(shared.checks_in(&done), shared.recovers(&done), shared.prunes(&done));
+    tracing::info!("the worker has ended");
     report("the worker could not check out", shared.check_in(true).await);
 }
 
@@ -46,10 +49,23 @@ fn report(what: &str, outcome: Result<()>) {
 
 impl Shared {
     async fn checks_in(&self, done: &CancellationToken) {
-        let mut next = Instant::now();
-        while has_come(next, done).await {
-            report("the worker could not check in", self.check_in(false).await);
-            next = Instant::now() + jittered(CHECK_IN);
+        let (mut next, mut seen) = (Instant::now(), None);
+        loop {
+            tokio::select! {
+                come = has_come(next, done) => {
+                    if !come {
+                        return;
+                    }
+                    let checked_in = self.check_in(false).await;
+                    seen = checked_in.is_ok().then(Instant::now);
+                    report("the worker could not check in", checked_in);
+                    next = Instant::now() + jittered(CHECK_IN);
+                }
+                // Not where that it cannot is what there is to say.
+                () = self.own_log.more(), if seen.is_some() => {
+                    next = seen.map_or(next, |seen| next.min(seen + SAID));
+                }
+            }
         }
     }
 
@@ -76,6 +92,7 @@ impl Shared {
         let info = WorkerInfo {
             running: self.load.running.load(Ordering::Relaxed),
             processed: ended.iter().map(|count| count.load(Ordering::Relaxed)).sum(),
+            log: self.own_log.told(),
             ..self.info.clone()
         };
         let request = CheckIn { worker: self.id, info, lost_after: CHECK_IN * 4, leaving };

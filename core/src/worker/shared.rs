@@ -8,11 +8,12 @@ use tokio_util::sync::CancellationToken;
 use tower::util::BoxCloneSyncService;
 
 use super::attempt::Attempt;
-use super::builder::HandlerOptions;
 use super::choice::QueueChoice;
 use super::extract::States;
 use super::held::{Entry, Held};
 use super::log::LogSender;
+use super::options::HandlerOptions;
+use super::own_log::OwnLog;
 use super::run::EndedBy;
 use crate::backend::{KindRule, Settlement, TagRule, WorkerInfo};
 use crate::client::Store;
@@ -42,6 +43,7 @@ pub(super) struct Shared {
     pub(super) stats: Stats,
     pub(super) settle: mpsc::Sender<(Settlement, Arc<Entry>)>,
     pub(super) log: LogSender,
+    pub(super) own_log: OwnLog,
     pub(super) on_failure: Vec<OnFailure>,
     pub(super) ended_by: OnceLock<EndedBy>,
     /// Claim nothing more; run what is held.
