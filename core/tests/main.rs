@@ -16,9 +16,9 @@ mod probe;
 #[cfg(unix)]
 mod process;
 mod queue;
+mod raw;
 mod roots;
 mod schedules;
-mod raw;
 mod storm;
 mod telemetry;
 mod wakes;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use leasehold_core::backend::{
     CheckIn, CheckedIn, Level, Prune, StopWorkers, WorkerInfo, WorkerLine, WorkerRecord, Workers,
 };
-use leasehold_core::{Deadline, WorkerId};
+use leasehold_core::{Deadline, WorkerId, limits};
 
 use crate::bench::{Bench, kind, millis, queue, secs, tag, worker_name};
 use crate::breach::{Done, Kept, Trouble, must, must_eq};

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use leasehold_core::backend::{Action, EnqueueAnswer, Enqueued, Renewal};
 use leasehold_core::{JobId, NewJob, OnConflict, Progress, Reason, State, Unique, UniqueScope, limits};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::bench::{
@@ -284,10 +285,7 @@ async fn offer_twice(t: &Bench, payload: String) -> Done<Offer> {
 }
 
 /// Has so many workers claim jobs and end them until all is done, and tells which payload each job ran with.
-fn claim_until(
-    over: &Arc<AtomicBool>,
-    clients: Vec<Bench>,
-) -> Vec<tokio::task::JoinHandle<Done<Vec<(JobId, String)>>>> {
+fn claim_until(over: &Arc<AtomicBool>, clients: Vec<Bench>) -> Vec<JoinHandle<Done<Vec<(JobId, String)>>>> {
     let work = |t: Bench| {
         let over = Arc::clone(over);
         tokio::spawn(async move {

@@ -7,16 +7,14 @@ mod control;
 #[cfg(feature = "schedules")]
 mod fire;
 mod held;
-pub(crate) mod known;
-mod logs;
-mod queue;
-#[cfg(feature = "schedules")]
-mod schedules;
 mod hold;
+pub(crate) mod known;
 mod logs;
 mod queue;
 mod raw;
 mod raw_set;
+#[cfg(feature = "schedules")]
+mod schedules;
 mod store;
 mod wait;
 mod wake;
@@ -28,9 +26,9 @@ pub use held::HeldJob;
 pub use hold::Hold;
 pub use logs::{SaidLine, WorkerLog};
 pub use queue::Queue;
-#[cfg(feature = "schedules")]
-pub use schedules::{Declared, Schedules};
 pub use raw::{Graph, Raw, RawCount, RawList};
 pub use raw_set::{RawSet, RawSorted, RawTimed};
+#[cfg(feature = "schedules")]
+pub use schedules::{Declared, Schedules};
 pub use store::Store;
 pub(crate) use wake::{Wake, jittered};

@@ -86,7 +86,7 @@ impl Worker {
         if shared.config.fires_schedules {
             let (schedules, done) = (shared.store.schedules(), done.clone());
             own.spawn(&mut services, async move {
-                done.run_until_cancelled(schedules.fire()).await.unwrap_or_default()
+                done.run_until_cancelled(schedules.fire()).await.unwrap_or_default();
             });
         }
         own.spawn(&mut services, log(shared.store.clone(), shared.log.clone(), done.clone()));

@@ -69,7 +69,7 @@ async fn jobs(store: &Store) -> Vec<JobRecord> {
 async fn left(store: &Store) -> u64 {
     let prune = Prune { limit: 1_000, workers_after: std::time::Duration::from_secs(60) };
     tokio::time::advance(std::time::Duration::from_secs(1)).await;
-    while store.backend().prune(Default::default(), prune.clone()).await.unwrap().more {}
+    while store.backend().prune(Default::default(), prune).await.unwrap().more {}
     let counts = store.queue("raw").unwrap().counts().await.unwrap();
     [State::Scheduled, State::Queued, State::Running, State::Succeeded, State::Failed, State::Cancelled]
         .into_iter()

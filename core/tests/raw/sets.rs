@@ -39,7 +39,7 @@ async fn each_payload_of_a_set_waits_once() {
         // Once it runs it may be added again.
         async move {
             if text == "a" && run == 1 {
-                assert!(again.push(text).await.unwrap())
+                assert!(again.push(text).await.unwrap());
             }
         }
     };
