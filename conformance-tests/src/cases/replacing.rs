@@ -284,8 +284,11 @@ async fn offer_twice(t: &Bench, payload: String) -> Done<Offer> {
     Ok(Offer { payload, begun, answered, job: told.job, created })
 }
 
+/// Jobs that ran, and the payload of each.
+type Ran = Vec<(JobId, String)>;
+
 /// Has so many workers claim jobs and end them until all is done, and tells which payload each job ran with.
-fn claim_until(over: &Arc<AtomicBool>, clients: Vec<Bench>) -> Vec<JoinHandle<Done<Vec<(JobId, String)>>>> {
+fn claim_until(over: &Arc<AtomicBool>, clients: Vec<Bench>) -> Vec<JoinHandle<Done<Ran>>> {
     let work = |t: Bench| {
         let over = Arc::clone(over);
         tokio::spawn(async move {
