@@ -8,7 +8,7 @@ use leasehold_core::layer::Operation;
 use leasehold_core::policy::JobFailure;
 use leasehold_core::testing::enqueued;
 use leasehold_core::worker::{EndedBy, HandlerOptions, QueueChoice, State as Shared};
-use leasehold_core::{Attempt, ErrorKind, JobRecord, NewJob, Reason, State, Store, Worker};
+use leasehold_core::{Attempt, ErrorKind, JobRecord, Limits, NewJob, Reason, State, Store, Worker};
 use tokio::time::Instant;
 
 use crate::probe::{Fate, Probe};
@@ -133,6 +133,27 @@ async fn redoes_what_has_failed_of_its_own_kinds_and_queues() {
     assert_eq!(worker.build().unwrap().run().await.succeeded, 1);
     assert_eq!(ran(&seen), ["default/work"]);
     assert_eq!(states(&store, "other").await, [(State::Failed, 1)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn stops_while_it_sends_round_again_what_has_failed() {
+    let probe = Probe::quiet();
+    let mut limits = Limits::default();
+    limits.page = 10;
+    let store = Store::with_limits(Arc::new(probe.clone()), limits);
+    let jobs = (0..100).map(|n| NewJob::dynamic("work", &n).unwrap().max_attempts(1));
+    probe.undisturbed().queue("default").unwrap().enqueue_all(jobs).await.unwrap();
+    let worker = || Worker::builder(&store).handle("work", || async { Err::<(), _>("no") });
+    assert_eq!(worker().until_idle().build().unwrap().run().await.failed, 100);
+    probe.set(|operation| match operation {
+        Operation::Amend => Fate::Late(Duration::from_secs(4)),
+        _ => Fate::Pass,
+    });
+    let running = worker().redo_failed().build().unwrap().start();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let stopped = Instant::now();
+    running.stop().await.unwrap();
+    assert!(stopped.elapsed() < Duration::from_secs(6), "{:?}", stopped.elapsed());
 }
 
 async fn taken_by(store: &Store, choice: QueueChoice, jobs: usize) -> Vec<String> {

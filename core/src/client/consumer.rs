@@ -125,22 +125,24 @@ impl Consumer {
         self.give_back().await?;
         loop {
             let fresh = self.ready.is_empty();
+            let mut more = false;
             if fresh {
                 let asked = self.asked.take().filter(Asked::may_still_hold);
-                self.claim(asked).await?;
+                more = self.claim(asked).await?;
             }
             while let Some(mut held) = self.take_ready() {
                 if held.is_held().await? {
                     return Ok(Some(held));
                 }
             }
-            if fresh {
+            if fresh && !more {
                 return Ok(None);
             }
         }
     }
 
-    async fn claim(&mut self, asked: Option<Asked>) -> Result<()> {
+    /// Answers whether something stood in the way of jobs that may be due.
+    async fn claim(&mut self, asked: Option<Asked>) -> Result<bool> {
         let asked = match asked {
             Some(asked) => asked,
             None => {
@@ -163,7 +165,7 @@ impl Consumer {
             tracing::error!(job = ?aside.job, why = aside.why, "a record cannot be read and was set aside");
         }
         self.ready.extend(claimed.jobs.into_iter().map(|leased| (leased, at)));
-        Ok(())
+        Ok(!claimed.set_aside.is_empty())
     }
 
     fn take_ready(&mut self) -> Option<HeldJob> {

@@ -102,7 +102,12 @@ impl Shared {
 
     /// Sends failed jobs round again, however long the store takes to answer.
     async fn redo_failed(&self) {
-        while let Err(error) = self.try_redo_failed().await {
+        loop {
+            let redone = tokio::select! {
+                () = self.enough.cancelled() => return,
+                redone = self.try_redo_failed() => redone,
+            };
+            let Err(error) = redone else { return };
             tracing::warn!(%error, "failed jobs could not be sent round again; trying again");
             tokio::select! {
                 () = self.enough.cancelled() => return,
