@@ -45,6 +45,26 @@ async fn a_graceful_stop_finishes_within_its_grace_and_gives_the_rest_back() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_worker_that_is_interrupted_gives_all_back_at_once() {
+    let store = store();
+    for a in 0..3 {
+        enqueue(&store, a, 0).await;
+    }
+    async fn endless() {
+        std::future::pending().await
+    }
+    let worker = builder(&store).concurrency(2).handle(Add::KIND, endless).build().unwrap().start();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let begun = tokio::time::Instant::now();
+    worker.stopper().interrupt();
+    worker.join().await.unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    let jobs = enqueued(&store, Add::KIND).await.unwrap();
+    assert!(jobs.iter().all(|job| (job.state, job.attempt) == (State::Queued, 0)), "{jobs:?}");
+    assert_eq!(jobs.iter().filter(|job| job.reason == Some(Reason::Interrupted)).count(), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_cancelled_job_is_told_and_ends_as_cancelled() {
     let store = store();
     let polite = enqueue(&store, 1, 0).await;

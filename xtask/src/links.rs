@@ -10,7 +10,7 @@ const NAMES: (&str, usize) = ("docs/guide/features.md", 3);
 
 /// Finds links to files and headings that are not there, and names of tests that no source has. `sources` are the files
 /// of code, by path.
-pub(crate) fn links(sources: &[(String, String)], faults: &mut Vec<String>) -> Result<(), Trouble> {
+pub(crate) fn links<'a>(sources: &'a [(String, String)], faults: &mut Vec<String>) -> Result<(), Trouble> {
     let mut pages = BTreeMap::new();
     let root = root().canonicalize()?;
     for entry in ignore::Walk::new(&root) {
@@ -27,8 +27,9 @@ pub(crate) fn links(sources: &[(String, String)], faults: &mut Vec<String>) -> R
     }
     let (page, column) = NAMES;
     let guide = pages.get(&root.join(page)).map_or("", String::as_str);
-    let known: BTreeSet<&str> = sources.iter().flat_map(|(_, text)| functions(text)).collect();
-    let missing = names(guide, column).into_iter().filter(|name| !known.contains(name.as_str()));
+    let declared = |(file, text): &'a (String, String)| functions(text).map(|name| (name, file.as_str()));
+    let known: BTreeSet<(&str, &str)> = sources.iter().flat_map(declared).collect();
+    let missing = names(guide, column).into_iter().filter(|name| !is_declared(name, &known));
     faults.extend(missing.map(|name| format!("{page}: no test is called {name}")));
     Ok(())
 }
@@ -70,14 +71,23 @@ fn headings(text: &str) -> impl Iterator<Item = String> {
     prose(text).filter(|line| line.starts_with('#')).map(move |line| named(line.trim_start_matches('#')))
 }
 
-/// The code in a column of a page's tables, without what stands before `::`.
+/// Whether there is such a test: `file::test`, or the bare name of a case of the conformance suite.
+fn is_declared(name: &str, known: &BTreeSet<(&str, &str)>) -> bool {
+    let (module, name) = name.split_once("::").unwrap_or(("conformance-tests/src/cases", name));
+    let within = |file: &str| {
+        format!("/{file}").contains(&format!("/{module}/")) || file.ends_with(&format!("/{module}.rs"))
+    };
+    known.iter().any(|(known, file)| *known == name && within(file))
+}
+
+/// The code in a column of a page's tables.
 fn names(text: &str, column: usize) -> Vec<String> {
     let mut found = Vec::new();
     for line in prose(text).filter(|line| line.starts_with('|')) {
         let line = line.replace("\\|", "");
         let code =
             line.split('|').nth(column + 1).into_iter().flat_map(|cell| cell.split('`').skip(1).step_by(2));
-        found.extend(code.map(|name| name.rsplit("::").next().unwrap_or(name).to_owned()));
+        found.extend(code.map(str::to_owned));
     }
     found
 }
@@ -98,9 +108,24 @@ mod tests {
     fn finds_links_headings_and_names() {
         assert_eq!(targets(PAGE), ["b.md#c", "e"]);
         assert_eq!(headings(PAGE).collect::<Vec<_>>(), ["a-page-with-code"]);
-        assert_eq!(names(PAGE, 1), ["b"]);
+        assert_eq!(names(PAGE, 1), ["a::b"]);
         assert_eq!(names(PAGE, 2), ["c", "d"]);
         assert_eq!(functions("async fn a() {}\npub fn b<T>()").collect::<Vec<_>>(), ["a", "b"]);
+    }
+
+    #[test]
+    fn a_test_is_in_the_file_that_it_is_said_to_be_in() {
+        let known = BTreeSet::from([
+            ("a", "core/tests/b.rs"),
+            ("c", "core/tests/d/e.rs"),
+            ("f", "conformance-tests/src/cases/g.rs"),
+        ]);
+        for good in ["b::a", "d::c", "e::c", "f"] {
+            assert!(is_declared(good, &known), "{good}");
+        }
+        for bad in ["a", "b::c", "d::f", "x"] {
+            assert!(!is_declared(bad, &known), "{bad}");
+        }
     }
 
     #[test]
