@@ -5,7 +5,7 @@ use leasehold_core::{JobId, JobRecord, Result, Timestamp, Unique, UniqueScope};
 
 use crate::inspect::Walk;
 use crate::schema::Tables;
-use crate::workers;
+use crate::{registers, workers};
 
 pub(crate) fn amend(tables: &mut Tables, now: Timestamp, request: &Amend) -> Result<Amended> {
     let order = Order::OldestFirst;
@@ -110,6 +110,8 @@ pub(crate) fn prune(tables: &mut Tables, now: Timestamp, request: Prune) -> Prun
         pruned.jobs += 1;
     }
     pruned.workers = workers::forget(tables, now, request.workers_after);
-    pruned.more = is_over(tables).is_some();
+    let more_registers;
+    (pruned.registers, more_registers) = registers::prune(tables, now, request.limit);
+    pruned.more = is_over(tables).is_some() || more_registers;
     pruned
 }

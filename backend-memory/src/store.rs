@@ -6,16 +6,16 @@ use futures::stream::BoxStream;
 use leasehold_core::authoring::calls::late;
 use leasehold_core::backend::{
     Amend, Amended, Answer, AppendLogs, Capabilities, CheckIn, CheckedIn, Claim, Claimed, Counts,
-    DeleteSchedule, Description, Durability, Enqueue, Enqueued, Event, Expired, ExpiredLease, Find, List,
-    LogPage, Page, Prune, Pruned, PutSchedule, QueueCounts, QueueRecord, ReadLogs, Recover, Renew, Renewed,
-    Schedule, Schedules, SetQueue, Settle, StopWorkers, Watch, WorkerRecord, Workers,
+    DeleteRegister, Description, Durability, Enqueue, Enqueued, Event, Expired, ExpiredLease, Find, List,
+    LogPage, Page, Prune, Pruned, PutRegister, QueueCounts, QueueRecord, ReadLogs, Recover, RegisterPage,
+    Registers, Renew, Renewed, SetQueue, Settle, StopWorkers, Watch, WorkerRecord, Workers,
 };
 use leasehold_core::{Backend, Clock, Deadline, Error, ErrorKind, JobRecord, Result, Timestamp, TokioClock};
 use tokio::sync::broadcast;
 
 use crate::config::Config;
 use crate::schema::Tables;
-use crate::{claim, control, enqueue, inspect, logs, recover, renew, schedules, settle, watch, workers};
+use crate::{claim, control, enqueue, inspect, logs, recover, registers, renew, settle, watch, workers};
 
 /// A store in this process's memory. Clones are the same store; it is gone with the last of them.
 #[derive(Clone)]
@@ -185,18 +185,16 @@ impl Backend for Memory {
         self.run(deadline, "stop_workers", |tables, _| Ok(workers::stop(tables, &request)))
     }
 
-    async fn put_schedule(&self, deadline: Deadline, request: PutSchedule) -> Result<()> {
-        self.run(deadline, "put_schedule", |tables, _| schedules::put(tables, request))
+    async fn put_register(&self, deadline: Deadline, request: PutRegister) -> Result<()> {
+        self.run(deadline, "put_register", |tables, _| registers::put(tables, request))
     }
 
-    async fn schedules(&self, deadline: Deadline, request: Schedules) -> Result<Vec<Schedule>> {
-        self.run(deadline, "schedules", |tables, now| Ok(schedules::schedules(tables, now, request)))
+    async fn registers(&self, deadline: Deadline, request: Registers) -> Result<RegisterPage> {
+        self.run(deadline, "registers", |tables, now| Ok(registers::registers(tables, now, &request)))
     }
 
-    async fn delete_schedule(&self, deadline: Deadline, request: DeleteSchedule) -> Result<bool> {
-        self.run(deadline, "delete_schedule", |tables, _| {
-            Ok(tables.schedules.remove(&request.name).is_some())
-        })
+    async fn delete_register(&self, deadline: Deadline, request: DeleteRegister) -> Result<bool> {
+        self.run(deadline, "delete_register", |tables, _| Ok(registers::delete(tables, request)))
     }
 
     async fn watch(&self, deadline: Deadline, request: Watch) -> Result<BoxStream<'static, Event>> {

@@ -17,7 +17,7 @@ use crate::error::{DUPLICATE, Done};
 use crate::record::{self, Fields, OFF_TURN, RUNNING, WAITING};
 use crate::session::{Change, Db, Kept, Session, date, millis};
 use crate::transition::{Next, count, stages};
-use crate::{claim, inspect, logs};
+use crate::{claim, inspect, logs, registers};
 
 /// How often a job is looked at again that others changed between reading and writing.
 const TRIES: usize = 20;
@@ -395,7 +395,8 @@ pub(crate) async fn prune(db: &Db, request: Prune) -> Done<Pruned> {
         "$expr": {"$lt": ["$seen_at", {"$subtract": [db.now(), millis(request.workers_after)]}]},
     };
     let workers = db.plain().delete(Kept::Workers, gone).await?;
-    Ok(Pruned { jobs: jobs.len() as u64, workers, more })
+    let (registers, more_registers) = registers::prune(db, request.limit).await?;
+    Ok(Pruned { jobs: jobs.len() as u64, workers, registers, more: more || more_registers })
 }
 
 /// Removes the first jobs that a filter and the rest of a pipeline find, and tells which, and whether there are more.

@@ -124,6 +124,7 @@ pub(crate) async fn setup(db: &Db) -> Done<()> {
         capped::set_up(db, kept).await?;
     }
     db.of(Kept::Jobs).create_indexes(job_indexes()).await?;
+    db.of(Kept::Registers).create_indexes(register_indexes()).await?;
     let forgotten = leasehold_core::limits::CLAIM_MEMORY * 6;
     db.of(Kept::Claims).create_index(forgetting(forgotten)).await?;
     db.of(Kept::LogHeads).create_index(forgetting(LOG_HEADS)).await?;
@@ -195,6 +196,14 @@ fn job_indexes() -> Vec<IndexModel> {
         partial("unique", doc! {"unique_key": 1}, key("unique_key"), true),
         partial("ended", doc! {"queue": 1, "state": 1, "expires_at": 1, "finished_at": 1}, ended, false),
         index("listed", doc! {"enqueued_at": 1, "_id": 1}),
+    ]
+}
+
+fn register_indexes() -> Vec<IndexModel> {
+    let dated = |field: &str| Some(doc! {field: {"$type": "date"}});
+    vec![
+        partial("due", doc! {"next": 1}, dated("next"), false),
+        partial("expiring", doc! {"expires": 1}, dated("expires"), false),
     ]
 }
 

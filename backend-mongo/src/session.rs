@@ -35,7 +35,7 @@ pub(crate) enum Kept {
     Logs,
     LogHeads,
     Workers,
-    Schedules,
+    Registers,
     Meta,
     Signals,
 }
@@ -51,7 +51,7 @@ impl Kept {
         Self::Limits,
         Self::LogHeads,
         Self::Workers,
-        Self::Schedules,
+        Self::Registers,
         Self::Meta,
     ];
 
@@ -64,7 +64,7 @@ impl Kept {
             Self::Logs => "logs",
             Self::LogHeads => "log_heads",
             Self::Workers => "workers",
-            Self::Schedules => "schedules",
+            Self::Registers => "registers",
             Self::Meta => "meta",
             Self::Signals => "signals",
         }

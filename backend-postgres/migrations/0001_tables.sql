@@ -155,13 +155,17 @@ CREATE TABLE leasehold.workers (
     stop       boolean NOT NULL DEFAULT false
 ) WITH (fillfactor = 50);
 
-CREATE TABLE leasehold.schedules (
-    name    text COLLATE "C" PRIMARY KEY,
+CREATE TABLE leasehold.registers (
+    space   text COLLATE "C" NOT NULL,
+    name    text COLLATE "C" NOT NULL,
     body    bytea NOT NULL,
     next    bigint,
-    version uuid NOT NULL
-);
-CREATE INDEX schedules_next ON leasehold.schedules (next) WHERE next IS NOT NULL;
+    expires bigint,
+    version uuid NOT NULL,
+    PRIMARY KEY (space, name)
+) WITH (fillfactor = 50);
+CREATE INDEX registers_next ON leasehold.registers (space, next) WHERE next IS NOT NULL;
+CREATE INDEX registers_expires ON leasehold.registers (expires) WHERE expires IS NOT NULL;
 
 -- A table through which jobs pass looks empty to whoever measures it at the right moment, and then a plan may begin with
 -- all of it. So where rows of such a table are looked up for others, `OFFSET 0` says which comes first.

@@ -41,9 +41,9 @@ BEGIN
 END
 $body$;
 
--- Removes ended jobs whose retention is over, and workers long gone (clause F5).
+-- Removes ended jobs whose retention is over, and workers long gone, and registers that expired (clauses F5, F6).
 CREATE FUNCTION leasehold.prune(p_now bigint, p_limit bigint, p_workers_after bigint)
-RETURNS TABLE (jobs bigint, workers bigint, more boolean)
+RETURNS TABLE (jobs bigint, workers bigint, registers bigint, more boolean)
 LANGUAGE plpgsql AS $body$
 DECLARE
     hour bigint := coalesce(p_now, leasehold.hour());
@@ -56,7 +56,14 @@ BEGIN
     jobs := leasehold.remove(over);
     DELETE FROM leasehold.workers w WHERE w.seen_at < greatest(hour - p_workers_after, 0);
     GET DIAGNOSTICS workers = ROW_COUNT;
-    more := jobs = p_limit AND EXISTS (SELECT FROM leasehold.ended e WHERE e.expires_at < hour);
+    -- One that is being written expires later, or not at all: its new version is looked at again.
+    DELETE FROM leasehold.registers r USING (
+        SELECT x.space, x.name FROM leasehold.registers x WHERE x.expires < hour
+        ORDER BY x.expires LIMIT p_limit FOR UPDATE SKIP LOCKED) AS few
+    WHERE r.space = few.space AND r.name = few.name;
+    GET DIAGNOSTICS registers = ROW_COUNT;
+    more := jobs = p_limit AND EXISTS (SELECT FROM leasehold.ended e WHERE e.expires_at < hour)
+        OR registers = p_limit AND EXISTS (SELECT FROM leasehold.registers x WHERE x.expires < hour);
     PERFORM leasehold.tidy(hour);
     RETURN NEXT;
 END
@@ -94,20 +101,23 @@ BEGIN
 END
 $body$;
 
--- Writes a schedule over the version that its writer read; answers whether it is written (clause F2). A version that is
+-- Writes a register over the version that its writer read; answers whether it is written (clause F6). A version that is
 -- there already is a repetition.
-CREATE FUNCTION leasehold.put_schedule(
-    p_name text, p_body bytea, p_next bigint, p_version uuid, p_expected uuid
+CREATE FUNCTION leasehold.put_register(
+    p_space text, p_name text, p_body bytea, p_next bigint, p_expires bigint, p_version uuid, p_expected uuid
 ) RETURNS boolean
 LANGUAGE plpgsql AS $body$
 BEGIN
     IF p_expected IS NULL THEN
-        INSERT INTO leasehold.schedules VALUES (p_name, p_body, p_next, p_version) ON CONFLICT DO NOTHING;
+        INSERT INTO leasehold.registers VALUES (p_space, p_name, p_body, p_next, p_expires, p_version)
+            ON CONFLICT DO NOTHING;
     ELSE
-        UPDATE leasehold.schedules s SET body = p_body, next = p_next, version = p_version
-            WHERE s.name = p_name AND s.version = p_expected AND s.version <> p_version;
+        UPDATE leasehold.registers r
+            SET body = p_body, next = p_next, expires = p_expires, version = p_version
+            WHERE r.space = p_space AND r.name = p_name AND r.version = p_expected AND r.version <> p_version;
     END IF;
-    RETURN EXISTS (SELECT FROM leasehold.schedules s WHERE s.name = p_name AND s.version = p_version);
+    RETURN EXISTS (SELECT FROM leasehold.registers r
+        WHERE r.space = p_space AND r.name = p_name AND r.version = p_version);
 END
 $body$;
 

@@ -288,8 +288,14 @@ pub(crate) async fn queues(session: &mut Session<'_>) -> Done<Vec<QueueRecord>> 
 
 pub(crate) async fn prune(session: &mut Session<'_>, request: Prune) -> Done<Pruned> {
     let db = session.db;
-    let prune = db.query("SELECT jobs, workers, more FROM leasehold.prune($1, $2, $3)").bind(db.now());
+    let prune =
+        db.query("SELECT jobs, workers, registers, more FROM leasehold.prune($1, $2, $3)").bind(db.now());
     let prune = prune.bind(rows(request.limit)).bind(millis(request.workers_after));
     let row = prune.fetch_one(session.conn()).await?;
-    Ok(Pruned { jobs: count(row.try_get(0)?), workers: count(row.try_get(1)?), more: row.try_get(2)? })
+    Ok(Pruned {
+        jobs: count(row.try_get(0)?),
+        workers: count(row.try_get(1)?),
+        registers: count(row.try_get(2)?),
+        more: row.try_get(3)?,
+    })
 }

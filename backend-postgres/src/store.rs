@@ -7,9 +7,9 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use leasehold_core::backend::{
     Amend, Amended, Answer, AppendLogs, Capabilities, CheckIn, CheckedIn, Claim, Claimed, Counts,
-    DeleteSchedule, Description, Enqueue, Enqueued, Event, Expired, ExpiredLease, Find, List, LogPage, Page,
-    Prune, Pruned, PutSchedule, QueueCounts, QueueRecord, ReadLogs, Recover, Renew, Renewed, Schedule,
-    Schedules, SetQueue, Settle, Settlement, StopWorkers, Watch, WorkerRecord, Workers,
+    DeleteRegister, Description, Enqueue, Enqueued, Event, Expired, ExpiredLease, Find, List, LogPage, Page,
+    Prune, Pruned, PutRegister, QueueCounts, QueueRecord, ReadLogs, Recover, RegisterPage, Registers, Renew,
+    Renewed, SetQueue, Settle, Settlement, StopWorkers, Watch, WorkerRecord, Workers,
 };
 use leasehold_core::{Backend, Deadline, Error, JobRecord, Limits, NewJob, Result, Timestamp};
 use sqlx::PgConnection;
@@ -19,7 +19,7 @@ use crate::error::BACKEND;
 use crate::session::{Call, Db, Kind};
 use crate::settle::By;
 use crate::{
-    claim, control, enqueue, inspect, logs, recover, renew, schedules, schema, settle, upkeep, watch, workers,
+    claim, control, enqueue, inspect, logs, recover, registers, renew, schema, settle, upkeep, watch, workers,
 };
 
 /// Jobs in a PostgreSQL database. Clones share everything.
@@ -237,16 +237,16 @@ impl Backend for Postgres {
         call!(self, "stop_workers", deadline, Writes, s => workers::stop_workers(s, &request))
     }
 
-    async fn put_schedule(&self, deadline: Deadline, request: PutSchedule) -> Result<()> {
-        call!(self, "put_schedule", deadline, Writes, s => schedules::put_schedule(s, &request))
+    async fn put_register(&self, deadline: Deadline, request: PutRegister) -> Result<()> {
+        call!(self, "put_register", deadline, Writes, s => registers::put_register(s, &request))
     }
 
-    async fn schedules(&self, deadline: Deadline, request: Schedules) -> Result<Vec<Schedule>> {
-        call!(self, "schedules", deadline, Reads, s => schedules::schedules(s, &request))
+    async fn registers(&self, deadline: Deadline, request: Registers) -> Result<RegisterPage> {
+        call!(self, "registers", deadline, Reads, s => registers::registers(s, &request))
     }
 
-    async fn delete_schedule(&self, deadline: Deadline, request: DeleteSchedule) -> Result<bool> {
-        call!(self, "delete_schedule", deadline, Writes, s => schedules::delete_schedule(s, &request))
+    async fn delete_register(&self, deadline: Deadline, request: DeleteRegister) -> Result<bool> {
+        call!(self, "delete_register", deadline, Writes, s => registers::delete_register(s, &request))
     }
 
     async fn watch(&self, deadline: Deadline, request: Watch) -> Result<BoxStream<'static, Event>> {

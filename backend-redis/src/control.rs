@@ -111,17 +111,20 @@ pub(crate) async fn prune(db: &Db, request: Prune) -> Done<Pruned> {
     loop {
         let part =
             REMOVED.min(request.limit.saturating_sub(usize::try_from(pruned.jobs).unwrap_or(usize::MAX)));
+        let registers_part = REMOVED
+            .min(request.limit.saturating_sub(usize::try_from(pruned.registers).unwrap_or(usize::MAX)));
         let removed = db
             .run(&PRUNE, |command| {
-                command.arg(part).arg(std::mem::take(&mut workers_after));
+                command.arg(part).arg(std::mem::take(&mut workers_after)).arg(registers_part);
             })
             .await;
-        let (jobs, workers, more): (u64, u64, bool) =
+        let (jobs, workers, registers, more): (u64, u64, u64, bool) =
             removed.map_err(|fault| if pruned.jobs > 0 { fault.in_part() } else { fault })?;
         pruned.jobs += jobs;
         pruned.workers += workers;
+        pruned.registers += registers;
         pruned.more = more;
-        if !more || jobs == 0 {
+        if !more || jobs + registers == 0 {
             return Ok(pruned);
         }
     }

@@ -57,10 +57,10 @@ scripts! {
     APPEND_LOGS = "append_logs.lua";
     CHECK_IN = "check_in.lua";
     CLAIM = "claim.lua";
-    DELETE_SCHEDULE = "delete_schedule.lua";
+    DELETE_REGISTER = "forgetting.lua" "delete_register.lua";
     ENQUEUE = "enqueue.lua";
-    PRUNE = "prune.lua";
-    PUT_SCHEDULE = "put_schedule.lua";
+    PRUNE = "forgetting.lua" "prune.lua";
+    PUT_REGISTER = "put_register.lua";
     RENEW = "renew.lua";
     SET_ASIDE = "set_aside.lua";
     SET_QUEUE = "set_queue.lua";
@@ -79,6 +79,6 @@ scripts! {
     LIST = "matching.lua" "list.lua";
     QUEUES = "queues.lua";
     READ_LOGS = "read_logs.lua";
-    SCHEDULES = "schedules.lua";
+    REGISTERS = "registers.lua";
     WORKERS = "workers.lua";
 }

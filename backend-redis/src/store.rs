@@ -8,9 +8,9 @@ use futures::stream::BoxStream;
 use leasehold_core::authoring::calls::bounded;
 use leasehold_core::backend::{
     Amend, Amended, Answer, AppendLogs, Capabilities, CheckIn, CheckedIn, Claim, Claimed, Counts,
-    DeleteSchedule, Description, Enqueue, Enqueued, Event, Expired, ExpiredLease, Find, List, LogPage, Page,
-    Prune, Pruned, PutSchedule, QueueCounts, QueueRecord, ReadLogs, Recover, Renew, Renewed, Schedule,
-    Schedules, SetQueue, Settle, StopWorkers, Watch, WorkerRecord, Workers,
+    DeleteRegister, Description, Enqueue, Enqueued, Event, Expired, ExpiredLease, Find, List, LogPage, Page,
+    Prune, Pruned, PutRegister, QueueCounts, QueueRecord, ReadLogs, Recover, RegisterPage, Registers, Renew,
+    Renewed, SetQueue, Settle, StopWorkers, Watch, WorkerRecord, Workers,
 };
 use leasehold_core::{Backend, Deadline, Error, JobRecord, Limits, NewJob, Result, Timestamp};
 use redis::Pipeline;
@@ -22,7 +22,7 @@ use crate::scripts::HOUR;
 use crate::session::{Db, moment};
 use crate::settle::By;
 use crate::{
-    claim, control, enqueue, inspect, logs, recover, renew, schedules, schema, settle, watch, workers,
+    claim, control, enqueue, inspect, logs, recover, registers, renew, schema, settle, watch, workers,
 };
 
 /// Jobs on a Redis or Valkey server. Clones share everything.
@@ -199,16 +199,16 @@ impl Backend for Redis {
         self.call("stop_workers", deadline, true, workers::stop_workers(&self.0, request)).await
     }
 
-    async fn put_schedule(&self, deadline: Deadline, request: PutSchedule) -> Result<()> {
-        self.call("put_schedule", deadline, true, schedules::put_schedule(&self.0, request)).await
+    async fn put_register(&self, deadline: Deadline, request: PutRegister) -> Result<()> {
+        self.call("put_register", deadline, true, registers::put_register(&self.0, request)).await
     }
 
-    async fn schedules(&self, deadline: Deadline, request: Schedules) -> Result<Vec<Schedule>> {
-        self.call("schedules", deadline, false, schedules::schedules(&self.0, request)).await
+    async fn registers(&self, deadline: Deadline, request: Registers) -> Result<RegisterPage> {
+        self.call("registers", deadline, false, registers::registers(&self.0, request)).await
     }
 
-    async fn delete_schedule(&self, deadline: Deadline, request: DeleteSchedule) -> Result<bool> {
-        self.call("delete_schedule", deadline, true, schedules::delete_schedule(&self.0, request)).await
+    async fn delete_register(&self, deadline: Deadline, request: DeleteRegister) -> Result<bool> {
+        self.call("delete_register", deadline, true, registers::delete_register(&self.0, request)).await
     }
 
     async fn watch(&self, deadline: Deadline, request: Watch) -> Result<BoxStream<'static, Event>> {

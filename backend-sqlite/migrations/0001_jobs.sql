@@ -125,13 +125,17 @@ CREATE TABLE leasehold_workers (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX leasehold_workers_seen ON leasehold_workers (seen_at);
 
-CREATE TABLE leasehold_schedules (
-    name    TEXT PRIMARY KEY,
+CREATE TABLE leasehold_registers (
+    space   TEXT NOT NULL,
+    name    TEXT NOT NULL,
     body    BLOB NOT NULL,
     next    INTEGER,
-    version BLOB NOT NULL
+    expires INTEGER,
+    version BLOB NOT NULL,
+    PRIMARY KEY (space, name)
 ) STRICT;
-CREATE INDEX leasehold_schedules_next ON leasehold_schedules (next) WHERE next IS NOT NULL;
+CREATE INDEX leasehold_registers_next ON leasehold_registers (space, next) WHERE next IS NOT NULL;
+CREATE INDEX leasehold_registers_expires ON leasehold_registers (expires) WHERE expires IS NOT NULL;
 
 CREATE TRIGGER leasehold_job_enqueued AFTER INSERT ON leasehold_jobs BEGIN
     UPDATE leasehold_lanes SET scheduled = scheduled + (new.state = 1), queued = queued + (new.state = 2)

@@ -199,6 +199,9 @@ pub(crate) async fn queues(conn: &mut SqliteConnection) -> Done<Vec<QueueRecord>
 const PRUNE: &str = "DELETE FROM leasehold_jobs WHERE seq IN (
              SELECT seq FROM leasehold_jobs WHERE expires_at < ? AND state > 3 ORDER BY expires_at LIMIT ?)";
 
+const PRUNE_REGISTERS: &str = "DELETE FROM leasehold_registers WHERE rowid IN (
+             SELECT rowid FROM leasehold_registers WHERE expires < ? ORDER BY expires LIMIT ?)";
+
 pub(crate) async fn prune(session: &mut Session, request: Prune) -> Done<Pruned> {
     let (conn, now) = (&mut session.conn, session.now);
     let jobs = sqlx::query(PRUNE)
@@ -212,15 +215,23 @@ pub(crate) async fn prune(session: &mut Session, request: Prune) -> Done<Pruned>
         .execute(&mut *conn)
         .await?
         .rows_affected();
+    let registers = sqlx::query(PRUNE_REGISTERS)
+        .bind(now.as_millis())
+        .bind(stored::at_most(request.limit))
+        .execute(&mut *conn)
+        .await?
+        .rows_affected();
     let empty =
         "DELETE FROM leasehold_lanes WHERE scheduled + queued + running + succeeded + failed + cancelled = 0";
     sqlx::query(empty).execute(&mut *conn).await?;
-    let more =
-        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM leasehold_jobs WHERE expires_at < ? AND state > 3)")
-            .bind(now.as_millis())
-            .fetch_one(conn)
-            .await?;
-    Ok(Pruned { jobs, workers, more })
+    let more = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM leasehold_jobs WHERE expires_at < ?1 AND state > 3)
+             OR EXISTS (SELECT 1 FROM leasehold_registers WHERE expires < ?1)",
+    )
+    .bind(now.as_millis())
+    .fetch_one(conn)
+    .await?;
+    Ok(Pruned { jobs, workers, registers, more })
 }
 
 #[cfg(test)]
@@ -229,5 +240,7 @@ mod tests {
     async fn a_pruning_reads_a_range_of_an_index() {
         let plan = crate::schema::assert_indexed(super::PRUNE).await;
         assert!(plan.contains("leasehold_jobs_expiring (expires_at<?)"), "{plan}");
+        let plan = crate::schema::assert_indexed(super::PRUNE_REGISTERS).await;
+        assert!(plan.contains("leasehold_registers_expires (expires<?)"), "{plan}");
     }
 }

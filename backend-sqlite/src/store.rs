@@ -10,9 +10,9 @@ use futures::stream::BoxStream;
 use leasehold_core::authoring::calls::{bounded, late};
 use leasehold_core::backend::{
     Amend, Amended, Answer, AppendLogs, Capabilities, CheckIn, CheckedIn, Claim, Claimed, Counts,
-    DeleteSchedule, Description, Enqueue, Enqueued, Event, Expired, ExpiredLease, Find, List, LogPage, Page,
-    Prune, Pruned, PutSchedule, QueueCounts, QueueRecord, ReadLogs, Recover, Renew, Renewed, Schedule,
-    Schedules, SetQueue, Settle, StopWorkers, Watch, WorkerRecord, Workers,
+    DeleteRegister, Description, Enqueue, Enqueued, Event, Expired, ExpiredLease, Find, List, LogPage, Page,
+    Prune, Pruned, PutRegister, QueueCounts, QueueRecord, ReadLogs, Recover, RegisterPage, Registers, Renew,
+    Renewed, SetQueue, Settle, StopWorkers, Watch, WorkerRecord, Workers,
 };
 use leasehold_core::{Backend, Deadline, Error, JobRecord, Limits, NewJob, Result, Timestamp};
 use sqlx::{SqliteConnection, SqlitePool};
@@ -22,7 +22,7 @@ use crate::error::{BACKEND, Done, Fault};
 use crate::schema::{self, Facts};
 use crate::settle::By;
 use crate::writer::{Session, Writer};
-use crate::{claim, control, enqueue, inspect, logs, recover, renew, schedules, settle, watch, workers};
+use crate::{claim, control, enqueue, inspect, logs, recover, registers, renew, settle, watch, workers};
 
 /// Jobs in an SQLite file. Clones share everything.
 ///
@@ -227,16 +227,16 @@ impl Backend for Sqlite {
         self.write("stop_workers", deadline, |s| Box::pin(workers::stop_workers(s, request))).await
     }
 
-    async fn put_schedule(&self, deadline: Deadline, request: PutSchedule) -> Result<()> {
-        self.write("put_schedule", deadline, |s| Box::pin(schedules::put_schedule(s, request))).await
+    async fn put_register(&self, deadline: Deadline, request: PutRegister) -> Result<()> {
+        self.write("put_register", deadline, |s| Box::pin(registers::put_register(s, request))).await
     }
 
-    async fn schedules(&self, deadline: Deadline, request: Schedules) -> Result<Vec<Schedule>> {
-        self.read("schedules", deadline, |conn, now| Box::pin(schedules::schedules(conn, request, now))).await
+    async fn registers(&self, deadline: Deadline, request: Registers) -> Result<RegisterPage> {
+        self.read("registers", deadline, |conn, now| Box::pin(registers::registers(conn, request, now))).await
     }
 
-    async fn delete_schedule(&self, deadline: Deadline, request: DeleteSchedule) -> Result<bool> {
-        self.write("delete_schedule", deadline, |s| Box::pin(schedules::delete_schedule(s, request))).await
+    async fn delete_register(&self, deadline: Deadline, request: DeleteRegister) -> Result<bool> {
+        self.write("delete_register", deadline, |s| Box::pin(registers::delete_register(s, request))).await
     }
 
     async fn watch(&self, deadline: Deadline, request: Watch) -> Result<BoxStream<'static, Event>> {

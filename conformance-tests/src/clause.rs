@@ -90,6 +90,8 @@ pub enum Clause {
     F4,
     /// Retention.
     F5,
+    /// Registers.
+    F6,
     /// Unknown is not failure.
     E1,
     /// Repeatable.

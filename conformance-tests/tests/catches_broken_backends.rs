@@ -104,7 +104,7 @@ const SEEN_IN_HISTORIES: &[(Defect, &str, &[Invariant])] = &[
     (Defect::UsesTheCallersClock, CALM, &[I15]),
     (Defect::IgnoresLimits, CALM, &[I17]),
     (Defect::IgnoresPauses, OPERATED, &[I17]),
-    (Defect::WritesOverSchedules, CALM, &[I18]),
+    (Defect::WritesOverRegisters, CALM, &[I18]),
 ];
 
 /// A storm leaves much to chance, so each defect has several to show itself in.

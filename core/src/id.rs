@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::error::Error;
-use crate::name::ScheduleName;
+use crate::name::RegisterName;
 use crate::time::Timestamp;
 
 macro_rules! ids {
@@ -61,7 +61,7 @@ ids! {
     ClaimId, "a claim's id";
     /// The right to write under one lease: what a store compares before every such write (clause C2).
     LeaseToken, "a lease token";
-    /// Names one write of a schedule: what the next write of it is fenced by (clause F2).
+    /// Names one write of a register: what the next write of it is fenced by (clause F6).
     VersionId, "a version's id";
 }
 
@@ -73,7 +73,7 @@ impl JobId {
 
     /// The id of the job of one tick of a schedule: the same for whoever computes it, so that firing a tick
     /// twice is one job and no leader is needed (clause F2).
-    pub fn of_tick(schedule: &ScheduleName, tick: Timestamp) -> Self {
+    pub fn of_tick(schedule: &RegisterName, tick: Timestamp) -> Self {
         const NAMESPACE: Uuid = Uuid::from_u128(0x4c65_6173_6568_6f6c_6420_7469_636b_7321);
         Self(Uuid::new_v5(&NAMESPACE, format!("{}\n{schedule}", tick.as_millis()).as_bytes()))
     }
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn a_tick_has_one_id_everywhere() {
-        let (nightly, t) = (ScheduleName::new("nightly").unwrap(), Timestamp::from_millis(1_000));
+        let (nightly, t) = (RegisterName::new("nightly").unwrap(), Timestamp::from_millis(1_000));
         assert_eq!(JobId::of_tick(&nightly, t), JobId::of_tick(&nightly, t));
         assert_ne!(JobId::of_tick(&nightly, t), JobId::of_tick(&nightly, Timestamp::from_millis(1_001)));
     }

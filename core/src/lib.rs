@@ -32,6 +32,6 @@ pub use job::{
     Reason, Retention, State, Unique, UniqueScope,
 };
 pub use limits::Limits;
-pub use name::{Kind, LimitKey, QueueName, ScheduleName, Tag, UniqueKey, WorkerName};
+pub use name::{Kind, LimitKey, QueueName, RegisterName, Tag, UniqueKey, WorkerName};
 pub use time::{Clock, Deadline, ManualClock, SystemClock, Timestamp, TokioClock};
 pub use worker::{Attempt, Worker};

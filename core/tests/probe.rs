@@ -122,8 +122,8 @@ probed! {
     CheckIn check_in(CheckIn) -> CheckedIn;
     Workers workers(Workers) -> Vec<WorkerRecord>;
     StopWorkers stop_workers(StopWorkers) -> u64;
-    PutSchedule put_schedule(PutSchedule) -> ();
-    Schedules schedules(Schedules) -> Vec<Schedule>;
-    DeleteSchedule delete_schedule(DeleteSchedule) -> bool;
+    PutRegister put_register(PutRegister) -> ();
+    Registers registers(Registers) -> RegisterPage;
+    DeleteRegister delete_register(DeleteRegister) -> bool;
     Watch watch(Watch) -> BoxStream<'static, Event>;
 }

@@ -22,7 +22,7 @@ const BACKEND_FILES: &[&str] = &[
     "logs",
     "inspect",
     "control",
-    "schedules",
+    "registers",
     "workers",
     "watch",
     "error",

@@ -6,9 +6,9 @@ mod queue;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
-use leasehold_core::backend::{Event, Schedule};
+use leasehold_core::backend::{Event, Register, Space};
 use leasehold_core::{
-    ClaimId, JobId, LeaseToken, LimitKey, QueueName, ScheduleName, State, Timestamp, Unique, UniqueKey,
+    ClaimId, JobId, LeaseToken, LimitKey, QueueName, RegisterName, State, Timestamp, Unique, UniqueKey,
     UniqueScope, WorkerId, limits,
 };
 use slab::Slab;
@@ -46,7 +46,9 @@ pub(crate) struct Tables {
     /// The ended jobs by when they may be removed.
     pub(crate) expiry: BTreeSet<(Timestamp, usize)>,
     pub(crate) logs: Logs,
-    pub(crate) schedules: BTreeMap<ScheduleName, Schedule>,
+    pub(crate) registers: BTreeMap<(Space, RegisterName), Register>,
+    /// The registers that expire, by when.
+    pub(crate) register_expiry: BTreeSet<(Timestamp, (Space, RegisterName))>,
     pub(crate) workers: BTreeMap<WorkerId, Worker>,
     /// Whether anybody watches; if not, no event is made.
     pub(crate) watched: bool,
@@ -87,7 +89,8 @@ impl Tables {
             keys: HashMap::new(),
             expiry: BTreeSet::new(),
             logs: Logs::default(),
-            schedules: BTreeMap::new(),
+            registers: BTreeMap::new(),
+            register_expiry: BTreeSet::new(),
             workers: BTreeMap::new(),
             watched: false,
             events: Vec::new(),

@@ -5,14 +5,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use leasehold_core::backend::{
-    Action, Amend, AppendLogs, CheckIn, Counts, DeleteSchedule, Enqueue, Expired, Filter, Level, List,
-    LogAppend, LogSource, NewFailure, NewLine, Order, Pause, Prune, PutSchedule, QueueSettings, ReadLogs,
-    Recover, Renew, Renewal, Schedules, Select, SetQueue, Settle, Settlement, StopWorkers, Verdict,
+    Action, Amend, AppendLogs, CheckIn, Counts, DeleteRegister, Enqueue, Expired, Filter, Level, List,
+    LogAppend, LogSource, NewFailure, NewLine, Order, Pause, Prune, PutRegister, QueueSettings, ReadLogs,
+    Recover, Registers, Renew, Renewal, Select, SetQueue, Settle, Settlement, Space, StopWorkers, Verdict,
     WorkerInfo, Workers,
 };
 use leasehold_core::{
-    Backend, Due, ErrorKind, JobId, Keep, LeasedJob, NewJob, Payload, Progress, QueueName, Reason, Result,
-    ScheduleName, VersionId, WorkerId,
+    Backend, Due, ErrorKind, JobId, Keep, LeasedJob, NewJob, Payload, Progress, QueueName, Reason,
+    RegisterName, Result, WorkerId,
 };
 use leasehold_mongo::{Config, Mongo};
 use leasehold_test_servers::{Mongo as Server, Proxy};
@@ -331,39 +331,36 @@ async fn a_call_about_the_fleet_whose_answer_is_lost_has_the_effect_of_one_when_
             async |store, _, worker| there(store, worker).await,
         )
         .await;
-    let put = |queue: &QueueName| PutSchedule {
-        name: ScheduleName::new(queue.as_str()).expect("a name"),
-        body: Payload::from(b"{}".to_vec()),
-        next: None,
-        version: VersionId::generate(),
-        expected: None,
+    let put = |queue: &QueueName| {
+        let name = RegisterName::new(queue.as_str()).expect("a name");
+        PutRegister::new(Space::Schedule, name, Payload::from(b"{}".to_vec()), None)
     };
-    let scheduled = async |store: &Mongo, name: &ScheduleName| {
-        let all = Schedules { due: false, after: None, limit: 1_000 };
-        let schedules = store.schedules(soon(), all).await.expect("schedules");
-        schedules
-            .iter()
-            .filter(|schedule| schedule.name == *name)
-            .map(|found| found.version)
-            .collect::<Vec<_>>()
+    let scheduled = async |store: &Mongo, name: &RegisterName| {
+        let named = Registers::named(Space::Schedule, name.clone());
+        let found = store.registers(soon(), named).await.expect("registers").registers;
+        found.iter().map(|found| found.version).collect::<Vec<_>>()
     };
     lossy
         .sweep(
-            "put_schedule",
+            "put_register",
             async |_, queue| put(&queue),
-            async |store, put| store.put_schedule(soon(), put.clone()).await,
+            async |store, put| store.put_register(soon(), put.clone()).await,
             async |store, _, put| format!("{}", scheduled(store, &put.name).await == [put.version]),
         )
         .await;
     lossy
         .sweep(
-            "delete_schedule",
+            "delete_register",
             async |store, queue| {
                 let put = put(&queue);
-                store.put_schedule(soon(), put.clone()).await.expect("put");
+                store.put_register(soon(), put.clone()).await.expect("put");
                 put.name
             },
-            async |store, name| store.delete_schedule(soon(), DeleteSchedule { name: name.clone() }).await,
+            async |store, name| {
+                store
+                    .delete_register(soon(), DeleteRegister { space: Space::Schedule, name: name.clone() })
+                    .await
+            },
             async |store, _, name| format!("{:?}", scheduled(store, name).await),
         )
         .await;

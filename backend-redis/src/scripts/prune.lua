@@ -1,4 +1,4 @@
--- ARGV: now, at most how many jobs, after how long workers are forgotten or nothing.
+-- ARGV: now, at most how many jobs, after how long workers are forgotten or nothing, at most how many registers.
 return run(function()
   local over = call('ZRANGEBYSCORE', prefix .. 'expiry', '-inf', '(' .. text(now), 'LIMIT', 0, ARGV[2])
   for _, id in ipairs(over) do
@@ -22,6 +22,12 @@ return run(function()
     end
   end
   write('expiry')
+  local expired = call('ZRANGEBYSCORE', prefix .. 'registers_expiring', '-inf', '(' .. text(now), 'LIMIT', 0, ARGV[4])
+  for _, entry in ipairs(expired) do
+    local space, name = string.match(entry, '^([^:]*):(.*)$')
+    forget_register(space, name)
+  end
   local more = call('ZCOUNT', prefix .. 'expiry', '-inf', '(' .. text(now))
-  return { #over, #gone, more }
+    + call('ZCOUNT', prefix .. 'registers_expiring', '-inf', '(' .. text(now))
+  return { #over, #gone, #expired, more }
 end)

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use leasehold_core::backend::{NewFailure, Verdict};
 use leasehold_core::{
-    Kind, LimitKey, NewJob, Payload, QueueName, Reason, ScheduleName, Tag, UniqueKey, WorkerName,
+    Kind, LimitKey, NewJob, Payload, QueueName, Reason, RegisterName, Tag, UniqueKey, WorkerName,
 };
 
 macro_rules! words {
@@ -23,7 +23,7 @@ words! {
     unique_key -> UniqueKey;
     limit_key -> LimitKey;
     worker_name -> WorkerName;
-    schedule_name -> ScheduleName;
+    schedule_name -> RegisterName;
 }
 
 /// A job as plain as can be: of kind `work`, in the queue `default`.

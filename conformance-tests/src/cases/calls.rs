@@ -2,11 +2,12 @@
 
 use futures::future::BoxFuture;
 use leasehold_core::backend::{
-    Action, Amend, AmendAnswer, Answer, AppendLogs, CheckIn, Counts, DeleteSchedule, Enqueue, Expired,
-    Filter, Find, List, LogAppend, LogSource, Order, Prune, PutSchedule, QueueSettings, ReadLogs, Recover,
-    Renew, Renewal, Renewed, Schedules, Select, SetQueue, Settle, StopWorkers, WorkerInfo, Workers,
+    Action, Amend, AmendAnswer, Answer, AppendLogs, CheckIn, Counts, DeleteRegister, Enqueue, Expired,
+    Filter, Find, List, LogAppend, LogSource, Order, Prune, PutRegister, QueueSettings, ReadLogs, Recover,
+    Registers, Renew, Renewal, Renewed, Select, SetQueue, Settle, Space, StopWorkers, WorkerInfo, Workers,
 };
 use leasehold_core::{Backend, Deadline, Due, ErrorKind, LeasedJob, Limits, QueueName, Result, State};
+use strum::VariantArray;
 
 use crate::bench::{
     Bench, FAIL, LEASE, LOST_ATTEMPT, SUCCEED, drop_after, job, jobs, lines, queue, schedule_name, secs,
@@ -132,13 +133,7 @@ async fn call_all(
     let list = List { filter: Filter::default(), order: Order::NewestFirst, after: None, limit: 9 };
     let info = WorkerInfo::new(worker_name("w"), "h", 1);
     let check_in = CheckIn { worker: t.worker, info, lost_after: secs(9), leaving: false };
-    let put = PutSchedule {
-        name: schedule_name("s"),
-        body: text(""),
-        next: None,
-        version: leasehold_core::VersionId::generate(),
-        expected: None,
-    };
+    let put = PutRegister::new(Space::Schedule, schedule_name("s"), text(""), None);
     let settlements = vec![settlement(held, SUCCEED)];
     let renewals = vec![Renewal { job: id, token, lease: LEASE * 9, progress: None }];
     let appends = vec![LogAppend { job: id, token, position: 0, lines: lines(["late"]) }];
@@ -169,9 +164,9 @@ async fn call_all(
         check_in(check_in),
         workers(Workers { after: None, limit: 9 }),
         stop_workers(StopWorkers::All),
-        put_schedule(put),
-        schedules(Schedules { due: false, after: None, limit: 9 }),
-        delete_schedule(DeleteSchedule { name: schedule_name("s") }),
+        put_register(put),
+        registers(Registers::all(Space::Schedule, 9)),
+        delete_register(DeleteRegister { space: Space::Schedule, name: schedule_name("s") }),
     ]
 }
 
@@ -182,8 +177,11 @@ pub(super) async fn all_seen(t: &Bench) -> Done<String> {
     let counts = t.all_counts().await?;
     let queues = t.backend().queues(d()).await?;
     let workers = t.backend().workers(d(), Workers { after: None, limit: 9 }).await?;
-    let schedules = t.backend().schedules(d(), Schedules { due: false, after: None, limit: 9 }).await?;
-    Ok(format!("{jobs:#?}\n{counts:#?}\n{queues:#?}\n{workers:#?}\n{schedules:#?}"))
+    let mut registers = Vec::new();
+    for space in Space::VARIANTS {
+        registers.extend(t.backend().registers(d(), Registers::all(*space, 9)).await?.registers);
+    }
+    Ok(format!("{jobs:#?}\n{counts:#?}\n{queues:#?}\n{workers:#?}\n{registers:#?}"))
 }
 
 async fn answers_a_call_that_is_too_late_with_an_error(t: Bench) -> Kept {

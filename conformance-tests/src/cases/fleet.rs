@@ -1,19 +1,11 @@
-//! F1 and F2: the workers that announce themselves, and the schedules that they share.
+//! F1: the workers that announce themselves.
 
 use std::time::Duration;
 
-use leasehold_core::backend::{
-    CheckIn, CheckedIn, DeleteSchedule, Prune, PutSchedule, Schedule, Schedules, StopWorkers, WorkerInfo,
-    WorkerRecord, Workers,
-};
-use leasehold_core::{
-    Deadline, ErrorKind, JobId, Payload, ScheduleName, State, Timestamp, UniqueScope, VersionId, WorkerId,
-};
+use leasehold_core::backend::{CheckIn, CheckedIn, Prune, StopWorkers, WorkerInfo, WorkerRecord, Workers};
+use leasehold_core::{Deadline, WorkerId};
 
-use super::producing::corpus;
-use crate::bench::{
-    Bench, SUCCEED, job, kind, millis, queue, schedule_name, secs, tag, text, unique_key, worker_name,
-};
+use crate::bench::{Bench, kind, millis, queue, secs, tag, worker_name};
 use crate::breach::{Done, Kept, Trouble, must, must_eq};
 use crate::case::cases;
 
@@ -34,22 +26,6 @@ cases! {
     [F1, C3] tells_two_starts_of_a_worker_apart;
     /// Workers that are long gone are forgotten; those that check in are not.
     [F1, F5] forgets_workers_long_gone;
-    /// A schedule is written only by who has read its latest version.
-    [F2] writes_a_schedule_only_by_its_version;
-    /// The same write of a schedule again changes nothing, and is no conflict.
-    [F2, E2] writes_a_repeated_schedule_once;
-    /// A schedule comes back byte for byte.
-    [F2, P6] returns_schedules_byte_for_byte;
-    /// Schedules are shown by name, page by page.
-    [F2, F4] shows_schedules_by_name;
-    /// Only schedules are due whose next tick has come, by the store's clock.
-    [F2, C8] shows_the_schedules_that_are_due;
-    /// A schedule that was deleted is gone, and one made anew under its name has a version of its own.
-    [F2] deletes_a_schedule;
-    /// Whatever number of schedulers fire a tick, it is one job.
-    [F2, P2] makes_one_job_of_a_tick;
-    /// Of schedulers that race to move a schedule on, one does so at each tick.
-    [F2] lets_one_of_racing_schedulers_move_a_schedule;
 }
 
 fn info(name: &str, host: &str) -> WorkerInfo {
@@ -185,161 +161,5 @@ async fn forgets_workers_long_gone(t: Bench) -> Kept {
     must_eq!(prune(secs(100)).await?.workers, 0);
     must_eq!(prune(secs(99)).await?.workers, 1);
     must_eq!(the_worker(&t).await?.worker, here);
-    Ok(())
-}
-
-async fn put(
-    t: &Bench,
-    name: &ScheduleName,
-    body: Payload,
-    next: Option<Timestamp>,
-    expected: Option<VersionId>,
-) -> leasehold_core::Result<VersionId> {
-    let version = VersionId::generate();
-    let request = PutSchedule { name: name.clone(), body, next, version, expected };
-    t.backend().put_schedule(Deadline::default(), request).await?;
-    Ok(version)
-}
-
-async fn schedules(t: &Bench, due: bool, after: Option<ScheduleName>, limit: usize) -> Done<Vec<Schedule>> {
-    Ok(t.backend().schedules(Deadline::default(), Schedules { due, after, limit }).await?)
-}
-
-async fn names(t: &Bench, due: bool) -> Done<Vec<String>> {
-    Ok(schedules(t, due, None, 100).await?.into_iter().map(|s| s.name.to_string()).collect())
-}
-
-async fn writes_a_schedule_only_by_its_version(t: Bench) -> Kept {
-    let name = schedule_name("nightly");
-    let first = put(&t, &name, text("1"), None, None).await?;
-    let next = Some(t.hour().plus(secs(9)));
-    let second = put(&t, &name, text("2"), next, Some(first)).await?;
-    for stale in [None, Some(first), Some(VersionId::generate())] {
-        let refused = put(&t, &name, text("3"), None, stale).await.map_err(|error| error.kind());
-        must_eq!(refused, Err(ErrorKind::Conflict), "writing with the version {stale:?}");
-    }
-    let wanted = Schedule { name, body: text("2"), next, version: second };
-    must_eq!(schedules(&t.another().await?, false, None, 9).await?, [wanted]);
-    let unknown =
-        put(&t, &schedule_name("other"), text(""), None, Some(first)).await.map_err(|error| error.kind());
-    must_eq!(unknown, Err(ErrorKind::Conflict));
-    Ok(())
-}
-
-async fn writes_a_repeated_schedule_once(t: Bench) -> Kept {
-    let (name, version) = (schedule_name("nightly"), VersionId::generate());
-    let request = PutSchedule { name: name.clone(), body: text("1"), next: None, version, expected: None };
-    for client in t.several(3).await? {
-        client.backend().put_schedule(Deadline::default(), request.clone()).await?;
-    }
-    must_eq!(schedules(&t, false, None, 9).await?.first().map(|there| there.version), Some(version));
-    let second = put(&t, &name, text("2"), None, Some(version)).await?;
-    let late = t.backend().put_schedule(Deadline::default(), request).await.map_err(|error| error.kind());
-    must_eq!(late, Err(ErrorKind::Conflict), "repeating a write that was written over");
-    must_eq!(schedules(&t, false, None, 9).await?.first().map(|there| there.version), Some(second));
-    Ok(())
-}
-
-async fn returns_schedules_byte_for_byte(t: Bench) -> Kept {
-    let name = schedule_name("$odd {name}");
-    let mut version = None;
-    for body in corpus() {
-        version = Some(put(&t, &name, body.clone(), Some(t.hour()), version).await?);
-        let found = schedules(&t, true, None, 9).await?;
-        must_eq!(found.len(), 1);
-        must!(found[0].body == body, "a schedule's body of {} bytes was altered", body.len());
-        must_eq!((&found[0].name, Some(found[0].version)), (&name, version));
-    }
-    Ok(())
-}
-
-async fn shows_schedules_by_name(t: Bench) -> Kept {
-    for name in ["m", "B", "a", "ä", "z"] {
-        put(&t, &schedule_name(name), text(""), None, None).await?;
-    }
-    must_eq!(names(&t, false).await?, ["B", "a", "m", "z", "ä"]);
-    let page = schedules(&t, false, Some(schedule_name("a")), 2).await?;
-    must_eq!(page.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), ["m", "z"]);
-    must_eq!(schedules(&t, false, Some(schedule_name("ä")), 2).await?, []);
-    Ok(())
-}
-
-async fn shows_the_schedules_that_are_due(t: Bench) -> Kept {
-    let soon = t.hour().plus(secs(10));
-    put(&t, &schedule_name("past"), text(""), Some(t.hour().minus(secs(1))), None).await?;
-    put(&t, &schedule_name("soon"), text(""), Some(soon), None).await?;
-    put(&t, &schedule_name("paused"), text(""), None, None).await?;
-    must_eq!(names(&t, true).await?, ["past"]);
-    t.advance(millis(9_999));
-    must_eq!(names(&t, true).await?, ["past"]);
-    t.advance(millis(1));
-    must_eq!(names(&t, true).await?, ["past", "soon"]);
-    Ok(())
-}
-
-async fn deletes_a_schedule(t: Bench) -> Kept {
-    let name = schedule_name("nightly");
-    let delete = async || {
-        t.backend().delete_schedule(Deadline::default(), DeleteSchedule { name: name.clone() }).await
-    };
-    must_eq!(delete().await?, false);
-    let first = put(&t, &name, text("1"), None, None).await?;
-    must_eq!(delete().await?, true);
-    must_eq!(delete().await?, false);
-    must_eq!(names(&t, false).await?.len(), 0);
-    put(&t, &name, text("2"), None, None).await?;
-    let stale = put(&t, &name, text("3"), None, Some(first)).await.map_err(|error| error.kind());
-    must_eq!(stale, Err(ErrorKind::Conflict), "writing with the version of a deleted schedule");
-    Ok(())
-}
-
-async fn makes_one_job_of_a_tick(t: Bench) -> Kept {
-    let (name, tick) = (schedule_name("nightly"), t.hour());
-    let id = JobId::of_tick(&name, tick);
-    let mut created = 0;
-    for client in t.several(4).await? {
-        let tick = job().id(id).run_at(tick).unique(unique_key("tick"), UniqueScope::UntilFinished);
-        created += usize::from(client.enqueue([tick]).await?[0].is_created());
-    }
-    must_eq!(created, 1);
-    t.finish(&t.take().await?, SUCCEED).await?;
-    t.enqueue([job().id(id)]).await?;
-    must_eq!(t.state(id).await?, State::Succeeded);
-    must_eq!(t.counts().await?.enqueued, 1);
-    Ok(())
-}
-
-async fn lets_one_of_racing_schedulers_move_a_schedule(t: Bench) -> Kept {
-    const TICKS: u64 = 20;
-    let name = schedule_name("every second");
-    put(&t, &name, text(""), Some(t.hour()), None).await?;
-    let mut schedulers = Vec::new();
-    for client in t.several(5).await? {
-        let name = name.clone();
-        schedulers.push(tokio::spawn(async move {
-            let mut moved = 0;
-            loop {
-                let gone = || Trouble::Unmet("the schedule or its next tick is gone".into());
-                let found = schedules(&client, false, None, 1).await?.pop().ok_or_else(gone)?;
-                let tick = found.next.ok_or_else(gone)?;
-                if tick >= client.hour().plus(secs(TICKS)) {
-                    return Ok::<u64, Trouble>(moved);
-                }
-                client.enqueue([job().id(JobId::of_tick(&name, tick))]).await?;
-                let next = Some(tick.plus(secs(1)));
-                match put(&client, &name, found.body, next, Some(found.version)).await {
-                    Ok(_) => moved += 1,
-                    Err(error) if error.kind() == ErrorKind::Conflict => {}
-                    Err(error) => return Err(error.into()),
-                }
-            }
-        }));
-    }
-    let mut moved = 0;
-    for scheduler in schedulers {
-        moved += scheduler.await??;
-    }
-    must_eq!(moved, TICKS);
-    must_eq!(t.counts().await?.enqueued, TICKS);
     Ok(())
 }

@@ -20,6 +20,7 @@ mod logs;
 mod controlling;
 mod fleet;
 mod inspecting;
+mod registers;
 
 mod calls;
 mod events;
@@ -51,6 +52,7 @@ pub(crate) const TABLES: &[&[Case]] = &[
     inspecting::CASES,
     controlling::CASES,
     fleet::CASES,
+    registers::CASES,
     events::CASES,
     calls::CASES,
     failing::CASES,

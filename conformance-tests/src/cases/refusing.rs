@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use leasehold_core::backend::{
     Action, Amend, AppendLogs, Backend, CheckIn, Claim, Enqueue, Filter, List, LogAppend, Order, Prune,
-    PutSchedule, Recover, Renew, Renewal, Select, Settle, Settlement, Verdict, WorkerInfo,
+    PutRegister, Recover, Renew, Renewal, Select, Settle, Settlement, Space, Verdict, WorkerInfo,
 };
 use leasehold_core::layer::Faults;
 use leasehold_core::{
-    Deadline, Due, Error, ErrorKind, Kind, LeasedJob, LimitKey, Limits, NewJob, Payload, QueueName, Result,
-    ScheduleName, Store, Tag, Timestamp, UniqueKey, UniqueScope, VersionId, WorkerName, limits,
+    Deadline, Due, Error, ErrorKind, Kind, LeasedJob, LimitKey, Limits, NewJob, Payload, QueueName,
+    RegisterName, Result, Store, Tag, Timestamp, UniqueKey, UniqueScope, WorkerName, limits,
 };
 
 use super::calls::all_seen;
@@ -54,7 +54,7 @@ async fn refuses_names_that_break_the_rules(t: Bench) -> Kept {
             UniqueKey::new(name).map(drop),
             LimitKey::new(name).map(drop),
             WorkerName::new(name).map(drop),
-            ScheduleName::new(name).map(drop),
+            RegisterName::new(name).map(drop),
             in_store(&store, vec![job().header(name, "x")]).await,
         ];
         for (i, refusal) in refusals.into_iter().enumerate() {
@@ -104,13 +104,8 @@ async fn ask_out_of_range(backend: &dyn Backend, t: &Bench, held: &LeasedJob) ->
     let list = |limit| List { filter: Filter::default(), order: Order::OldestFirst, after: None, limit };
     let late = |verdict| Settle { settlements: vec![settlement(held, verdict)] };
     let info = WorkerInfo::new(worker_name("w"), "h", 1);
-    let put = PutSchedule {
-        name: schedule_name("s"),
-        body: text(""),
-        next: Some(Timestamp::from_millis(-1)),
-        version: VersionId::generate(),
-        expected: None,
-    };
+    let put = PutRegister::new(Space::Schedule, schedule_name("s"), text(""), None);
+    let put = PutRegister { next: Some(Timestamp::from_millis(-1)), ..put };
     let too_long = limits::SPAN + secs(1);
     let reason = leasehold_core::Reason::Error;
     let mut answers = vec![
@@ -127,7 +122,7 @@ async fn ask_out_of_range(backend: &dyn Backend, t: &Bench, held: &LeasedJob) ->
             .check_in(d(), CheckIn { worker: t.worker, info, lost_after: too_long, leaving: false })
             .await
             .map(drop),
-        backend.put_schedule(d(), put).await,
+        backend.put_register(d(), put).await,
     ];
     for bad in bad_jobs() {
         // A good job beside it is not taken in either: the whole call is refused.

@@ -2,7 +2,7 @@ use std::collections::BTreeSet;
 
 use leasehold_core::backend::{Answer, KindRule, QueueCounts, TagRule};
 use leasehold_core::{
-    ClaimId, JobId, Kind, LeaseToken, Limit, QueueName, Retention, ScheduleName, State, Tag, Timestamp,
+    ClaimId, JobId, Kind, LeaseToken, Limit, QueueName, RegisterName, Retention, State, Tag, Timestamp,
     Unique, VersionId, WorkerId,
 };
 use serde::{Deserialize, Serialize};
@@ -122,9 +122,9 @@ pub enum Call {
     /// A worker checks in.
     CheckIn(Presence),
     /// A schedule is written.
-    PutSchedule(Plan),
+    PutRegister(Plan),
     /// A schedule is removed.
-    DeleteSchedule(ScheduleName),
+    DeleteRegister(RegisterName),
     /// Somebody asks to be told of events.
     Watch(Watching),
     /// Another method, which changes no job.
@@ -344,7 +344,7 @@ pub struct Presence {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
     /// Its name.
-    pub name: ScheduleName,
+    pub name: RegisterName,
     /// When it next fires.
     pub next: Option<Timestamp>,
     /// Names this write.
@@ -412,8 +412,8 @@ impl Call {
             Self::Count => "counts",
             Self::SetQueue(_) => "set_queue",
             Self::CheckIn(_) => "check_in",
-            Self::PutSchedule(_) => "put_schedule",
-            Self::DeleteSchedule(_) => "delete_schedule",
+            Self::PutRegister(_) => "put_register",
+            Self::DeleteRegister(_) => "delete_register",
             Self::Watch(_) => "watch",
             Self::Other(name) => name,
         }

@@ -1,7 +1,7 @@
 //! What a history keeps of requests and answers: what the checker needs, and no more.
 
 use leasehold_core::backend::{
-    Action, Amend, AmendAnswer, Claim, EnqueueAnswer, LogAppend, LogLine, LogPage, LogSource, PutSchedule,
+    Action, Amend, AmendAnswer, Claim, EnqueueAnswer, LogAppend, LogLine, LogPage, LogSource, PutRegister,
     ReadLogs, Renewal, Renewed, Select, Settlement, Verdict,
 };
 use leasehold_core::{Due, JobRecord, LeasedJob, NewJob};
@@ -171,7 +171,7 @@ pub(super) fn fate(answer: AmendAnswer) -> Fate {
     }
 }
 
-pub(super) fn plan(request: &PutSchedule) -> Plan {
-    let PutSchedule { name, next, version, expected, .. } = request;
+pub(super) fn plan(request: &PutRegister) -> Plan {
+    let PutRegister { name, next, version, expected, .. } = request;
     Plan { name: name.clone(), next: *next, version: *version, expected: *expected }
 }

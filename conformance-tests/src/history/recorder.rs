@@ -5,10 +5,10 @@ use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use leasehold_core::backend::{
-    Amend, Amended, Answer, AppendLogs, CheckIn, CheckedIn, Claim, Claimed, Counts, DeleteSchedule,
+    Amend, Amended, Answer, AppendLogs, CheckIn, CheckedIn, Claim, Claimed, Counts, DeleteRegister,
     Description, Enqueue, Enqueued, Event, Expired, ExpiredLease, Find, List, LogPage, Page, Prune, Pruned,
-    PutSchedule, QueueCounts, QueueRecord, ReadLogs, Recover, Renew, Renewed, Schedule, Schedules, SetQueue,
-    Settle, StopWorkers, Watch, WorkerRecord, Workers,
+    PutRegister, QueueCounts, QueueRecord, ReadLogs, Recover, RegisterPage, Registers, Renew, Renewed,
+    SetQueue, Settle, Space, StopWorkers, Watch, WorkerRecord, Workers,
 };
 use leasehold_core::{Backend, Deadline, Error, ErrorKind, JobRecord, Result, Timestamp};
 
@@ -255,18 +255,24 @@ impl Backend for Recorder {
         self.pass("stop_workers", self.inner.stop_workers(deadline, request)).await
     }
 
-    async fn put_schedule(&self, deadline: Deadline, request: PutSchedule) -> Result<()> {
-        let call = Call::PutSchedule(plan(&request));
-        self.record(call, self.inner.put_schedule(deadline, request), |_| Reply::Other).await
+    async fn put_register(&self, deadline: Deadline, request: PutRegister) -> Result<()> {
+        if request.space != Space::Schedule {
+            return self.pass("put_register", self.inner.put_register(deadline, request)).await;
+        }
+        let call = Call::PutRegister(plan(&request));
+        self.record(call, self.inner.put_register(deadline, request), |_| Reply::Other).await
     }
 
-    async fn schedules(&self, deadline: Deadline, request: Schedules) -> Result<Vec<Schedule>> {
-        self.pass("schedules", self.inner.schedules(deadline, request)).await
+    async fn registers(&self, deadline: Deadline, request: Registers) -> Result<RegisterPage> {
+        self.pass("registers", self.inner.registers(deadline, request)).await
     }
 
-    async fn delete_schedule(&self, deadline: Deadline, request: DeleteSchedule) -> Result<bool> {
-        let call = Call::DeleteSchedule(request.name.clone());
-        self.record(call, self.inner.delete_schedule(deadline, request), |_| Reply::Other).await
+    async fn delete_register(&self, deadline: Deadline, request: DeleteRegister) -> Result<bool> {
+        if request.space != Space::Schedule {
+            return self.pass("delete_register", self.inner.delete_register(deadline, request)).await;
+        }
+        let call = Call::DeleteRegister(request.name.clone());
+        self.record(call, self.inner.delete_register(deadline, request), |_| Reply::Other).await
     }
 
     async fn watch(&self, deadline: Deadline, request: Watch) -> Result<BoxStream<'static, Event>> {

@@ -72,7 +72,7 @@ fn whole(op: &Op<'_>) -> String {
         Call::SetQueue(set) => {
             format!("{name} {} {} = {answer}", set.queue, if set.paused { "paused" } else { "open" })
         }
-        Call::PutSchedule(plan) => format!(
+        Call::PutRegister(plan) => format!(
             "{name} {} next {:?}, version {:?} over {:?} = {answer}",
             plan.name, plan.next, plan.version, plan.expected
         ),

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use leasehold_core::{JobId, LimitKey, QueueName, ScheduleName, UniqueKey, WorkerId};
+use leasehold_core::{JobId, LimitKey, QueueName, RegisterName, UniqueKey, WorkerId};
 
 use super::checker::Model;
 use super::story::tell;
@@ -84,7 +84,7 @@ pub enum About {
     Worker(WorkerId),
     /// A schedule.
     #[strum(to_string = "schedule {0}")]
-    Schedule(ScheduleName),
+    Register(RegisterName),
 }
 
 /// One invariant that was broken once.

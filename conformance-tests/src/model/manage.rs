@@ -1,12 +1,13 @@
-//! The steps that concern queues, workers and schedules.
+//! The steps that concern queues, workers and registers.
 
 use std::time::Duration;
 
 use leasehold_core::backend::{
-    CheckIn, DeleteSchedule, Pause, Prune, PutSchedule, QueueSettings, Schedule, Schedules, SetQueue,
+    CheckIn, DeleteRegister, Pause, Prune, PutRegister, QueueSettings, Registers, SetQueue, Space,
     StopWorkers, Workers,
 };
 use leasehold_core::{Deadline, ErrorKind, VersionId};
+use strum::VariantArray;
 
 use super::play::Play;
 use super::step::Step;
@@ -20,10 +21,10 @@ impl Play {
                 self.check_in(*worker, *leaving, *lost_after).await
             }
             Step::StopWorkers { worker } => self.stop_workers(*worker).await,
-            Step::PutSchedule { name, next, stale, again } => {
-                self.put_schedule(*name, *next, *stale, *again).await
+            Step::PutRegister { name, next, expires, stale, again } => {
+                self.put_register(*name, (*next, *expires), *stale, *again).await
             }
-            Step::DeleteSchedule { name } => self.delete_schedule(*name).await,
+            Step::DeleteRegister { name } => self.delete_register(*name).await,
             _ => Ok(()),
         }
     }
@@ -65,52 +66,58 @@ impl Play {
         Ok(())
     }
 
-    async fn put_schedule(&mut self, name: u8, next: Option<Duration>, stale: bool, again: bool) -> Kept {
-        let versions = self.versions.entry(name).or_default();
-        let (latest, earlier) = (versions.last().copied(), versions.first().copied());
-        let version = latest.filter(|_| again).unwrap_or_else(VersionId::generate);
-        let request = PutSchedule {
-            name: self.names.schedule(name),
-            body: format!("{version}").into(),
-            next: next.map(|span| self.reference.now.plus(span)),
-            version,
-            expected: if stale { earlier } else { latest },
-        };
-        let told = self.t.backend().put_schedule(Deadline::default(), request.clone()).await;
+    async fn put_register(
+        &mut self,
+        number: u8,
+        (next, expires): (Option<Duration>, Option<Duration>),
+        stale: bool,
+        again: bool,
+    ) -> Kept {
+        let (space, name) = self.names.register(number);
+        let there = self.reference.registers(&Registers::named(space, name.clone())).registers.pop();
+        let versions = self.versions.entry(number).or_default();
+        let (latest, earlier) = (there.map(|register| register.version), versions.first().copied());
+        let version = versions.last().copied().filter(|_| again).unwrap_or_else(VersionId::generate);
+        let (body, expected) = (format!("{version}").into(), if stale { earlier } else { latest });
+        let later = |span: Option<Duration>| span.map(|span| self.reference.now.plus(span));
+        let (next, expires) = (later(next), later(expires));
+        let request = PutRegister { space, name, body, next, expires, version, expected };
+        let told = self.t.backend().put_register(Deadline::default(), request.clone()).await;
         let told = match told {
             Ok(()) => true,
             Err(error) if error.kind() == ErrorKind::Conflict => false,
             Err(error) => return Err(error.into()),
         };
-        must_eq!(told, self.reference.put_schedule(&request), "whether {request:?} was written");
+        must_eq!(told, self.reference.put_register(&request), "whether {request:?} was written");
         if told && !again {
-            self.versions.entry(name).or_default().push(version);
+            self.versions.entry(number).or_default().push(version);
         }
-        self.compare_schedules().await
+        self.compare_registers().await
     }
 
-    async fn delete_schedule(&mut self, name: u8) -> Kept {
-        let request = DeleteSchedule { name: self.names.schedule(name) };
-        let told = self.t.backend().delete_schedule(Deadline::default(), request.clone()).await?;
-        must_eq!(told, self.reference.delete_schedule(&request.name), "whether a schedule was there");
-        self.versions.remove(&name);
-        self.compare_schedules().await
+    async fn delete_register(&mut self, number: u8) -> Kept {
+        let (space, name) = self.names.register(number);
+        let request = DeleteRegister { space, name };
+        let told = self.t.backend().delete_register(Deadline::default(), request.clone()).await?;
+        must_eq!(told, self.reference.delete_register(&request), "whether a register was there");
+        self.versions.remove(&number);
+        self.compare_registers().await
     }
 
-    async fn compare_schedules(&self) -> Kept {
-        for due in [false, true] {
-            let request = Schedules { due, after: None, limit: 100 };
-            let told: Vec<Schedule> =
-                self.t.backend().schedules(Deadline::default(), request.clone()).await?;
-            must_eq!(told, self.reference.schedules(&request), "the schedules, due only: {due}");
+    async fn compare_registers(&self) -> Kept {
+        for space in Space::VARIANTS {
+            for request in [Registers::all(*space, 100), Registers::due(*space, 100)] {
+                let told = self.t.backend().registers(Deadline::default(), request.clone()).await?;
+                must_eq!(told, self.reference.registers(&request), "the answer to {request:?}");
+            }
         }
         Ok(())
     }
 
     /// Removes what is no job.
     pub(super) async fn clear_rest(&mut self) -> Kept {
-        for name in 0..super::step::SCHEDULES {
-            self.delete_schedule(name).await?;
+        for name in 0..super::step::REGISTERS {
+            self.delete_register(name).await?;
         }
         for queue in 0..super::step::QUEUES {
             if self.reference.settings(&self.names.queue(queue)).pause.is_some() {

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use leasehold_core::backend::{
     Action, Claim, ExpiredLease, Filter, KindRule, Level, LogAppend, LogLine, NewFailure, NewLine, Renewal,
-    Settlement, TagRule, Verdict, WorkerInfo,
+    Settlement, Space, TagRule, Verdict, WorkerInfo,
 };
 use leasehold_core::{
-    Due, JobId, Kind, LeasedJob, Limit, NewJob, Progress, QueueName, Reason, ScheduleName, Tag, Timestamp,
+    Due, JobId, Kind, LeasedJob, Limit, NewJob, Progress, QueueName, Reason, RegisterName, Tag, Timestamp,
     Unique, WorkerId,
 };
 use uuid::Uuid;
@@ -44,8 +44,10 @@ impl Names {
         (0..step::QUEUES).map(|number| self.queue(number)).collect()
     }
 
-    pub(super) fn schedule(&self, number: u8) -> ScheduleName {
-        schedule_name(&self.of("s", number))
+    /// The register of a number: every other one shares its name with one of another space.
+    pub(super) fn register(&self, number: u8) -> (Space, RegisterName) {
+        let space = if number % 2 == 0 { Space::Schedule } else { Space::Lock };
+        (space, schedule_name(&self.of("s", number / 2)))
     }
 
     pub(super) fn worker(&self, number: u8) -> WorkerInfo {

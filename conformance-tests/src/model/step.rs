@@ -64,13 +64,14 @@ pub(super) enum Step {
     StopWorkers {
         worker: Option<u8>,
     },
-    PutSchedule {
+    PutRegister {
         name: u8,
         next: Option<Duration>,
+        expires: Option<Duration>,
         stale: bool,
         again: bool,
     },
-    DeleteSchedule {
+    DeleteRegister {
         name: u8,
     },
     Pass(Duration),
@@ -186,9 +187,10 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0..WORKERS, seldom(), soon())
             .prop_map(|(worker, leaving, lost_after)| Step::CheckIn { worker, leaving, lost_after }),
         1 => of(0..WORKERS).prop_map(|worker| Step::StopWorkers { worker }),
-        2 => (0..SCHEDULES, of(soon()), seldom(), seldom())
-            .prop_map(|(name, next, stale, again)| Step::PutSchedule { name, next, stale, again }),
-        1 => (0..SCHEDULES).prop_map(|name| Step::DeleteSchedule { name }),
+        2 => (0..REGISTERS, of(soon()), of(soon()), seldom(), seldom()).prop_map(
+            |(name, next, expires, stale, again)| Step::PutRegister { name, next, expires, stale, again }
+        ),
+        1 => (0..REGISTERS).prop_map(|name| Step::DeleteRegister { name }),
         4 => soon().prop_map(Step::Pass),
         6 => (any::<u8>(), -1..=1_i8).prop_map(|(edge, off)| Step::PassTo { edge, off }),
         1 => Just(Step::Restart),
@@ -199,7 +201,7 @@ pub(super) const QUEUES: u8 = 3;
 pub(super) const KINDS: u8 = 2;
 pub(super) const TAGS: u8 = 2;
 pub(super) const WORKERS: u8 = 3;
-pub(super) const SCHEDULES: u8 = 2;
+pub(super) const REGISTERS: u8 = 3;
 const KEYS: u8 = 2;
 
 fn job() -> impl Strategy<Value = Job> {

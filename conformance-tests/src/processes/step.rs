@@ -1,12 +1,12 @@
 //! One step of the crash matrix: made ready, taken, taken again, and looked at.
 
 use leasehold_core::backend::{
-    Answer, Claim, DeleteSchedule, EnqueueAnswer, LogAppend, PutSchedule, Renewal, Renewed, Schedule,
-    Schedules, Settlement, Verdict,
+    Answer, Claim, DeleteRegister, EnqueueAnswer, LogAppend, PutRegister, Register, Registers, Renewal,
+    Renewed, Settlement, Space, Verdict,
 };
 use leasehold_core::layer::Cuts;
 use leasehold_core::{
-    ClaimId, Deadline, JobId, LeaseToken, Payload, QueueName, ScheduleName, State, Timestamp, VersionId,
+    ClaimId, Deadline, JobId, LeaseToken, Payload, QueueName, RegisterName, State, Timestamp, VersionId,
     WorkerId,
 };
 use serde::{Deserialize, Serialize};
@@ -22,7 +22,7 @@ pub(crate) struct Plan {
     pub(crate) jobs: Vec<JobId>,
     claim: ClaimId,
     worker: WorkerId,
-    schedule: ScheduleName,
+    schedule: RegisterName,
     tick: Timestamp,
     read: VersionId,
     written: VersionId,
@@ -131,8 +131,8 @@ impl Plan {
     /// Ends what the step leaves behind beside its jobs.
     pub(crate) async fn clear(&self, t: &Bench) -> Done {
         if self.step == Step::Tick {
-            let request = DeleteSchedule { name: self.schedule.clone() };
-            t.backend().delete_schedule(Deadline::default(), request).await?;
+            let request = DeleteRegister { space: Space::Schedule, name: self.schedule.clone() };
+            t.backend().delete_register(Deadline::default(), request).await?;
         }
         Ok(())
     }
@@ -181,16 +181,15 @@ impl Plan {
         Ok(answers)
     }
 
-    async fn schedule(&self, t: &Bench) -> Done<Schedule> {
-        let request = Schedules { due: false, after: None, limit: 100 };
-        let all = t.backend().schedules(Deadline::default(), request).await?;
-        let found = all.into_iter().find(|schedule| schedule.name == self.schedule);
+    async fn schedule(&self, t: &Bench) -> Done<Register> {
+        let request = Registers::named(Space::Schedule, self.schedule.clone());
+        let found = t.backend().registers(Deadline::default(), request).await?.registers.pop();
         found.ok_or_else(|| Trouble::Unmet("the schedule is gone".into()))
     }
 
     async fn put(&self, t: &Bench, next: Timestamp, version: VersionId, expected: Option<VersionId>) -> Done {
-        let (name, body) = (self.schedule.clone(), Payload::EMPTY);
-        let request = PutSchedule { name, body, next: Some(next), version, expected };
-        Ok(t.backend().put_schedule(Deadline::default(), request).await?)
+        let request = PutRegister::new(Space::Schedule, self.schedule.clone(), Payload::EMPTY, expected);
+        let request = PutRegister { next: Some(next), version, ..request };
+        Ok(t.backend().put_register(Deadline::default(), request).await?)
     }
 }

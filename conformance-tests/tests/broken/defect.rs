@@ -194,17 +194,20 @@ defects! {
 
     // The fleet, schedules and events.
     EndsItsEvents [F3] "tells_that_jobs_wait";
-    FiresTicksEarly [F2] "shows_the_schedules_that_are_due";
+    FiresTicksEarly [F2] "shows_the_registers_that_are_due";
+    KeepsRegistersForEver [F6] "prunes_registers_that_expired";
     /// apalis: a worker that starts again under its name is taken for the one that died.
     KeysWorkersByName [F1] "tells_two_starts_of_a_worker_apart";
     KeepsTheFirstWord [F1] "shows_the_latest_that_a_worker_said";
+    MixesSpaces [F6] "keeps_registers_of_a_name_apart_by_space";
     NeverAsksToStop [F1] "tells_workers_to_stop";
     NeverShowsAWorkerLost [F1] "shows_a_silent_worker_lost";
-    RefusesARepeatedSchedule [F2] "writes_a_repeated_schedule_once";
+    RefusesARepeatedRegister [F6] "writes_a_repeated_register_once";
     ShowsLeaversLost [F1] "shows_a_worker_that_left";
     SwallowsCancellations [S5] "tells_a_holder_of_a_cancellation";
     SwallowsGaps [F3] "lets_a_slow_reader_hold_up_nobody";
     TellsEverybodyOfLines [F3] "tells_of_new_lines_only_who_asked";
     TellsMoreThanAsked [F3] "tells_of_the_asked_queues_only";
-    WritesOverSchedules [F2] "writes_a_schedule_only_by_its_version";
+    TellsAnotherHour [F6] "tells_the_hour_with_registers";
+    WritesOverRegisters [F6] "writes_a_register_only_by_its_version";
 }

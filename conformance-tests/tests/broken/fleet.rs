@@ -41,31 +41,41 @@ impl Broken {
         Ok(workers)
     }
 
-    pub(super) async fn put_badly(&self, deadline: Deadline, mut request: PutSchedule) -> Result<()> {
-        let all = Schedules { due: false, after: None, limit: 1_000 };
-        let all = self.inner.schedules(deadline, all).await?;
-        let there = all.into_iter().find(|schedule| schedule.name == request.name);
-        let there = there.map(|schedule| schedule.version);
+    pub(super) async fn put_badly(&self, deadline: Deadline, mut request: PutRegister) -> Result<()> {
+        let named = Registers::named(request.space, request.name.clone());
+        let there = self.inner.registers(deadline, named).await?.registers.pop();
+        let there = there.map(|register| register.version);
         match self.defect {
-            Defect::WritesOverSchedules if there != Some(request.version) => request.expected = there,
-            Defect::RefusesARepeatedSchedule if there != request.expected => {
+            Defect::WritesOverRegisters if there != Some(request.version) => request.expected = there,
+            Defect::RefusesARepeatedRegister if there != request.expected => {
                 return Err(Error::new(ErrorKind::Conflict, "somebody has written it"));
             }
+            Defect::MixesSpaces => request.space = Space::Schedule,
+            Defect::KeepsRegistersForEver => request.expires = None,
             _ => {}
         }
-        self.inner.put_schedule(deadline, request).await
+        self.inner.put_register(deadline, request).await
     }
 
-    pub(super) async fn schedules_badly(
+    pub(super) async fn registers_badly(
         &self,
         deadline: Deadline,
-        mut request: Schedules,
-    ) -> Result<Vec<Schedule>> {
-        let due = request.due;
+        mut request: Registers,
+    ) -> Result<RegisterPage> {
+        let (due, space) = (request.due, request.space);
         request.due &= !self.has(Defect::FiresTicksEarly);
-        let mut schedules = self.inner.schedules(deadline, request).await?;
-        schedules.retain(|schedule| !due || schedule.next.is_some());
-        Ok(schedules)
+        if self.has(Defect::MixesSpaces) {
+            request.space = Space::Schedule;
+        }
+        let mut page = self.inner.registers(deadline, request).await?;
+        page.registers.retain(|register| !due || register.next.is_some());
+        if self.has(Defect::MixesSpaces) {
+            page.registers.iter_mut().for_each(|register| register.space = space);
+        }
+        if self.has(Defect::TellsAnotherHour) {
+            page.hour = page.registers.iter().filter_map(|register| register.next).max().unwrap_or_default();
+        }
+        Ok(page)
     }
 
     pub(super) async fn watch_badly(

@@ -117,15 +117,15 @@ impl Backend for Hollow {
         Ok(0)
     }
 
-    async fn put_schedule(&self, _: Deadline, _: PutSchedule) -> Result<()> {
+    async fn put_register(&self, _: Deadline, _: PutRegister) -> Result<()> {
         Ok(())
     }
 
-    async fn schedules(&self, _: Deadline, _: Schedules) -> Result<Vec<Schedule>> {
-        Ok(Vec::new())
+    async fn registers(&self, _: Deadline, _: Registers) -> Result<RegisterPage> {
+        Ok(RegisterPage { hour: Timestamp::default(), registers: Vec::new() })
     }
 
-    async fn delete_schedule(&self, _: Deadline, _: DeleteSchedule) -> Result<bool> {
+    async fn delete_register(&self, _: Deadline, _: DeleteRegister) -> Result<bool> {
         Ok(false)
     }
 

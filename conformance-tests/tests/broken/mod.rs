@@ -228,16 +228,16 @@ impl Backend for Broken {
         self.inner.stop_workers(deadline, request).await
     }
 
-    async fn put_schedule(&self, deadline: Deadline, request: PutSchedule) -> Result<()> {
+    async fn put_register(&self, deadline: Deadline, request: PutRegister) -> Result<()> {
         self.put_badly(deadline, request).await
     }
 
-    async fn schedules(&self, deadline: Deadline, request: Schedules) -> Result<Vec<Schedule>> {
-        self.schedules_badly(deadline, request).await
+    async fn registers(&self, deadline: Deadline, request: Registers) -> Result<RegisterPage> {
+        self.registers_badly(deadline, request).await
     }
 
-    async fn delete_schedule(&self, deadline: Deadline, request: DeleteSchedule) -> Result<bool> {
-        self.inner.delete_schedule(deadline, request).await
+    async fn delete_register(&self, deadline: Deadline, request: DeleteRegister) -> Result<bool> {
+        self.inner.delete_register(deadline, request).await
     }
 
     async fn watch(&self, deadline: Deadline, request: Watch) -> Result<BoxStream<'static, Event>> {

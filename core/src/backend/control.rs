@@ -141,7 +141,7 @@ impl QueueRecord {
 /// Asks for what is over to be removed.
 #[derive(Debug, Clone, Copy)]
 pub struct Prune {
-    /// At most this many jobs.
+    /// At most this many jobs, and as many registers.
     pub limit: usize,
     /// Forget workers that have not checked in for this long.
     pub workers_after: Duration,
@@ -154,6 +154,8 @@ pub struct Pruned {
     pub jobs: u64,
     /// Workers.
     pub workers: u64,
+    /// Registers that had expired.
+    pub registers: u64,
     /// Whether there is more to remove now.
     pub more: bool,
 }

@@ -21,8 +21,8 @@ mod enqueue;
 mod inspect;
 mod logs;
 mod recover;
+mod registers;
 mod renew;
-mod schedules;
 mod settle;
 mod watch;
 mod workers;
@@ -39,8 +39,8 @@ pub use self::enqueue::{Enqueue, EnqueueAnswer, Enqueued};
 pub use self::inspect::{Age, Counts, Cursor, Filter, Find, List, Order, Page, QueueCounts};
 pub use self::logs::{AppendLogs, Level, LogAppend, LogCaps, LogLine, LogPage, LogSource, NewLine, ReadLogs};
 pub use self::recover::{Expired, ExpiredLease, Recover};
+pub use self::registers::{DeleteRegister, PutRegister, Register, RegisterPage, Registers, Space};
 pub use self::renew::{Renew, Renewal, Renewed};
-pub use self::schedules::{DeleteSchedule, PutSchedule, Schedule, Schedules};
 pub use self::settle::{Answer, NewFailure, Settle, Settlement, Verdict};
 pub use self::watch::{Event, Watch};
 pub use self::workers::{CheckIn, CheckedIn, StopWorkers, WorkerInfo, WorkerRecord, Workers};
@@ -227,9 +227,10 @@ pub trait Backend: std::fmt::Debug + Send + Sync + 'static {
     /// Transient ones.
     async fn queues(&self, deadline: Deadline) -> Result<Vec<QueueRecord>>;
 
-    /// Removes ended jobs whose retention is over, and workers long gone; a bounded batch (F5).
+    /// Removes ended jobs whose retention is over, workers long gone, and registers that expired; a bounded batch (F5).
     ///
     /// - Never a job that has not ended, nor one whose `expires_at` is not past.
+    /// - Never a register whose `expires` is not past (F6).
     ///
     /// # Errors
     /// Transient ones.
@@ -255,25 +256,31 @@ pub trait Backend: std::fmt::Debug + Send + Sync + 'static {
     /// Transient ones.
     async fn stop_workers(&self, deadline: Deadline, request: StopWorkers) -> Result<u64>;
 
-    /// Writes a schedule if its version is still the expected one (F2).
+    /// Writes a register if its version is still the expected one (F6).
     ///
+    /// - Whatever was written, removed or pruned since its writer read it, the writer is refused.
     /// - A write whose version is there already is a repetition, and changes nothing (E2).
+    /// - Whether it was due or has expired makes no difference.
     ///
     /// # Errors
     /// [`Conflict`](crate::ErrorKind::Conflict) if it is another one; transient ones.
-    async fn put_schedule(&self, deadline: Deadline, request: PutSchedule) -> Result<()>;
+    async fn put_register(&self, deadline: Deadline, request: PutRegister) -> Result<()>;
 
-    /// Shows schedules by name, or only those whose next tick is due by the store's clock (F2).
+    /// Shows registers of a space by name: all, the one of a name, or only those that are due by the store's clock (F6).
+    ///
+    /// - Tells the hour, which was the store's at some moment between the question and the answer, and no later than
+    ///   that at which the registers were read (C8).
+    /// - One that has expired is shown until it is pruned.
     ///
     /// # Errors
     /// Transient ones.
-    async fn schedules(&self, deadline: Deadline, request: Schedules) -> Result<Vec<Schedule>>;
+    async fn registers(&self, deadline: Deadline, request: Registers) -> Result<RegisterPage>;
 
-    /// Removes a schedule; answers whether it was there.
+    /// Removes a register; answers whether it was there.
     ///
     /// # Errors
     /// Transient ones.
-    async fn delete_schedule(&self, deadline: Deadline, request: DeleteSchedule) -> Result<bool>;
+    async fn delete_register(&self, deadline: Deadline, request: DeleteRegister) -> Result<bool>;
 
     /// Opens a stream of events: hints that make waiting short, of which any may be missing (F3).
     ///

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::Operation;
 use crate::backend::{
-    Action, Amend, AppendLogs, Backend, CheckIn, Claim, Counts, Cursor, DeleteSchedule, Enqueue, Expired,
-    Filter, Find, KindRule, List, Pause, Prune, PutSchedule, ReadLogs, Recover, Renew, Schedules, Select,
+    Action, Amend, AppendLogs, Backend, CheckIn, Claim, Counts, Cursor, DeleteRegister, Enqueue, Expired,
+    Filter, Find, KindRule, List, Pause, Prune, PutRegister, ReadLogs, Recover, Registers, Renew, Select,
     SetQueue, Settle, Settlement, StopWorkers, TagRule, Verdict, Watch, Workers,
 };
 use crate::error::{Error, Result};
@@ -86,7 +86,7 @@ macro_rules! always_valid {
     )*};
 }
 
-always_valid!((), DeleteSchedule);
+always_valid!((), DeleteRegister);
 
 fn at_most(what: &str, size: usize, limit: usize, unit: &str) -> Result<()> {
     if size > limit { Err(Error::too_large(what, size, limit, unit)) } else { Ok(()) }
@@ -432,14 +432,15 @@ impl Checked for Workers {
     }
 }
 
-impl Checked for PutSchedule {
+impl Checked for PutRegister {
     fn check(&mut self, limits: &Limits) -> Result<()> {
         self.next.map_or(Ok(()), |at| moment("a next tick", at))?;
-        payload("the schedule", &self.body, limits)
+        self.expires.map_or(Ok(()), |at| moment("an expiry", at))?;
+        payload("the register", &self.body, limits)
     }
 }
 
-impl Checked for Schedules {
+impl Checked for Registers {
     fn check(&mut self, limits: &Limits) -> Result<()> {
         page(self.limit, limits)
     }

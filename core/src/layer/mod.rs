@@ -69,9 +69,9 @@ pub enum Operation {
     CheckIn,
     Workers,
     StopWorkers,
-    PutSchedule,
-    Schedules,
-    DeleteSchedule,
+    PutRegister,
+    Registers,
+    DeleteRegister,
     Watch,
 }
 
@@ -93,7 +93,7 @@ impl Operation {
                 | Self::Counts
                 | Self::Queues
                 | Self::Workers
-                | Self::Schedules
+                | Self::Registers
                 | Self::Watch
         )
     }
@@ -130,9 +130,9 @@ macro_rules! around {
             CheckIn check_in($crate::backend::CheckIn) -> $crate::backend::CheckedIn;
             Workers workers($crate::backend::Workers) -> Vec<$crate::backend::WorkerRecord>;
             StopWorkers stop_workers($crate::backend::StopWorkers) -> u64;
-            PutSchedule put_schedule($crate::backend::PutSchedule) -> ();
-            Schedules schedules($crate::backend::Schedules) -> Vec<$crate::backend::Schedule>;
-            DeleteSchedule delete_schedule($crate::backend::DeleteSchedule) -> bool;
+            PutRegister put_register($crate::backend::PutRegister) -> ();
+            Registers registers($crate::backend::Registers) -> $crate::backend::RegisterPage;
+            DeleteRegister delete_register($crate::backend::DeleteRegister) -> bool;
             Watch watch($crate::backend::Watch) -> futures::stream::BoxStream<'static, $crate::backend::Event>;
         }
     };

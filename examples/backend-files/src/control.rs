@@ -4,7 +4,7 @@ use leasehold_core::backend::{
 use leasehold_core::{JobId, QueueName, Result, State, Timestamp, UniqueScope};
 
 use crate::schema::{By, Change, Queue, START, Tables};
-use crate::{enqueue, inspect, workers};
+use crate::{enqueue, inspect, registers, workers};
 
 pub(crate) fn amend(tables: &mut Tables, now: Timestamp, request: Amend) -> Result<Amended> {
     let (jobs, next) = match request.select {
@@ -77,5 +77,6 @@ pub(crate) fn prune(tables: &mut Tables, now: Timestamp, request: Prune) -> Resu
     jobs.truncate(request.limit);
     jobs.iter().for_each(|id| tables.change(Change::Deleted(*id)));
     let workers = workers::forget(tables, now, request.workers_after);
-    Ok(Pruned { jobs: jobs.len() as u64, workers, more })
+    let (registers, more_registers) = registers::prune(tables, now, request.limit);
+    Ok(Pruned { jobs: jobs.len() as u64, workers, registers, more: more || more_registers })
 }

@@ -30,8 +30,8 @@ mod enqueue;
 mod inspect;
 mod logs;
 mod recover;
+mod registers;
 mod renew;
-mod schedules;
 mod settle;
 mod workers;
 

@@ -4,10 +4,10 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use leasehold_core::backend::{LogLine, QueueSettings, Schedule, SetAside};
+use leasehold_core::backend::{LogLine, QueueSettings, Register, SetAside, Space};
 use leasehold_core::{
     ClaimId, Error, ErrorKind, JobId, JobOptions, JobRecord, Kind, LeaseToken, LimitKey, Payload, QueueName,
-    Reason, Result, ScheduleName, State, Timestamp, UniqueKey, WorkerId, limits,
+    Reason, RegisterName, Result, State, Timestamp, UniqueKey, WorkerId, limits,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -35,8 +35,8 @@ pub(crate) enum Change {
     Logs(Logs),
     Worker(Box<Worker>),
     Forgotten(WorkerId),
-    Schedule(Schedule),
-    Unscheduled(ScheduleName),
+    Register(Register),
+    Unregistered(Space, RegisterName),
     /// The record of a job that cannot be read, and why; only in a journal that was written anew.
     Unreadable(JobId, Value, String),
     /// A claim told of the records of these jobs, which cannot be read.
@@ -95,7 +95,7 @@ pub(crate) struct Tables {
     pub(crate) claims: HashMap<ClaimId, (Timestamp, Vec<JobId>)>,
     pub(crate) logs: Logs,
     pub(crate) workers: BTreeMap<WorkerId, Worker>,
-    pub(crate) schedules: BTreeMap<ScheduleName, Schedule>,
+    pub(crate) registers: BTreeMap<(Space, RegisterName), Register>,
     /// What the present operation has changed so far.
     pub(crate) changes: Vec<Change>,
 }
@@ -197,8 +197,10 @@ impl Tables {
             Change::Logs(logs) => self.logs = logs,
             Change::Worker(worker) => drop(self.workers.insert(worker.record.worker, *worker)),
             Change::Forgotten(worker) => drop(self.workers.remove(&worker)),
-            Change::Schedule(schedule) => drop(self.schedules.insert(schedule.name.clone(), schedule)),
-            Change::Unscheduled(name) => drop(self.schedules.remove(&name)),
+            Change::Register(register) => {
+                drop(self.registers.insert((register.space, register.name.clone()), register));
+            }
+            Change::Unregistered(space, name) => drop(self.registers.remove(&(space, name))),
             Change::Unreadable(id, record, why) => self.set_aside(id, record, why),
             Change::Told(jobs) => self.untold.retain(|id| !jobs.contains(id)),
         }
@@ -250,7 +252,7 @@ impl Tables {
         all.extend(self.claims.iter().map(given));
         all.push(Change::Logs(self.logs.clone()));
         all.extend(self.workers.values().cloned().map(|worker| Change::Worker(Box::new(worker))));
-        all.extend(self.schedules.values().cloned().map(Change::Schedule));
+        all.extend(self.registers.values().cloned().map(Change::Register));
         let aside = |(id, (record, why)): (&_, &(Value, String))| {
             Change::Unreadable(*id, record.clone(), why.clone())
         };

@@ -11,7 +11,7 @@ use tokio::sync::Mutex;
 use crate::error::unavailable;
 use crate::journal::{self, Journal};
 use crate::schema::Tables;
-use crate::{claim, control, enqueue, inspect, logs, recover, renew, schedules, settle, workers};
+use crate::{claim, control, enqueue, inspect, logs, recover, registers, renew, settle, workers};
 
 /// The backend's name in errors and descriptions.
 const BACKEND: &str = "files";
@@ -160,9 +160,9 @@ operations! {
     check_in(CheckIn) -> CheckedIn = workers::check_in;
     workers(Workers) -> Vec<WorkerRecord> = workers::workers;
     stop_workers(StopWorkers) -> u64 = workers::stop;
-    put_schedule(PutSchedule) -> () = schedules::put;
-    schedules(Schedules) -> Vec<Schedule> = schedules::schedules;
-    delete_schedule(DeleteSchedule) -> bool = schedules::delete;
+    put_register(PutRegister) -> () = registers::put;
+    registers(Registers) -> RegisterPage = registers::registers;
+    delete_register(DeleteRegister) -> bool = registers::delete;
 }
 
 fn now(_: &mut Tables, now: Timestamp) -> Result<Timestamp> {

@@ -1,7 +1,7 @@
 //! What clients do beside their work: they recover, operate, fire ticks, count and are stopped.
 
 use leasehold_core::backend::{
-    Action, Answer, CheckIn, Counts, Prune, Schedules, Settlement, Verdict, WorkerInfo,
+    Action, Answer, CheckIn, Counts, Prune, Registers, Settlement, Space, Verdict, WorkerInfo,
 };
 use leasehold_core::{Deadline, Due, ErrorKind, JobId, QueueName, Reason};
 
@@ -82,8 +82,8 @@ impl Client {
 
 /// Fires the next tick if it is due, and answers whether it was.
 pub(super) async fn fire(t: &Bench) -> Done<bool> {
-    let request = Schedules { due: true, after: None, limit: 1 };
-    let Some(due) = t.backend().schedules(Deadline::default(), request).await?.pop() else {
+    let request = Registers::due(Space::Schedule, 1);
+    let Some(due) = t.backend().registers(Deadline::default(), request).await?.registers.pop() else {
         return Ok(false);
     };
     let Some(tick) = due.next else { return Ok(false) };

@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use leasehold_core::backend::{
-    Answer, Capabilities, Claim, ExpiredLease, Filter, Order, PutSchedule, Settlement, Watch,
+    Answer, Capabilities, Claim, ExpiredLease, Filter, Order, PutRegister, Settlement, Space, Watch,
 };
 use leasehold_core::layer::Faults;
 use leasehold_core::policy::{Backoff, RetryPolicy, after_expiry};
 use leasehold_core::{
-    Backend, Deadline, ManualClock, Payload, QueueName, ScheduleName, State, Timestamp, VersionId,
+    Backend, Deadline, ManualClock, Payload, QueueName, RegisterName, State, Timestamp, VersionId,
 };
 use tokio::sync::RwLock;
 use tokio::task::JoinSet;
@@ -112,7 +112,7 @@ fn rules(storm: &Storm, capabilities: &Capabilities, first: Timestamp) -> Rules 
 }
 
 /// The one schedule.
-fn schedule() -> ScheduleName {
+fn schedule() -> RegisterName {
     schedule_name("every five seconds")
 }
 
@@ -153,9 +153,8 @@ impl Time {
 
 /// Writes the schedule, whose body says when it has no tick any more.
 async fn plan(t: &Bench, body: Payload, next: Option<Timestamp>, expected: Option<VersionId>) -> Done {
-    let (name, version) = (schedule(), VersionId::generate());
-    let request = PutSchedule { name, body, next, version, expected };
-    Ok(t.backend().put_schedule(Deadline::default(), request).await?)
+    let request = PutRegister { next, ..PutRegister::new(Space::Schedule, schedule(), body, expected) };
+    Ok(t.backend().put_register(Deadline::default(), request).await?)
 }
 
 /// Lets one client read everything that is told, and another what is told of one queue.

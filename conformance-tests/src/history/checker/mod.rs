@@ -192,7 +192,7 @@ fn count(op: &Op<'_>, tally: &mut Tally) {
         }
         (Outcome::Ok(Reply::Count(_)), _) => tally.counts += 1,
         (Outcome::Ok(_), Call::SetQueue(set)) => tally.pauses += usize::from(set.paused),
-        (Outcome::Ok(_), Call::PutSchedule(_)) => tally.plans += 1,
+        (Outcome::Ok(_), Call::PutRegister(_)) => tally.plans += 1,
         (Outcome::Unknown, _) => tally.unknown += 1,
         (Outcome::Failed, _) => tally.failed += 1,
         _ => {}

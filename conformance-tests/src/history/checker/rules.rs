@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use leasehold_core::backend::Capabilities;
-use leasehold_core::{ScheduleName, Timestamp};
+use leasehold_core::{RegisterName, Timestamp};
 
 use crate::history::verdict::Tally;
 
@@ -26,7 +26,7 @@ pub struct Rules {
     /// How long by the store's clock a due job may wait once nothing is broken any more, if that is known.
     pub granted_within: Option<Duration>,
     /// Which ticks each schedule had to fire, if that is known: no other and none less.
-    pub ticks: BTreeMap<ScheduleName, Vec<Timestamp>>,
+    pub ticks: BTreeMap<RegisterName, Vec<Timestamp>>,
     /// The command that repeats the run.
     pub repeated_by: Option<String>,
 }
@@ -106,7 +106,7 @@ impl Rules {
 
     /// Asks for exactly these ticks of a schedule.
     #[must_use]
-    pub fn ticks(mut self, schedule: ScheduleName, ticks: impl IntoIterator<Item = Timestamp>) -> Self {
+    pub fn ticks(mut self, schedule: RegisterName, ticks: impl IntoIterator<Item = Timestamp>) -> Self {
         self.ticks.insert(schedule, ticks.into_iter().collect());
         self
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use leasehold_core::{JobId, ScheduleName, Timestamp, VersionId};
+use leasehold_core::{JobId, RegisterName, Timestamp, VersionId};
 
 use super::World;
 use super::model::{Model, Outcome};
@@ -29,7 +29,7 @@ impl World<'_, '_> {
                 let made_up: Vec<&Timestamp> = fired.iter().filter(|tick| !wanted.contains(tick)).collect();
                 if !made_up.is_empty() {
                     let why = format!("it fired at {made_up:?}, where it has no tick");
-                    self.find(Invariant::I18, About::Schedule(name.clone()), why, []);
+                    self.find(Invariant::I18, About::Register(name.clone()), why, []);
                 }
             }
         }
@@ -41,19 +41,19 @@ impl World<'_, '_> {
     }
 
     /// I18: a schedule is written over a version once.
-    fn no_version_is_followed_twice(&mut self, name: &ScheduleName, plans: &Plans<'_>) {
+    fn no_version_is_followed_twice(&mut self, name: &RegisterName, plans: &Plans<'_>) {
         let mut followed: BTreeMap<Option<VersionId>, usize> = BTreeMap::new();
         for (op, plan) in plans.written.values() {
             let Some(first) = followed.insert(plan.expected, *op) else { continue };
             if plan.expected.is_some() || !plans.removed {
                 let why = format!("two writes over the version {:?} were accepted", plan.expected);
-                self.find(Invariant::I18, About::Schedule(name.clone()), why, [first, *op]);
+                self.find(Invariant::I18, About::Register(name.clone()), why, [first, *op]);
             }
         }
     }
 
     /// I18: whatever a schedule was moved on over has become a job. Answers the ticks that were.
-    fn no_tick_is_missed(&mut self, name: &ScheduleName, plans: &Plans<'_>) -> BTreeSet<Timestamp> {
+    fn no_tick_is_missed(&mut self, name: &RegisterName, plans: &Plans<'_>) -> BTreeSet<Timestamp> {
         let mut fired = BTreeSet::new();
         for (op, plan) in plans.written.values() {
             let before = plan.expected.and_then(|version| plans.versions.get(&version));
@@ -67,7 +67,7 @@ impl World<'_, '_> {
     }
 
     /// I18: a tick is one job, however many enqueued it.
-    fn is_one_job(&mut self, name: &ScheduleName, tick: Timestamp, moved_on: Option<usize>) {
+    fn is_one_job(&mut self, name: &RegisterName, tick: Timestamp, moved_on: Option<usize>) {
         let job = JobId::of_tick(name, tick);
         let story = self.model.stories.get(&job);
         let puts = story.iter().flat_map(|story| story.puts.iter());
@@ -83,22 +83,22 @@ impl World<'_, '_> {
             return;
         };
         let ops = taken.iter().map(|put| put.op).chain(moved_on);
-        self.find(Invariant::I18, About::Schedule(name.clone()), why, ops.collect::<Vec<_>>());
+        self.find(Invariant::I18, About::Register(name.clone()), why, ops.collect::<Vec<_>>());
     }
 }
 
-fn plans<'h>(model: &Model<'h>) -> BTreeMap<&'h ScheduleName, Plans<'h>> {
-    let mut schedules: BTreeMap<&ScheduleName, Plans<'_>> = BTreeMap::new();
+fn plans<'h>(model: &Model<'h>) -> BTreeMap<&'h RegisterName, Plans<'h>> {
+    let mut schedules: BTreeMap<&RegisterName, Plans<'_>> = BTreeMap::new();
     for (index, op) in model.ops.iter().enumerate() {
         match op.call {
-            Call::PutSchedule(plan) => {
+            Call::PutRegister(plan) => {
                 let plans = schedules.entry(&plan.name).or_default();
                 plans.versions.insert(plan.version, plan);
                 if matches!(op.outcome, Outcome::Ok(_)) {
                     plans.written.entry(plan.version).or_insert((index, plan));
                 }
             }
-            Call::DeleteSchedule(name) => schedules.entry(name).or_default().removed = true,
+            Call::DeleteRegister(name) => schedules.entry(name).or_default().removed = true,
             _ => {}
         }
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use leasehold_core::backend::Answer::Applied;
-use leasehold_core::{ClaimId, JobId, Limit, LimitKey, QueueName, ScheduleName, State, Timestamp, VersionId};
+use leasehold_core::{ClaimId, JobId, Limit, LimitKey, QueueName, RegisterName, State, Timestamp, VersionId};
 
 use super::beyond::end_all;
 use super::tale::{LEASE, Lease, Tale, flawed, worker};
@@ -216,11 +216,11 @@ fn i17_a_paused_queue_that_gives_out_a_job() {
 
 /// A schedule that is moved on over its tick, and what its writer did of that.
 fn tick(tale: &mut Tale, enqueues: &[Entry], writes: usize) {
-    let name = ScheduleName::new("nightly").unwrap();
+    let name = RegisterName::new("nightly").unwrap();
     let at = Timestamp::from_millis(1_000);
     let (first, next) = (VersionId::generate(), Some(Timestamp::from_millis(2_000)));
     let plan = Plan { name: name.clone(), next: Some(at), version: first, expected: None };
-    tale.does("o", Call::PutSchedule(plan));
+    tale.does("o", Call::PutRegister(plan));
     let job = JobId::of_tick(&name, at);
     for entry in enqueues {
         tale.enqueue_as(Tale::put(job), Some(*entry));
@@ -228,7 +228,7 @@ fn tick(tale: &mut Tale, enqueues: &[Entry], writes: usize) {
     for _ in 0..writes {
         let version = VersionId::generate();
         let plan = Plan { name: name.clone(), next, version, expected: Some(first) };
-        tale.does("o", Call::PutSchedule(plan));
+        tale.does("o", Call::PutRegister(plan));
     }
     if !enqueues.is_empty() {
         let lease = tale.claim(job, 1);
@@ -258,7 +258,7 @@ fn i18_a_tick_that_the_rules_ask_for() {
     flawed(&[I18], |tale, flaw| {
         let ticks = [1_000, 3_000].map(Timestamp::from_millis).into_iter().take(1 + usize::from(flaw));
         let rules = std::mem::take(&mut tale.rules);
-        tale.rules = rules.ticks(ScheduleName::new("nightly").unwrap(), ticks);
+        tale.rules = rules.ticks(RegisterName::new("nightly").unwrap(), ticks);
         tick(tale, &[Entry::Created], 1);
     });
 }
@@ -268,7 +268,7 @@ fn i18_a_tick_that_the_rules_do_not_know() {
     flawed(&[I18], |tale, flaw| {
         let ticks = if flaw { Vec::new() } else { vec![Timestamp::from_millis(1_000)] };
         let rules = std::mem::take(&mut tale.rules);
-        tale.rules = rules.ticks(ScheduleName::new("nightly").unwrap(), ticks);
+        tale.rules = rules.ticks(RegisterName::new("nightly").unwrap(), ticks);
         tick(tale, &[Entry::Created], 1);
     });
 }

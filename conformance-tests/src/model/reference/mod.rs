@@ -11,9 +11,9 @@ pub(super) use self::producing::Entry;
 
 use std::collections::BTreeMap;
 
-use leasehold_core::backend::{QueueSettings, Schedule, WorkerRecord};
+use leasehold_core::backend::{QueueSettings, Register, Space, WorkerRecord};
 use leasehold_core::{
-    ClaimId, JobId, JobRecord, LeaseToken, LimitKey, QueueName, ScheduleName, State, Timestamp, UniqueKey,
+    ClaimId, JobId, JobRecord, LeaseToken, LimitKey, QueueName, RegisterName, State, Timestamp, UniqueKey,
     UniqueScope, WorkerId,
 };
 
@@ -25,7 +25,7 @@ pub(super) struct Reference {
     queues: BTreeMap<QueueName, Queue>,
     /// What each claim was given, in order, and when.
     claims: BTreeMap<ClaimId, (Timestamp, Vec<JobId>)>,
-    schedules: BTreeMap<ScheduleName, Schedule>,
+    registers: BTreeMap<(Space, RegisterName), Register>,
     workers: BTreeMap<WorkerId, Worker>,
 }
 
@@ -83,7 +83,7 @@ impl Reference {
                 edges.push(record.enqueued_at.plus(period));
             }
         }
-        edges.extend(self.schedules.values().filter_map(|schedule| schedule.next));
+        edges.extend(self.registers.values().flat_map(|it| [it.next, it.expires]).flatten());
         edges.extend(self.workers.values().map(|worker| worker.record.seen_at.plus(worker.lost_after)));
         edges.retain(|edge| *edge >= self.now);
         edges.sort_unstable();

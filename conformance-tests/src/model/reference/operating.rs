@@ -1,8 +1,8 @@
 use leasehold_core::backend::{
-    Action, AmendAnswer, CheckIn, CheckedIn, Prune, Pruned, PutSchedule, Schedule, Schedules, SetQueue,
-    StopWorkers, WorkerRecord,
+    Action, AmendAnswer, CheckIn, CheckedIn, DeleteRegister, Prune, Pruned, PutRegister, RegisterPage,
+    Registers, SetQueue, StopWorkers, WorkerRecord,
 };
-use leasehold_core::{JobId, Reason, ScheduleName, State, UniqueScope};
+use leasehold_core::{JobId, Reason, State, UniqueScope};
 
 use super::{Reference, Worker};
 
@@ -90,7 +90,7 @@ impl Reference {
         self.queue(&request.queue).settings = request.settings.clone();
     }
 
-    /// Removes what was kept long enough (F5).
+    /// Removes what was kept long enough (F5, F6).
     pub(in crate::model) fn prune(&mut self, request: &Prune) -> Pruned {
         let now = self.now;
         let over = self.jobs.values().filter(|job| job.record.expires_at.is_some_and(|at| at < now));
@@ -99,7 +99,10 @@ impl Reference {
         let before = self.workers.len();
         self.workers.retain(|_, worker| worker.record.seen_at.plus(request.workers_after) >= now);
         let workers = (before - self.workers.len()) as u64;
-        Pruned { jobs: over.len() as u64, workers, more: false }
+        let before = self.registers.len();
+        self.registers.retain(|_, register| register.expires.is_none_or(|at| at >= now));
+        let registers = (before - self.registers.len()) as u64;
+        Pruned { jobs: over.len() as u64, workers, registers, more: false }
     }
 
     /// A worker says that it lives (F1).
@@ -141,28 +144,31 @@ impl Reference {
         self.workers.values().rev().map(seen).collect()
     }
 
-    /// Writes a schedule over the version that its writer read; answers whether it was that one (F2, E2).
-    pub(in crate::model) fn put_schedule(&mut self, request: &PutSchedule) -> bool {
-        let PutSchedule { name, body, next, version, expected } = request.clone();
-        let there = self.schedules.get(&name).map(|schedule| schedule.version);
-        if there != Some(version) && there != expected {
+    /// Writes a register over the version that its writer read; answers whether it was that one (F6, E2).
+    pub(in crate::model) fn put_register(&mut self, request: &PutRegister) -> bool {
+        let key = (request.space, request.name.clone());
+        let there = self.registers.get(&key).map(|register| register.version);
+        if there != Some(request.version) && there != request.expected {
             return false;
         }
-        if there != Some(version) {
-            self.schedules.insert(name.clone(), Schedule { name, body, next, version });
+        if there != Some(request.version) {
+            self.registers.insert(key, request.clone().into());
         }
         true
     }
 
-    /// Removes a schedule; answers whether it was there.
-    pub(in crate::model) fn delete_schedule(&mut self, name: &ScheduleName) -> bool {
-        self.schedules.remove(name).is_some()
+    /// Removes a register; answers whether it was there.
+    pub(in crate::model) fn delete_register(&mut self, request: &DeleteRegister) -> bool {
+        self.registers.remove(&(request.space, request.name.clone())).is_some()
     }
 
-    /// The schedules by name (F2).
-    pub(in crate::model) fn schedules(&self, request: &Schedules) -> Vec<Schedule> {
-        let wanted =
-            |schedule: &&Schedule| !request.due || schedule.next.is_some_and(|next| next <= self.now);
-        self.schedules.values().filter(wanted).cloned().collect()
+    /// The registers of a space by name, and the hour (F6).
+    pub(in crate::model) fn registers(&self, request: &Registers) -> RegisterPage {
+        let asked = self.registers.values().filter(|register| {
+            register.space == request.space
+                && request.name.as_ref().is_none_or(|name| *name == register.name)
+                && (!request.due || register.next.is_some_and(|next| next <= self.now))
+        });
+        RegisterPage { hour: self.now, registers: asked.cloned().collect() }
     }
 }
