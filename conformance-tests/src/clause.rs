@@ -92,6 +92,8 @@ pub enum Clause {
     F5,
     /// Registers.
     F6,
+    /// Locks.
+    F7,
     /// Unknown is not failure.
     E1,
     /// Repeatable.

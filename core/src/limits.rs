@@ -5,7 +5,8 @@ use std::time::Duration;
 
 /// The longest name of a queue, kind, tag or worker, in bytes of UTF-8.
 pub const NAME_BYTES: usize = 128;
-/// The longest unique key, limit key, name of a schedule, lock or rate, name of a header, class of an error or name of a host, in bytes of UTF-8.
+/// The longest unique key, limit key, name of a schedule, lock or rate, name of a header, class of an error or name of
+/// a host, in bytes of UTF-8.
 pub const KEY_BYTES: usize = 256;
 /// The longest [`Cursor`](crate::backend::Cursor), in bytes.
 pub const CURSOR_BYTES: usize = 4_096;

@@ -8,6 +8,7 @@ mod faults;
 mod layers;
 mod leases;
 mod limits;
+mod locks;
 mod logs;
 mod modes;
 mod outcomes;

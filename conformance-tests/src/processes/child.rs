@@ -9,8 +9,8 @@ use leasehold_core::backend::{Answer, Claim, Renewed, Settlement};
 use leasehold_core::layer::{Chaos, Cuts, Faults};
 use leasehold_core::worker::Attempt;
 use leasehold_core::{
-    Clock, Deadline, JobId, LeaseToken, LeasedJob, Limits, ManualClock, QueueName, Store, SystemClock,
-    UniqueScope, Worker,
+    Clock, Deadline, JobId, LeaseToken, LeasedJob, Limits, LockGuard, ManualClock, QueueName, Store,
+    SystemClock, UniqueScope, Worker,
 };
 
 use super::order::{Ending, Order, Role, Said};
@@ -82,6 +82,7 @@ struct Child {
     chaos: Arc<Chaos>,
     cuts: Arc<Cuts>,
     held: Vec<LeasedJob>,
+    guard: Option<LockGuard>,
     rager: Option<Client>,
 }
 
@@ -97,7 +98,7 @@ impl Child {
         let recorder = Recorder::wrap(chaos.clone(), &role.process, Arc::new(sink));
         let journal = recorder.journal().clone();
         let t = Bench::new(harness, place, Arc::new(recorder), 0);
-        Ok(Self { t, journal, chaos, cuts, held: Vec::new(), rager: None })
+        Ok(Self { t, journal, chaos, cuts, held: Vec::new(), guard: None, rager: None })
     }
 
     async fn obey(&mut self, order: Order) -> Done<Said> {
@@ -147,6 +148,17 @@ impl Child {
                 let store = self.t.backend().now(Deadline::default()).await?;
                 Said::Hours(store, SystemClock.now())
             }
+            Order::Lock(name, seconds) => {
+                let store = Store::with_limits(self.t.shared_backend(), Limits::default());
+                let guard = store.lock(name)?.lease(secs(seconds)).try_acquire().await?;
+                let token = guard.as_ref().map(LockGuard::token);
+                self.guard = guard.or(self.guard.take());
+                Said::Token(token)
+            }
+            Order::Unlock => match self.guard.take() {
+                Some(guard) => Said::Count(u64::from(guard.release().await?)),
+                None => Said::Count(0),
+            },
         })
     }
 

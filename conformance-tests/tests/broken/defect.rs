@@ -209,5 +209,7 @@ defects! {
     TellsEverybodyOfLines [F3] "tells_of_new_lines_only_who_asked";
     TellsMoreThanAsked [F3] "tells_of_the_asked_queues_only";
     TellsAnotherHour [F6] "tells_the_hour_with_registers";
+    /// What is there stays, and whoever writes over it is told that all is well.
+    WritesLocksOnce [F7] "frees_the_lock_of_a_holder_that_is_gone";
     WritesOverRegisters [F6] "writes_a_register_only_by_its_version";
 }
