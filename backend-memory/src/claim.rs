@@ -36,7 +36,9 @@ fn repeated(tables: &Tables, request: &Claim) -> Option<Vec<LeasedJob>> {
 /// The asked queues that give out anything.
 fn open_queues(tables: &mut Tables, now: Timestamp, request: &Claim) -> BTreeSet<usize> {
     let known = request.queues.iter().filter_map(|name| tables.queue_names.get(name).copied());
-    let open: BTreeSet<usize> = known.filter(|&queue| !tables.is_paused(queue)).collect();
+    let gives =
+        |&queue: &usize| !tables.is_paused(queue) && tables.queues[queue].settings.gives(request.rated);
+    let open: BTreeSet<usize> = known.filter(gives).collect();
     for &queue in &open {
         tables.queues[queue].look(now);
     }

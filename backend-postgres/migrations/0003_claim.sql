@@ -290,17 +290,17 @@ BEGIN
 END
 $body$;
 
--- Gives jobs out (clauses C1, C4, C6, C7, C9, C10, E2). If there are fewer than asked for, a last row has no id: it tells
--- the hour as `started_at`, and as `due` when the next job becomes due.
 -- The roots that a queue lies under: of `a/b/c`, `a/` and `a/b/` (clause C10).
 CREATE FUNCTION leasehold.roots(p_queue text) RETURNS text[] LANGUAGE sql IMMUTABLE AS $body$
     SELECT ARRAY(SELECT left(p_queue, n) FROM generate_series(1, length(p_queue) - 1) AS n
         WHERE substr(p_queue, n, 1) = '/')
 $body$;
 
+-- Gives jobs out (clauses C1, C4, C6, C7, C9, C10, F8, E2). If there are fewer than asked for, a last row has no id: it tells
+-- the hour as `started_at`, and as `due` when the next job becomes due.
 CREATE FUNCTION leasehold.claim(
     p_now bigint, p_claim uuid, p_worker uuid, p_queues text[], p_only text[], p_except text[],
-    p_has_all text[], p_offered text[], p_last_rank smallint, p_limit bigint, p_lease bigint
+    p_has_all text[], p_offered text[], p_last_rank smallint, p_limit bigint, p_lease bigint, p_rated boolean
 ) RETURNS SETOF leasehold.jobs
 LANGUAGE plpgsql AS $body$
 DECLARE
@@ -324,7 +324,7 @@ BEGIN
     END IF;
     hour := coalesce(p_now, leasehold.hour());
     open_queues := ARRAY(SELECT q FROM unnest(p_queues) q
-        WHERE NOT EXISTS (SELECT FROM leasehold.queues s WHERE s.queue = q AND s.paused)
+        WHERE NOT EXISTS (SELECT FROM leasehold.queues s WHERE s.queue = q AND (s.paused OR s.rated AND NOT p_rated))
             AND (strpos(q, '/') = 0 OR NOT EXISTS (
                 SELECT FROM leasehold.queues s WHERE s.queue = ANY (leasehold.roots(q)) AND s.paused)));
     WHILE cardinality(given) < p_limit LOOP

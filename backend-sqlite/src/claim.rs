@@ -97,11 +97,13 @@ async fn lanes(conn: &mut SqliteConnection, request: &Claim) -> Done<Vec<(i64, L
          WHERE queue IN (SELECT value FROM json_each(?1)) AND scheduled + queued > 0 AND priority >= ?2
              AND queue NOT IN (SELECT o.value ->> 0 FROM json_each(?3) AS o
                  JOIN leasehold_queues AS q ON q.queue = o.value ->> 1 WHERE q.paused)
+             AND queue NOT IN (SELECT queue FROM leasehold_queues WHERE rated > ?4)
          ORDER BY priority DESC",
     )
     .bind(record::list(&request.queues)?)
     .bind(request.min_priority.unwrap_or(i16::MIN))
     .bind(record::list(&openers(request))?)
+    .bind(request.rated)
     .fetch_all(conn)
     .await?;
     let lane = |(number, queue, priority, kind): (_, String, _, String)| {

@@ -92,6 +92,10 @@ pub enum Clause {
     F5,
     /// Registers.
     F6,
+    /// Locks.
+    F7,
+    /// Rates.
+    F8,
     /// Unknown is not failure.
     E1,
     /// Repeatable.

@@ -27,7 +27,7 @@ pub mod time;
 pub mod worker;
 
 pub use backend::Backend;
-pub use client::{Consumer, HeldJob, Queue, Store};
+pub use client::{Consumer, HeldJob, Lock, LockGuard, Queue, Store};
 pub use error::{Error, ErrorKind, Result};
 pub use id::{ClaimId, JobId, LeaseToken, VersionId, WorkerId};
 pub use job::{

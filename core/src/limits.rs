@@ -5,7 +5,8 @@ use std::time::Duration;
 
 /// The longest name of a queue, kind, tag or worker, in bytes of UTF-8.
 pub const NAME_BYTES: usize = 128;
-/// The longest unique key, limit key, name of a schedule, lock or rate, name of a header, class of an error or name of a host, in bytes of UTF-8.
+/// The longest unique key, limit key, name of a schedule, lock or rate, name of a header, class of an error or name of
+/// a host, in bytes of UTF-8.
 pub const KEY_BYTES: usize = 256;
 /// The longest [`Cursor`](crate::backend::Cursor), in bytes.
 pub const CURSOR_BYTES: usize = 4_096;
@@ -21,6 +22,8 @@ pub const PRIORITY: RangeInclusive<i16> = -1_000..=1_000;
 pub const LEASE: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_hours(24);
 /// The shortest and longest run of one attempt.
 pub const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_hours(24 * 30);
+/// The shortest and longest span of a rate.
+pub const RATE_SPAN: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_hours(24 * 31);
 /// How rarely and how often a worker may look for jobs, or for leases that ran out.
 pub const INTERVAL: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_hours(24);
 /// How many jobs one worker may run at once.

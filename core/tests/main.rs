@@ -8,6 +8,7 @@ mod faults;
 mod layers;
 mod leases;
 mod limits;
+mod locks;
 mod logs;
 mod modes;
 mod outcomes;
@@ -16,7 +17,9 @@ mod probe;
 #[cfg(unix)]
 mod process;
 mod queue;
+mod rates;
 mod raw;
+mod retention;
 mod roots;
 mod schedules;
 mod storm;

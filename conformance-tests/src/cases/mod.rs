@@ -22,6 +22,7 @@ mod controlling;
 mod fleet;
 mod inspecting;
 mod registers;
+mod sharing;
 
 mod calls;
 mod events;
@@ -56,6 +57,7 @@ pub(crate) const TABLES: &[&[Case]] = &[
     controlling::CASES,
     fleet::CASES,
     registers::CASES,
+    sharing::CASES,
     events::CASES,
     calls::CASES,
     failing::CASES,

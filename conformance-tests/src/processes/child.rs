@@ -11,8 +11,8 @@ use leasehold_core::layer::{Chaos, Cuts, Faults};
 use leasehold_core::policy::BoxError;
 use leasehold_core::worker::{Attempt, RawOptions};
 use leasehold_core::{
-    Clock, Deadline, JobId, LeaseToken, LeasedJob, Limits, ManualClock, QueueName, Store, SystemClock,
-    UniqueScope, Worker,
+    Clock, Deadline, JobId, LeaseToken, LeasedJob, Limits, LockGuard, ManualClock, QueueName, Store,
+    SystemClock, UniqueScope, Worker,
 };
 
 use super::order::{Ending, Order, Role, Said};
@@ -85,6 +85,7 @@ struct Child {
     chaos: Arc<Chaos>,
     cuts: Arc<Cuts>,
     held: Vec<LeasedJob>,
+    guard: Option<LockGuard>,
     rager: Option<Client>,
 }
 
@@ -100,7 +101,7 @@ impl Child {
         let recorder = Recorder::wrap(chaos.clone(), &role.process, Arc::new(sink));
         let journal = recorder.journal().clone();
         let t = Bench::new(harness, place, Arc::new(recorder), 0);
-        Ok(Self { t, journal, chaos, cuts, held: Vec::new(), rager: None })
+        Ok(Self { t, journal, chaos, cuts, held: Vec::new(), guard: None, rager: None })
     }
 
     async fn obey(&mut self, order: Order) -> Done<Said> {
@@ -151,6 +152,18 @@ impl Child {
                 let store = self.t.backend().now(Deadline::default()).await?;
                 Said::Hours(store, SystemClock.now())
             }
+            Order::Lock(name, seconds) => {
+                let store = Store::with_limits(self.t.shared_backend(), Limits::default());
+                let guard = store.lock(name)?.lease(secs(seconds)).try_acquire().await?;
+                let token = guard.as_ref().map(LockGuard::token);
+                self.guard = guard.or(self.guard.take());
+                Said::Token(token)
+            }
+            Order::Unlock => match self.guard.take() {
+                Some(guard) => Said::Count(u64::from(guard.release().await?)),
+                None => Said::Count(0),
+            },
+            Order::Consume(queue) => Said::Count(self.consume(queue).await?),
         })
     }
 
@@ -165,6 +178,17 @@ impl Child {
             say(&Said::Step);
         }
         Ok(Said::Done)
+    }
+
+    async fn consume(&self, queue: String) -> Done<u64> {
+        let store = Store::with_limits(self.t.shared_backend(), Limits::default());
+        let mut consumer = store.queue(queue)?.consumer();
+        let mut given = 0;
+        while let Some(held) = consumer.next().await? {
+            given += 1;
+            held.complete(None).await?;
+        }
+        Ok(given)
     }
 
     async fn produce(&self, keys: &[String]) -> Done<Vec<JobId>> {

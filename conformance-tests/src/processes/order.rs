@@ -72,6 +72,12 @@ pub(crate) enum Order {
     Seize(Vec<(JobId, LeaseToken)>),
     /// Tell the store's hour and your own.
     Hours,
+    /// Take the lock of this name, with a lease of so many seconds, if nobody has it; and keep it.
+    Lock(String, u64),
+    /// Give back the lock that you took, and say whether it was still your own: 1, or 0.
+    Unlock,
+    /// Do what there is in this queue until it gives nothing more, and say how many jobs that were.
+    Consume(String),
 }
 
 /// How a child settles.
@@ -100,6 +106,8 @@ pub(crate) enum Said {
     Leases(Vec<(JobId, LeaseToken)>),
     /// So many.
     Count(u64),
+    /// It has the lock, with this token; or somebody else has it.
+    Token(Option<u64>),
     /// The store's hour and its own.
     Hours(Timestamp, Timestamp),
     /// It could not do it, and why.

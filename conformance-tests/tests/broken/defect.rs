@@ -203,6 +203,7 @@ defects! {
     // The fleet, schedules and events.
     EndsItsEvents [F3] "tells_that_jobs_wait";
     FiresTicksEarly [F2] "shows_the_registers_that_are_due";
+    GivesFromRatedQueues [F8] "gives_nothing_from_a_queue_with_a_rate_unasked";
     KeepsRegistersForEver [F6] "prunes_registers_that_expired";
     ForgetsWhatLeaversSaid [F1] "keeps_what_a_worker_said";
     /// apalis: a worker that starts again under its name is taken for the one that died.
@@ -218,5 +219,7 @@ defects! {
     TellsEverybodyOfLines [F3] "tells_of_new_lines_only_who_asked";
     TellsMoreThanAsked [F3] "tells_of_the_asked_queues_only";
     TellsAnotherHour [F6] "tells_the_hour_with_registers";
+    /// What is there stays, and whoever writes over it is told that all is well.
+    WritesLocksOnce [F7] "frees_the_lock_of_a_holder_that_is_gone";
     WritesOverRegisters [F6] "writes_a_register_only_by_its_version";
 }

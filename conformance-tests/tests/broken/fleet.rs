@@ -51,6 +51,7 @@ impl Broken {
             Defect::RefusesARepeatedRegister if there != request.expected => {
                 return Err(Error::new(ErrorKind::Conflict, "somebody has written it"));
             }
+            Defect::WritesLocksOnce if there.is_some() && request.space == Space::Lock => return Ok(()),
             Defect::MixesSpaces => request.space = Space::Schedule,
             Defect::KeepsRegistersForEver => request.expires = None,
             _ => {}

@@ -103,6 +103,7 @@ pub trait Backend: std::fmt::Debug + Send + Sync + 'static {
     /// - Never more than `max` running jobs per limit key (C9); such jobs wait and block nothing.
     /// - Nothing from a queue that is paused, or that lies under a root that is: see [`QueueName::roots`](crate::QueueName::roots)
     ///   (C10). A root that is named means itself alone: clients name what lies under it.
+    /// - Nothing from a queue with a rate, unless the claim says that it is within it (F8).
     /// - The lease is the job's own where it has one, else the request's.
     /// - The token of each is [`ClaimId::token`](crate::ClaimId::token) (C11).
     /// - A claim whose id gave out jobs within [`limits::CLAIM_MEMORY`](crate::limits::CLAIM_MEMORY) is a
@@ -221,7 +222,7 @@ pub trait Backend: std::fmt::Debug + Send + Sync + 'static {
     /// Transient ones.
     async fn amend(&self, deadline: Deadline, request: Amend) -> Result<Amended>;
 
-    /// Changes the settings of a queue, such as its pause (C10); makes the queue known if it was not.
+    /// Changes the settings of a queue, such as its pause (C10) and its rate (F8); makes the queue known if it was not.
     ///
     /// # Errors
     /// Transient ones.

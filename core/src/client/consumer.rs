@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::asked::Asked;
 use super::held::{Abandoned, HeldJob};
 use super::known;
+use super::rates::Rates;
 use super::store::Store;
 use super::wake::{Wake, jittered};
 use crate::backend::{Claim, KindRule, Settle, Settlement, TagRule};
@@ -42,6 +43,7 @@ pub struct Consumer {
     poll: Duration,
     prefetch: usize,
     policy: RetryPolicy,
+    rates: Rates,
     /// A claim that was not answered yet.
     asked: Option<Asked>,
     /// What was claimed and not taken, and when it was asked for.
@@ -52,6 +54,7 @@ pub struct Consumer {
 impl Consumer {
     pub(super) fn new(store: Store, queue: QueueName) -> Self {
         Self {
+            rates: Rates::new(&store, [queue.clone()]),
             store,
             worker: WorkerId::generate(),
             queues: vec![queue],
@@ -71,6 +74,7 @@ impl Consumer {
     #[must_use]
     pub fn queue(mut self, queue: QueueName) -> Self {
         self.queues.push(queue);
+        self.rates = Rates::new(&self.store, self.queues.clone());
         self
     }
 
@@ -127,8 +131,7 @@ impl Consumer {
             let fresh = self.ready.is_empty();
             let mut more = false;
             if fresh {
-                let asked = self.asked.take().filter(Asked::may_still_hold);
-                more = self.claim(asked).await?;
+                more = self.look().await?;
             }
             while let Some(mut held) = self.take_ready() {
                 if held.is_held().await? {
@@ -141,30 +144,51 @@ impl Consumer {
         }
     }
 
-    /// Answers whether something stood in the way of jobs that may be due.
-    async fn claim(&mut self, asked: Option<Asked>) -> Result<bool> {
-        let asked = match asked {
-            Some(asked) => asked,
-            None => {
-                let queues = self.store.meant(&self.queues).await;
-                let mut claim = Claim::new(self.worker, queues, self.prefetch, self.lease);
-                claim.kinds = self.kinds.clone();
-                claim.tags = self.tags.clone();
-                Asked::now(claim)
+    /// Claims from its queues: first from those that have a rate, as far as that allows. Answers whether something stood in
+    /// the way of jobs that may be due.
+    async fn look(&mut self) -> Result<bool> {
+        if let Some(asked) = self.asked.take().filter(Asked::may_still_hold) {
+            return self.claim(asked).await;
+        }
+        self.rates.look().await;
+        let (meant, mut more) = (self.store.meant(&self.queues).await, false);
+        for (queues, rated) in self.rates.apart(meant) {
+            let permit = match queues.first() {
+                Some(queue) if rated => match self.rates.permit(queue, self.prefetch).await? {
+                    None => continue,
+                    permit => permit,
+                },
+                _ => None,
+            };
+            let mut claim = Claim::new(self.worker, queues, self.prefetch, self.lease);
+            claim.kinds = self.kinds.clone();
+            claim.tags = self.tags.clone();
+            let asked = permit
+                .map_or_else(|| Asked::now(claim.clone()), |permit| Asked::under(permit, claim.clone()));
+            more |= self.claim(asked).await?;
+            if !self.ready.is_empty() {
+                break;
             }
-        };
-        let (claim, at) = (asked.claim.clone(), asked.at);
+        }
+        Ok(more)
+    }
+
+    async fn claim(&mut self, asked: Asked) -> Result<bool> {
+        let (claim, at, deadline) = (asked.claim.clone(), asked.at, asked.deadline(&self.store));
         // Kept until it is answered: this future may be dropped at any point (clause E4).
         self.asked = Some(asked);
-        let answer = self.store.backend().claim(self.store.deadline(), claim).await;
-        if !answer.as_ref().is_err_and(|error| error.kind() == ErrorKind::Unknown) {
-            self.asked = None;
-        }
+        let answer = self.store.backend().claim(deadline, claim).await;
+        let unknown = answer.as_ref().is_err_and(|error| error.kind() == ErrorKind::Unknown);
+        let asked = self.asked.take_if(|_| !unknown);
         let claimed = answer?;
         for aside in &claimed.set_aside {
             tracing::error!(job = ?aside.job, why = aside.why, "a record cannot be read and was set aside");
         }
+        let given = claimed.jobs.len();
         self.ready.extend(claimed.jobs.into_iter().map(|leased| (leased, at)));
+        if let Some(mut asked) = asked {
+            asked.answered(given).await;
+        }
         Ok(!claimed.set_aside.is_empty())
     }
 
@@ -185,7 +209,8 @@ impl Consumer {
             if let Some(held) = self.next().await? {
                 return Ok(held);
             }
-            let poll = self.store.poll(&self.queues, jittered(self.poll));
+            let poll = self.rates.room_in().map_or(self.poll, |room| room.min(self.poll));
+            let poll = self.store.poll(&self.queues, jittered(poll));
             wake.wait(poll, |event| self.store.may_wait(&self.queues, event)).await;
         }
     }
@@ -204,7 +229,7 @@ impl Consumer {
     /// Those named at [`Store`]; the jobs are then taken back when their leases run out.
     pub async fn close(mut self) -> Result<()> {
         if let Some(asked) = self.asked.take().filter(Asked::may_still_hold) {
-            self.claim(Some(asked)).await?;
+            self.claim(asked).await?;
         }
         while let Some(held) = self.take_ready() {
             drop(held);

@@ -9,10 +9,14 @@ mod fire;
 mod held;
 mod hold;
 pub(crate) mod known;
+mod lock;
 mod logs;
 mod queue;
+mod rate;
+mod rates;
 mod raw;
 mod raw_set;
+mod register;
 #[cfg(feature = "schedules")]
 mod schedules;
 mod store;
@@ -24,8 +28,11 @@ pub use consumer::Consumer;
 pub use control::Bulk;
 pub use held::HeldJob;
 pub use hold::Hold;
+pub use lock::{Lock, LockGuard};
 pub use logs::{SaidLine, WorkerLog};
 pub use queue::Queue;
+pub use rate::Admission;
+pub(crate) use rates::Rates;
 pub use raw::{Graph, Raw, RawCount, RawList};
 pub use raw_set::{RawSet, RawSorted, RawTimed};
 #[cfg(feature = "schedules")]

@@ -2,7 +2,7 @@ use std::collections::HashSet;
 use std::future::ready;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::TryStreamExt;
@@ -13,8 +13,8 @@ use tokio::time::Instant;
 use super::held::Entry;
 use super::run::EndedBy;
 use super::shared::Shared;
-use crate::backend::{Action, Amend, Claim, Claimed, Filter, Order, Select};
-use crate::client::{Asked, Wake, jittered, known};
+use crate::backend::{Action, Amend, Claim, Claimed, Event, Filter, Order, Select};
+use crate::client::{Asked, Rates, Wake, jittered, known};
 use crate::error::{ErrorKind, Result};
 use crate::job::{Due, LeasedJob, State};
 use crate::name::QueueName;
@@ -35,20 +35,22 @@ pub(super) async fn fetch(shared: Arc<Shared>, ready: Ready) {
     let mut wake = Wake::new(shared.store.backend().clone(), known::heard(&shared.queues));
     // What was known before may be a second old.
     shared.look_for_queues().await;
-    let (mut failures, mut turns, mut unknown) = (0, 0_usize, None);
+    let (mut failures, mut turns) = (0, 0_usize);
+    let rates = Rates::new(&shared.store, shared.queues.clone());
+    let mut asking = Asking { rates, unknown: None, ready };
     while let Some(free) = shared.room_or_enough().await {
         wake.listen().await;
         // Asked before the store is, so that nothing that goes in between is missed.
         let gone = shared.held.gone.notified();
         let idle = shared.held.len() == 0;
         turns = turns.wrapping_add(1);
-        match shared.take(free, turns, &mut unknown, &ready).await {
+        match shared.take(free, turns, &mut asking).await {
             Ok(taken) => {
                 failures = 0;
                 if taken.all {
                     continue;
                 }
-                if shared.config.until_idle && idle && taken.found == 0 {
+                if shared.config.until_idle && idle && taken.found == 0 && !taken.held_back {
                     if shared.look_for_queues().await {
                         continue;
                     }
@@ -56,12 +58,22 @@ pub(super) async fn fetch(shared: Arc<Shared>, ready: Ready) {
                     return;
                 }
                 let poll = shared.store.poll(&shared.queues, jittered(shared.config.poll));
-                let wait = taken.next_due.map_or(poll, |due| poll.min(due.max(SHORTEST_WAIT)));
+                let soonest = taken.next_due.into_iter().chain(asking.rates.room_in()).min();
+                let wait = soonest.map_or(poll, |due| poll.min(due.max(SHORTEST_WAIT)));
+                let changed = AtomicBool::new(false);
+                let wanted = |event: &Event| {
+                    let is_set = matches!(event, Event::QueueSet { .. });
+                    changed.fetch_or(is_set, Ordering::Relaxed);
+                    is_set || shared.store.may_wait(&shared.queues, event)
+                };
                 tokio::select! {
                     () = shared.enough.cancelled() => {}
                     // The last job to go may have been what an idle worker waits for.
                     () = gone, if shared.config.until_idle => {}
-                    () = wake.wait(wait, |event| shared.store.may_wait(&shared.queues, event)) => {}
+                    () = wake.wait(wait, wanted) => {}
+                }
+                if changed.into_inner() {
+                    asking.rates.changed();
                 }
             }
             Err(error) => {
@@ -78,10 +90,19 @@ pub(super) async fn fetch(shared: Arc<Shared>, ready: Ready) {
             }
         }
     }
-    if let Some(asked) = unknown.take().filter(Asked::may_still_hold) {
+    if let Some(asked) = asking.unknown.take().filter(Asked::may_still_hold) {
         // To be given back at once, rather than be taken for crashes when the leases run out.
-        let _ = shared.claim(asked, &mut unknown, &ready).await;
+        let _ = shared.claim(asked, &mut asking).await;
     }
+}
+
+/// What goes on from one claim to the next.
+struct Asking {
+    rates: Rates,
+    /// A claim that was not answered.
+    unknown: Option<Asked>,
+    /// Where claimed jobs go.
+    ready: Ready,
 }
 
 /// What came of a turn.
@@ -92,6 +113,8 @@ struct Taken {
     /// Whether there were as many as were asked for, or not all was asked, so that there may be more.
     all: bool,
     next_due: Option<Duration>,
+    /// Whether a queue was left out because its rate has no room.
+    held_back: bool,
 }
 
 impl Shared {
@@ -181,55 +204,67 @@ impl Shared {
 
     /// Asks its queues in turn for as many jobs as there is room for. A claim whose answer was lost comes first, and
     /// alone.
-    async fn take(
-        &self,
-        free: usize,
-        turn: usize,
-        unknown: &mut Option<Asked>,
-        ready: &Ready,
-    ) -> Result<Taken> {
-        if let Some(asked) = unknown.take().filter(Asked::may_still_hold) {
-            let taken = self.claim(asked, unknown, ready).await?;
+    async fn take(&self, free: usize, turn: usize, asking: &mut Asking) -> Result<Taken> {
+        if let Some(asked) = asking.unknown.take().filter(Asked::may_still_hold) {
+            let taken = self.claim(asked, asking).await?;
             return Ok(Taken { all: true, ..taken });
         }
+        asking.rates.look().await;
         let (mut taken, mut dry) = (Taken::default(), HashSet::new());
         for (queues, most) in self.config.choice.turn(&self.queues, free, turn) {
-            let limit = most.min(free - taken.found);
-            if limit == 0 || dry.contains(&queues) {
-                continue;
-            }
             let meant = self.store.meant(&queues).await;
-            let Taken { found, all, next_due } = self.claim(self.ask(meant, limit), unknown, ready).await?;
-            taken.found += found;
-            taken.next_due = taken.next_due.into_iter().chain(next_due).min();
-            if !all {
-                dry.insert(queues);
+            for (queues, rated) in asking.rates.apart(meant) {
+                let limit = most.min(free - taken.found);
+                if limit == 0 || dry.contains(&queues) {
+                    continue;
+                }
+                let Some(asked) = self.ask(queues.clone(), rated, limit, asking).await? else {
+                    taken.held_back = true;
+                    continue;
+                };
+                let Taken { found, all, next_due, .. } = self.claim(asked, asking).await?;
+                taken.found += found;
+                taken.next_due = taken.next_due.into_iter().chain(next_due).min();
+                if !all {
+                    dry.insert(queues);
+                }
             }
         }
         taken.all = taken.found >= free;
         Ok(taken)
     }
 
-    fn ask(&self, queues: Vec<QueueName>, limit: usize) -> Asked {
+    /// What to ask for; none if a rate does not allow for it now.
+    async fn ask(
+        &self,
+        queues: Vec<QueueName>,
+        rated: bool,
+        limit: usize,
+        asking: &mut Asking,
+    ) -> Result<Option<Asked>> {
+        let rated = queues.first().filter(|_| rated).cloned();
         let mut claim = Claim::new(self.id, queues, limit, self.config.lease);
         claim.kinds = self.kinds.clone();
         claim.tags = self.config.tags.clone();
         claim.min_priority = self.config.min_priority;
-        Asked::now(claim)
+        let Some(queue) = rated else { return Ok(Some(Asked::now(claim))) };
+        Ok(asking.rates.permit(&queue, limit).await?.map(|permit| Asked::under(permit, claim)))
     }
 
     /// Not dropped when the worker stops: what the store has given out is to be given back at once.
-    async fn claim(&self, asked: Asked, unknown: &mut Option<Asked>, ready: &Ready) -> Result<Taken> {
-        match self.store.backend().claim(self.store.deadline(), asked.claim.clone()).await {
+    async fn claim(&self, mut asked: Asked, asking: &mut Asking) -> Result<Taken> {
+        match self.store.backend().claim(asked.deadline(&self.store), asked.claim.clone()).await {
             Ok(claimed) => {
                 crate::fail_point!("claim::acted");
                 let found = claimed.jobs.len() + claimed.set_aside.len();
-                let taken = Taken { found, all: found >= asked.claim.limit, next_due: claimed.next_due };
-                self.hold(claimed, asked.at, ready);
-                Ok(taken)
+                let (all, next_due) = (found >= asked.claim.limit, claimed.next_due);
+                let given = claimed.jobs.len();
+                self.hold(claimed, asked.at, &asking.ready);
+                asked.answered(given).await;
+                Ok(Taken { found, all, next_due, held_back: false })
             }
             Err(error) => {
-                *unknown = (error.kind() == ErrorKind::Unknown).then_some(asked);
+                asking.unknown = (error.kind() == ErrorKind::Unknown).then_some(asked);
                 Err(error)
             }
         }

@@ -30,9 +30,11 @@ fn still_held(tables: &Tables, request: &Claim, id: JobId) -> Option<LeasedJob> 
 
 /// The best jobs that match, best first. It walks past what does not match, which takes time but blocks nothing.
 fn choose(tables: &Tables, now: Timestamp, request: &Claim) -> Vec<JobId> {
-    let paused =
-        |name: &QueueName| tables.queues.get(name).is_some_and(|queue| queue.settings.pause.is_some());
-    let is_open = |name: &&QueueName| !paused(name) && !name.roots().any(|root| paused(&root));
+    let queue = |name: &QueueName| tables.queues.get(name);
+    let paused = |root: QueueName| queue(&root).is_some_and(|queue| queue.settings.pause.is_some());
+    let is_open = |name: &&QueueName| {
+        queue(name).is_some_and(|queue| queue.settings.gives(request.rated)) && !name.roots().any(paused)
+    };
     let queues: BTreeSet<&QueueName> = request.queues.iter().filter(is_open).collect();
     let least = request.min_priority.unwrap_or(i16::MIN);
     let waiting =

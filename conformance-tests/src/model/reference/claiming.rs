@@ -42,7 +42,7 @@ impl Reference {
             record.state.is_waiting()
                 && record.due <= self.now
                 && request.queues.contains(&record.queue)
-                && !self.is_paused(&record.queue)
+                && self.queues.get(&record.queue).is_none_or(|queue| queue.settings.gives(request.rated))
                 && !record.queue.roots().any(|root| self.is_paused(&root))
                 && request.kinds.takes(&record.kind)
                 && request.tags.takes(&record.options.tags)
