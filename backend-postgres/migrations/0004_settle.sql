@@ -124,7 +124,7 @@ END
 $body$;
 
 -- Extends leases; those that are held have a row. One that somebody else has locked is not waited for, so that it keeps no
--- other from being extended: its row has no end, and it is asked for again.
+-- other from being extended: its row has no end, and it is asked for again. One that is lost already stays so.
 CREATE FUNCTION leasehold.renew(
     p_now bigint, p_jobs uuid[], p_claims uuid[], p_leases bigint[], p_progress text[]
 ) RETURNS TABLE (n bigint, until bigint, cancel_requested boolean)
@@ -138,9 +138,9 @@ BEGIN
         SELECT u.job FROM unnest(p_jobs) AS u (job) CROSS JOIN LATERAL (
             SELECT FROM leasehold.jobs e WHERE e.id = u.job OFFSET 0 FOR NO KEY UPDATE SKIP LOCKED) AS e);
     RETURN QUERY SELECT u.n, NULL::bigint, NULL::boolean
-        FROM unnest(p_jobs) WITH ORDINALITY AS u (job, n) CROSS JOIN LATERAL (
-            SELECT FROM leasehold.jobs e WHERE e.id = u.job OFFSET 0) AS e
-        WHERE u.job <> ALL (free);
+        FROM unnest(p_jobs, p_claims) WITH ORDINALITY AS u (job, claim, n) CROSS JOIN LATERAL (
+            SELECT e.claim FROM leasehold.jobs e WHERE e.id = u.job OFFSET 0) AS e
+        WHERE u.job <> ALL (free) AND e.claim = u.claim;
     RETURN QUERY
     UPDATE leasehold.jobs j SET
         lease_until = greatest(j.lease_until, leasehold.later(hour, s.lease)),

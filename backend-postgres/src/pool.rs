@@ -97,8 +97,10 @@ pub(crate) struct Lent<'a> {
 impl Lent<'_> {
     /// Gives it back for the next call.
     pub(crate) fn give_back(self) {
+        // Asked while nobody can take away what is idle: what comes after that would stay open.
+        let mut idle = self.pool.idle();
         if !self.pool.permits.is_closed() {
-            self.pool.idle().push((self.conn, Instant::now()));
+            idle.push((self.conn, Instant::now()));
         }
     }
 }

@@ -95,8 +95,9 @@ async fn clear_passages(db: &Db) -> Done<()> {
 /// than some. What an old transaction keeps from being removed is no reason to try again until there is as much again.
 async fn clear_all(db: &Db) -> Done<()> {
     let mut conn = unhurried(db).await?;
-    let is_left = db.upkeep.left.load(Ordering::Relaxed);
     let Some(before) = state(db, &mut conn).await? else { return Ok(()) };
+    // What another vacuum has removed since is left no more.
+    let is_left = db.upkeep.left.fetch_min(before.dead, Ordering::Relaxed).min(before.dead);
     if before.dead - is_left > 20_000 + before.alive / 5 {
         vacuum(db, &mut conn, ALL).await?;
         if let Some(after) = state(db, &mut conn).await?

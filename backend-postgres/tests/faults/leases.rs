@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use leasehold_core::Backend;
 use leasehold_core::backend::{Expired, Renew, Renewal, Renewed};
+use leasehold_core::{Backend, Deadline};
 use leasehold_core::{JobId, LeasedJob};
 use leasehold_postgres::Postgres;
 use leasehold_postgres::sqlx::PgConnection;
@@ -87,6 +87,32 @@ async fn claims_whose_jobs_are_settled_keep_no_lost_lease_from_being_found() {
         1,
         "the others are not looked through again"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn claims_are_forgotten_by_who_claims() {
+    let (store, schema, mut other) = store().await;
+    add(&store, (0..2_000).map(|_| job()).collect()).await;
+    let many = format!(
+        "INSERT INTO {schema}.claims SELECT gen_random_uuid(), 1, NULL, ARRAY[gen_random_uuid()] FROM generate_series(1, 3000)"
+    );
+    run(&mut other, many).await;
+    until("some are forgotten", async || {
+        assert_eq!(claim(&store, 1).await.jobs.len(), 1);
+        rows(&mut other, &schema, "at = 1").await < 3_000
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_that_is_lost_is_told_though_somebody_holds_the_job_locked() {
+    let (store, schema, mut other) = store().await;
+    let leases = claimed(&store, 2).await;
+    settle(&store, &leases[..1], &SUCCEED).await;
+    run(&mut other, format!("BEGIN; SELECT FROM {schema}.jobs FOR UPDATE")).await;
+    let lost = Renewal { job: leases[0].job.id, token: leases[0].token, lease: SHORT, progress: None };
+    let renewed = store.renew(Deadline::after(20 * SHORT), Renew { renewals: vec![lost] }).await;
+    assert_eq!(renewed.expect("an answer"), [Renewed::Lost]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

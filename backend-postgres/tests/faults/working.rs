@@ -26,10 +26,10 @@ async fn a_row_that_a_caller_has_locked_costs_no_other_job_its_lease() {
         begun.fetch_add(1, Ordering::SeqCst);
         tokio::select! {
             () = attempt.cancelled() => {}
-            () = sleep(Duration::from_secs(8)) => {}
+            () = sleep(Duration::from_secs(12)) => {}
         }
     }
-    let worker = worker(&store).lease(Duration::from_secs(3)).state(begun.clone()).handle("work", long);
+    let worker = worker(&store).lease(Duration::from_secs(9)).state(begun.clone()).handle("work", long);
     let worker = worker.build().expect("a worker").start();
     until("all run", async || begun.load(Ordering::SeqCst) == 3).await;
     // As an enqueue in a caller's transaction that takes over the key does.
@@ -80,4 +80,14 @@ async fn a_record_that_is_set_aside_ends_no_worker_that_runs_until_it_is_idle() 
     let worker = worker(&store).concurrency(1).until_idle().handle("work", || async {});
     let summary = worker.build().expect("a worker").run().await;
     assert_eq!((summary.succeeded, summary.ended_by), (2, EndedBy::Idle));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_is_set_aside_hides_no_job_from_who_takes_them_by_hand() {
+    let (store, schema, mut other) = store().await;
+    let added = add(&store, jobs(2)).await;
+    run(&mut other, format!("UPDATE {schema}.jobs SET options = '{{' WHERE id = '{}'", added[0])).await;
+    let mut consumer = Store::new(store).queue("default").expect("a queue").consumer();
+    let held = consumer.next().await.expect("an answer").expect("a job is due");
+    assert_eq!(held.job().id, added[1]);
 }
