@@ -224,7 +224,7 @@ pub(crate) async fn look(
             look.repeats = Some(jobs.as_array().cloned().unwrap_or_default());
         } else if let Ok(queue) = document.get_str("shut") {
             look.shut.insert(queue.to_owned());
-            if document.get_bool("paused") == Ok(true) {
+            if document.get_bool("paused").unwrap_or(false) {
                 look.paused.insert(queue.to_owned());
             }
         } else if document.contains_key("next") {
