@@ -51,7 +51,7 @@ async fn a_worker_that_is_interrupted_gives_all_back_at_once() {
         enqueue(&store, a, 0).await;
     }
     async fn endless() {
-        std::future::pending().await;
+        std::future::pending::<()>().await;
     }
     let worker = builder(&store).concurrency(2).handle(Add::KIND, endless).build().unwrap().start();
     tokio::time::sleep(Duration::from_millis(500)).await;
