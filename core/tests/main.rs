@@ -13,6 +13,8 @@ mod modes;
 mod outcomes;
 mod panics;
 mod probe;
+#[cfg(unix)]
+mod process;
 mod queue;
 mod storm;
 mod wakes;

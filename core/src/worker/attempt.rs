@@ -10,7 +10,7 @@ use super::shared::{Routes, Shared};
 use crate::backend::{Level, NewLine};
 use crate::client::Store;
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::JobId;
+use crate::id::{JobId, WorkerId};
 use crate::job::{JobRecord, LeasedJob, Progress};
 
 /// One run of a job, as its handler sees it. Clones are the same attempt.
@@ -126,6 +126,11 @@ impl Attempt {
     /// worker stops.
     pub async fn cancelled(&self) {
         self.0.entry.cancelled().cancelled().await;
+    }
+
+    /// Who runs it.
+    pub fn worker(&self) -> WorkerId {
+        self.0.shared.id
     }
 
     pub(super) fn states(&self) -> &States {

@@ -107,6 +107,7 @@ impl WorkerBuilder {
         options: HandlerOptions,
         handler: H,
     ) -> Self {
+        let options = options.of(&handler);
         self.routes.push((Kind::new(kind), route(handler), options));
         self
     }
@@ -114,6 +115,7 @@ impl WorkerBuilder {
     /// Runs jobs of every kind that has no handler of its own by `handler`, with options of its own. Then jobs of any
     /// kind are claimed, unless [`only_kinds`](Self::only_kinds) or [`except_kinds`](Self::except_kinds) says which.
     pub fn handle_other<H: Handler<A>, A: 'static>(mut self, options: HandlerOptions, handler: H) -> Self {
+        let options = options.of(&handler);
         self.other = Some((route(handler), options));
         self
     }
@@ -411,6 +413,10 @@ pub struct HandlerOptions {
     pub timeout: Option<Duration>,
     /// When failed attempts are tried again. Defaults to the worker's.
     pub retry: Option<RetryPolicy>,
+    /// How long a handler may go on once it was told to end, because its time is over or somebody cancelled its
+    /// job; then it is dropped. Defaults to not being told that its time is over, and after a cancellation to
+    /// the worker's [`cancel_grace`](WorkerBuilder::cancel_grace); what runs a program has a grace of its own.
+    pub grace: Option<Duration>,
 }
 
 impl HandlerOptions {
@@ -426,5 +432,19 @@ impl HandlerOptions {
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.retry = Some(policy);
         self
+    }
+
+    /// Sets how long a handler may go on once it was told to end, because its time is over or somebody cancelled
+    /// its job; then it is dropped. Defaults to not being told that its time is over, and after a cancellation
+    /// to the worker's [`cancel_grace`](WorkerBuilder::cancel_grace).
+    #[must_use]
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.grace = Some(grace);
+        self
+    }
+
+    /// With the grace that the handler needs, unless somebody said another.
+    fn of<A>(self, handler: &impl Handler<A>) -> Self {
+        Self { grace: self.grace.or(handler.grace()), ..self }
     }
 }

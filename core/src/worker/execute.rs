@@ -164,33 +164,33 @@ impl Shared {
         // A claim may have taken longer than the lease that it got.
         entry.fence();
         if let Some(cause) = entry.cause() {
-            return ended_by(cause);
+            return ended_by(cause, Duration::ZERO);
         }
         let timeout = leased.job.options.timeout.or(options.timeout).unwrap_or(self.config.timeout);
+        let grace = options.grace;
         let attempt = Attempt::new(leased, entry.clone(), self.clone());
         let outcome = tokio::select! {
             biased;
             ended = attempt.scope(route.clone().oneshot(attempt.clone())) => {
-                told(entry, ended.unwrap_or_else(HandlerError::into_outcome))
+                told(entry, ended.unwrap_or_else(HandlerError::into_outcome), timeout)
             }
             () = entry.decided() => Outcome::Released,
-            () = tokio::time::sleep(timeout) => Outcome::Failure(JobFailure {
-                reason: Reason::Timeout,
-                ..JobFailure::error("timeout", format!("ran longer than its time-out of {timeout:?}"))
-            }),
-            cause = self.cut_off(entry) => ended_by(cause),
+            () = out_of_time(entry, timeout, grace) => timed_out(timeout),
+            cause = self.cut_off(entry, grace) => ended_by(cause, timeout),
         };
         entry.decision().unwrap_or(outcome)
     }
 
     /// Waits until the handler is to be dropped: at once when its lease is lost, at the end of the worker's
     /// grace, or a grace period after somebody cancelled the job.
-    async fn cut_off(&self, entry: &Entry) -> Cause {
+    async fn cut_off(&self, entry: &Entry, grace: Option<Duration>) -> Cause {
         entry.cancelled().cancelled().await;
         let grace = async {
             match entry.cause() {
-                Some(Cause::CancelRequested) => tokio::time::sleep(self.config.cancel_grace).await,
-                Some(Cause::Stopping) => std::future::pending().await,
+                Some(Cause::CancelRequested) => {
+                    tokio::time::sleep(grace.unwrap_or(self.config.cancel_grace)).await;
+                }
+                Some(Cause::Stopping | Cause::TimedOut) => std::future::pending().await,
                 Some(Cause::LeaseLost) | None => {}
             }
         };
@@ -203,19 +203,38 @@ impl Shared {
     }
 }
 
+/// Waits until the handler has run for as long as it may, and then for as long as it may take to end.
+async fn out_of_time(entry: &Entry, timeout: Duration, grace: Option<Duration>) {
+    tokio::time::sleep(timeout).await;
+    if let Some(grace) = grace {
+        entry.cancel(Cause::TimedOut);
+        tokio::time::sleep(grace).await;
+    }
+}
+
 /// How an attempt went whose handler was dropped, or never begun. A lost lease is not settled at all.
-fn ended_by(cause: Cause) -> Outcome {
+fn ended_by(cause: Cause, timeout: Duration) -> Outcome {
     match cause {
         Cause::CancelRequested => Outcome::Cancelled,
+        Cause::TimedOut => timed_out(timeout),
         Cause::Stopping | Cause::LeaseLost => Outcome::Interrupted,
     }
 }
 
+fn timed_out(timeout: Duration) -> Outcome {
+    Outcome::Failure(JobFailure {
+        reason: Reason::Timeout,
+        ..JobFailure::error("timeout", format!("ran longer than its time-out of {timeout:?}"))
+    })
+}
+
 /// What a handler's return means if it had been told to end: an error may then be the way it ended itself.
-fn told(entry: &Entry, outcome: Outcome) -> Outcome {
-    match (entry.cause(), &outcome) {
-        (Some(Cause::CancelRequested), Outcome::Failure(_) | Outcome::Released) => Outcome::Cancelled,
-        (Some(Cause::Stopping), Outcome::Failure(_)) => Outcome::Interrupted,
+fn told(entry: &Entry, outcome: Outcome, timeout: Duration) -> Outcome {
+    let given_up = matches!(outcome, Outcome::Failure(_) | Outcome::Released | Outcome::Interrupted);
+    match entry.cause() {
+        Some(Cause::TimedOut) => timed_out(timeout),
+        Some(Cause::CancelRequested) if given_up => Outcome::Cancelled,
+        Some(Cause::Stopping) if matches!(outcome, Outcome::Failure(_)) => Outcome::Interrupted,
         _ => outcome,
     }
 }

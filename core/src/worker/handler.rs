@@ -2,6 +2,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::marker::PhantomData;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -32,6 +33,12 @@ use crate::policy::{HandlerError, JobFailure, Outcome};
 pub trait Handler<Arguments>: Clone + Send + Sync + 'static {
     /// Runs one attempt.
     fn call(&self, attempt: Attempt) -> BoxFuture<'static, Outcome>;
+
+    /// How long it needs to end once it is told to, where [nobody says](super::HandlerOptions::grace).
+    /// Defaults to not saying.
+    fn grace(&self) -> Option<Duration> {
+        None
+    }
 }
 
 macro_rules! handler_of {

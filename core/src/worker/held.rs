@@ -22,6 +22,8 @@ pub(super) enum Cause {
     LeaseLost,
     /// Somebody asked to cancel the job.
     CancelRequested,
+    /// It has run for as long as it may.
+    TimedOut,
     /// The worker stops and its grace is over.
     Stopping,
 }

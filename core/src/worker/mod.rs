@@ -21,6 +21,8 @@ mod job_logs;
 mod log;
 mod maintain;
 pub(crate) mod panics;
+#[cfg(all(unix, feature = "process"))]
+mod process;
 mod run;
 mod settle;
 mod shared;
@@ -32,4 +34,6 @@ pub use extract::{Args, FromAttempt, State};
 pub use handler::{Handler, HandlerService, IntoOutcome, IntoResult, Json};
 #[cfg(feature = "job-logs")]
 pub use job_logs::JobLogs;
+#[cfg(all(unix, feature = "process"))]
+pub use process::{ExitMeaning, Process};
 pub use run::{EndedBy, RunningWorker, Stopper, Summary, Worker};

@@ -1,0 +1,89 @@
+//! Programs end with their lease and with their worker.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use leasehold_core::State;
+use leasehold_core::layer::Operation;
+use leasehold_core::worker::Process;
+use tokio::time::Instant;
+
+use super::{Fifo, enqueue, job, said, says, sh, worker};
+use crate::probe::{Fate, Probe};
+use crate::store;
+
+/// The variable by which the worker that is to be killed knows its pipe.
+const HELD: &str = "LEASEHOLD_TEST_HELD";
+
+/// Holds the pipe, and so does what it starts, and neither heeds what asks them to end.
+fn stubborn(held: &std::path::Path) -> Process {
+    let script = r#"
+        trap '' TERM HUP INT; exec 9>"$HELD"
+        sh -c 'sleep 1000; echo late >&9' & (sleep 1000; echo late >&9) &
+        echo begun; sleep 1000; echo late >&9
+    "#;
+    sh(script).env("HELD", held)
+}
+
+#[tokio::test]
+async fn a_lost_lease_kills_its_program_before_it_ends() {
+    let probe = Probe::quiet();
+    let (store, held) = (probe.store(), Fifo::new());
+    let left = Fifo::left(&held.path());
+    let id = enqueue(&store, job("".to_owned())).await;
+    let running =
+        worker(&store, stubborn(&held.path())).lease(Duration::from_secs(2)).build().unwrap().start();
+    says(&store, id, "begun").await;
+    probe.set(|op| if op == Operation::Renew { Fate::Hang } else { Fate::Pass });
+    assert_eq!(left.await, "");
+    // By the store's clock too: whoever takes it over finds nobody at it.
+    let job = probe.undisturbed().find(id).await.unwrap().unwrap();
+    assert_eq!(job.state, State::Running);
+    assert!(job.lease_until.unwrap() > store.now().await.unwrap());
+    probe.set(|_| Fate::Pass);
+    assert_eq!(running.join().await.unwrap().lost, 1);
+}
+
+#[tokio::test]
+async fn a_worker_that_is_dropped_takes_its_programs_with_it() {
+    let (store, held) = (store(), Fifo::new());
+    let left = Fifo::left(&held.path());
+    let id = enqueue(&store, job("".to_owned())).await;
+    let running = worker(&store, stubborn(&held.path())).build().unwrap().start();
+    says(&store, id, "begun").await;
+    drop(running);
+    assert_eq!(left.await, "");
+}
+
+#[tokio::test]
+async fn worker_that_is_killed() {
+    let Some(held) = std::env::var_os(HELD) else { return };
+    let store = store();
+    let id = enqueue(&store, job("".to_owned())).await;
+    let running = worker(&store, stubborn(held.as_ref())).build().unwrap().start();
+    says(&store, id, "begun").await;
+    println!("begun");
+    running.join().await.unwrap();
+    panic!("{:?}", said(&store, id).await);
+}
+
+#[tokio::test]
+async fn a_worker_that_is_killed_leaves_nothing_behind() {
+    let held = Fifo::new();
+    let left = Fifo::left(&held.path());
+    let mut worker = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "process::orphans::worker_that_is_killed", "--nocapture", "--test-threads=1"])
+        .env(HELD, held.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(worker.stdout.take().unwrap()).lines().map_while(Result::ok);
+    // The first may stand behind what the test runner says.
+    assert!(lines.any(|line| line.ends_with("begun")), "it did not begin");
+    worker.kill().unwrap();
+    let killed = Instant::now();
+    worker.wait().unwrap();
+    assert_eq!(left.await, "");
+    assert!(killed.elapsed() < Duration::from_secs(2), "{:?}", killed.elapsed());
+}
