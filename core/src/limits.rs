@@ -11,6 +11,10 @@ pub const KEY_BYTES: usize = 256;
 pub const CURSOR_BYTES: usize = 4_096;
 /// Who paused a queue, and why, in bytes each; what is longer is cut, not refused.
 pub const NOTE_BYTES: usize = 1_024;
+/// How many lines of its own log a worker keeps, and how many bytes each has; what is longer is cut, not refused.
+pub const WORKER_LINES: usize = 100;
+/// See [`WORKER_LINES`].
+pub const WORKER_LINE_BYTES: usize = 1_024;
 /// The lowest and highest priority. Bounded so that a store can visit every priority of a queue in a claim.
 pub const PRIORITY: RangeInclusive<i16> = -1_000..=1_000;
 /// The shortest and longest lease.

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use leasehold_core::backend::{
-    CheckIn, CheckedIn, DeleteSchedule, Prune, PutSchedule, Schedule, Schedules, StopWorkers, WorkerInfo,
-    WorkerRecord, Workers,
+    CheckIn, CheckedIn, DeleteSchedule, Level, Prune, PutSchedule, Schedule, Schedules, StopWorkers,
+    WorkerInfo, WorkerLine, WorkerRecord, Workers,
 };
 use leasehold_core::{
     Deadline, ErrorKind, JobId, Payload, ScheduleName, State, Timestamp, UniqueScope, VersionId, WorkerId,
+    limits,
 };
 
 use super::producing::corpus;
@@ -22,6 +23,8 @@ cases! {
     [F1] shows_what_workers_say_of_themselves;
     /// What a worker says anew replaces what it said before.
     [F1] shows_the_latest_that_a_worker_said;
+    /// A worker's own log is shown as it last told it, byte for byte, also when it is lost or gone.
+    [F1, L3] keeps_what_a_worker_said;
     /// A worker that stopped checking in is shown lost, and not a moment before; one that comes back is not.
     [F1, C8] shows_a_silent_worker_lost;
     /// A worker that said that it was going is not lost.
@@ -97,6 +100,29 @@ async fn shows_the_latest_that_a_worker_said(t: Bench) -> Kept {
     check_in(&t, t.worker, later.clone(), false).await?;
     let shown = the_worker(&t).await?;
     must_eq!((shown.info, shown.started_at, shown.seen_at), (later, begun, t.hour()));
+    Ok(())
+}
+
+async fn keeps_what_a_worker_said(t: Bench) -> Kept {
+    let levels = [Level::Debug, Level::Info, Level::Warn, Level::Error].into_iter().cycle();
+    let texts =
+        ["", "$a {\"$set\":1} '; --", "\u{1b}[31mred\r\n\ttab \u{0}", "ä漢\u{1f600}"].into_iter().cycle();
+    let line = |(sequence, (level, text)): (u64, (Level, &str))| WorkerLine {
+        sequence,
+        age: millis(7 * sequence),
+        level,
+        message: text.repeat(5),
+    };
+    let lines: Vec<WorkerLine> =
+        (1..=limits::WORKER_LINES as u64 + 20).zip(levels.zip(texts)).map(line).collect();
+    let mut told = info("w", "h");
+    for (lines, leaving) in [(&lines[..1], false), (&lines[..100], false), (&lines[20..], true)] {
+        told.log = lines.to_vec();
+        check_in(&t, t.worker, told.clone(), leaving).await?;
+        must_eq!(the_worker(&t.another().await?).await?.info, told);
+    }
+    t.advance(secs(60));
+    must_eq!(the_worker(&t).await?.info.log, lines[20..]);
     Ok(())
 }
 

@@ -201,6 +201,7 @@ defects! {
     // The fleet, schedules and events.
     EndsItsEvents [F3] "tells_that_jobs_wait";
     FiresTicksEarly [F2] "shows_the_schedules_that_are_due";
+    ForgetsWhatLeaversSaid [F1] "keeps_what_a_worker_said";
     /// apalis: a worker that starts again under its name is taken for the one that died.
     KeysWorkersByName [F1] "tells_two_starts_of_a_worker_apart";
     KeepsTheFirstWord [F1] "shows_the_latest_that_a_worker_said";

@@ -18,6 +18,7 @@ impl Broken {
                 let first = request.info.clone();
                 request.info = self.shadow().said.entry(request.worker).or_insert(first).clone();
             }
+            Defect::ForgetsWhatLeaversSaid if request.leaving => request.info.log.clear(),
             _ => {}
         }
         let mut answer = self.inner.check_in(deadline, request).await?;

@@ -79,7 +79,7 @@ pub enum Level {
 pub enum LogSource {
     /// Those of one job.
     Job(JobId),
-    /// Those of all jobs that one worker ran.
+    /// Those of all jobs that one worker ran. What it says itself is in [its record](super::WorkerInfo::log).
     Worker(WorkerId),
 }
 

@@ -43,7 +43,7 @@ pub use self::renew::{Renew, Renewal, Renewed};
 pub use self::schedules::{DeleteSchedule, PutSchedule, Schedule, Schedules};
 pub use self::settle::{Answer, NewFailure, Settle, Settlement, Verdict};
 pub use self::watch::{Event, Watch};
-pub use self::workers::{CheckIn, CheckedIn, StopWorkers, WorkerInfo, WorkerRecord, Workers};
+pub use self::workers::{CheckIn, CheckedIn, StopWorkers, WorkerInfo, WorkerLine, WorkerRecord, Workers};
 
 use crate::error::Result;
 use crate::job::JobRecord;

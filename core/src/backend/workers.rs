@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::logs::Level;
 use crate::id::WorkerId;
 use crate::name::{Kind, QueueName, Tag, WorkerName};
 use crate::time::Timestamp;
@@ -28,6 +29,23 @@ pub struct WorkerInfo {
     pub running: usize,
     /// How many attempts it has ended so far.
     pub processed: u64,
+    /// What it last said of its own work, outside of jobs, oldest first: its log, which comes with each check-in as a
+    /// whole. At most [`limits::WORKER_LINES`](crate::limits::WORKER_LINES).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub log: Vec<WorkerLine>,
+}
+
+/// A line of a worker's own log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerLine {
+    /// Its place: one more than that of the line before it, from 1, never reused (L2).
+    pub sequence: u64,
+    /// How long before the check-in it was said: what its moment is by the store's clock (C8).
+    pub age: Duration,
+    /// How much it matters.
+    pub level: Level,
+    /// What it says, cut to [`limits::WORKER_LINE_BYTES`](crate::limits::WORKER_LINE_BYTES).
+    pub message: String,
 }
 
 impl WorkerInfo {
@@ -43,6 +61,7 @@ impl WorkerInfo {
             concurrency: 0,
             running: 0,
             processed: 0,
+            log: Vec::new(),
         }
     }
 }

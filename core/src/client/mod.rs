@@ -1,4 +1,3 @@
-//! The handles that a program holds: [`Store`] for all jobs, [`Queue`] for those of one queue, and
 //! [`Consumer`] with its [`HeldJob`]s for working by hand. What runs handlers is [`Worker`](crate::Worker).
 
 mod asked;
@@ -15,6 +14,7 @@ pub(crate) use asked::Asked;
 pub use consumer::Consumer;
 pub use control::Bulk;
 pub use held::HeldJob;
+pub use logs::{SaidLine, WorkerLog};
 pub use queue::Queue;
 pub use store::Store;
 pub(crate) use wake::{Wake, jittered};

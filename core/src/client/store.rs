@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use futures::stream::BoxStream;
 use futures::{Stream, TryStreamExt};
+use uuid::Uuid;
 
 use super::queue::Queue;
 use crate::backend::{
@@ -186,6 +187,17 @@ impl Store {
     /// Only those named at [`Store`].
     pub async fn workers(&self, after: Option<WorkerId>, limit: usize) -> Result<Vec<WorkerRecord>> {
         self.backend.workers(self.deadline(), Workers { after, limit }).await
+    }
+
+    /// The worker of this id, if it is known.
+    ///
+    /// # Errors
+    /// Only those named at [`Store`].
+    pub async fn worker(&self, worker: WorkerId) -> Result<Option<WorkerRecord>> {
+        // The newest of those that are older than the next id.
+        let next = Uuid::from_u128(worker.as_uuid().as_u128().saturating_add(1));
+        let found = self.workers(Some(WorkerId::from_uuid(next)), 1).await?;
+        Ok(found.into_iter().find(|record| record.worker == worker))
     }
 
     /// What happens in all queues: hints, of which any may be missing (clause F3). Log lines are not told of:

@@ -427,7 +427,10 @@ impl Checked for CheckIn {
         delay("a worker's check-in", self.lost_after)?;
         at_most("the host's name", self.info.host.len(), limits::KEY_BYTES, "bytes")?;
         let names = self.info.queues.len() + self.info.kinds.len() + self.info.tags.len();
-        at_most("the worker", names, 3 * limits.page, "queues, kinds and tags")
+        at_most("the worker", names, 3 * limits.page, "queues, kinds and tags")?;
+        let log = &mut self.info.log;
+        log.iter_mut().for_each(|line| limits::cut(&mut line.message, limits::WORKER_LINE_BYTES));
+        at_most("a worker's log", log.len(), limits::WORKER_LINES, "lines")
     }
 }
 

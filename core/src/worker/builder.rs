@@ -13,6 +13,7 @@ use super::extract::States;
 use super::handler::{Handler, HandlerService};
 use super::held::Held;
 use super::log::LogSender;
+use super::own_log::OwnLog;
 use super::run::Worker;
 use super::settle::WAITING;
 use super::shared::{Config, Load, OnFailure, Route, Routes, Shared, Stats};
@@ -318,6 +319,7 @@ impl WorkerBuilder {
             stats: Stats::default(),
             settle,
             log: LogSender::default(),
+            own_log: OwnLog::default(),
             on_failure: self.on_failure,
             ended_by: OnceLock::new(),
             enough: stopping.child_token(),

@@ -45,7 +45,7 @@ pub(super) async fn execute(shared: Arc<Shared>, mut ready: mpsc::UnboundedRecei
             let Some((_, (leased, entry))) = waiting.pop_front() else { break };
             shared.load.running.fetch_add(1, Ordering::AcqRel);
             shared.load.waiting.fetch_sub(1, Ordering::AcqRel);
-            running.spawn(run(shared.clone(), leased, entry));
+            shared.own_log.spawn(&mut running, run(shared.clone(), leased, entry));
             // To the fetch service a slot counts as free only while nothing waits for it.
             shared.tell_room();
         }

@@ -1,4 +1,4 @@
-//! What a job says through `tracing`, in its log.
+//! What a job or a worker says through `tracing`, in its log.
 
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Subscriber};
@@ -8,10 +8,12 @@ use tracing_subscriber::fmt::format::{DefaultFields, Writer};
 use tracing_subscriber::layer::Context;
 
 use super::attempt::Attempt;
+use super::own_log::OwnLog;
 use crate::backend::Level;
 
 /// A `tracing` layer that writes what a job says into its capped log while it runs: every event in code that is
-/// [a part of](Attempt::current) its attempt, with the event's fields.
+/// [a part of](Attempt::current) its attempt, with the event's fields. What a worker says outside of jobs is in the
+/// [worker's own log](crate::Store::worker_log).
 ///
 /// It never makes the job wait. When more comes than the store takes, the oldest lines that still wait go, and the log says
 /// how many are missing.
@@ -47,10 +49,18 @@ impl<S: Subscriber> Layer<S> for JobLogs {
         if level > self.least {
             return;
         }
-        let Some(attempt) = Attempt::current() else { return };
+        let (attempt, worker) = (Attempt::current(), OwnLog::current());
+        if attempt.is_none() && worker.is_none() {
+            return;
+        }
         let mut message = String::new();
-        if DefaultFields::new().format_fields(Writer::new(&mut message), event).is_ok() {
-            attempt.log(kept(level), message);
+        if DefaultFields::new().format_fields(Writer::new(&mut message), event).is_err() {
+            return;
+        }
+        match (attempt, worker) {
+            (Some(attempt), _) => attempt.log(kept(level), message),
+            (None, Some(worker)) => worker.say(kept(level), message),
+            (None, None) => {}
         }
     }
 }

@@ -16,6 +16,8 @@ use crate::policy::{Decision, after_expiry};
 const BATCH: usize = 500;
 /// How often a worker says that it lives.
 const CHECK_IN: Duration = Duration::from_secs(5);
+/// How soon after a check-in what the worker says itself brings the next one forward.
+const SAID: Duration = Duration::from_secs(1);
 /// How often ended jobs whose retention is over are removed.
 const PRUNE: Duration = Duration::from_secs(60);
 /// How long a worker that is gone is remembered.
@@ -26,12 +28,19 @@ const FORGET_WORKERS: Duration = Duration::from_hours(24);
 pub(super) async fn maintain(shared: Arc<Shared>, done: CancellationToken) {
     let start = Instant::now();
     let (mut check_in, mut recover, mut prune) = (start, start, start + jittered(PRUNE));
+    let mut seen = None;
     loop {
         tokio::select! {
             () = done.cancelled() => break,
             () = tokio::time::sleep_until(check_in) => {
-                report("the worker could not check in", shared.check_in(false).await);
+                let done = shared.check_in(false).await;
+                seen = done.is_ok().then(Instant::now);
+                report("the worker could not check in", done);
                 check_in = Instant::now() + jittered(CHECK_IN);
+            }
+            // Not where that it cannot is what there is to say.
+            () = shared.own_log.more(), if seen.is_some() => {
+                check_in = seen.map_or(check_in, |seen| check_in.min(seen + SAID));
             }
             () = tokio::time::sleep_until(recover) => {
                 report("leases that ran out could not be recovered", shared.recover().await);
@@ -43,6 +52,7 @@ pub(super) async fn maintain(shared: Arc<Shared>, done: CancellationToken) {
             }
         }
     }
+    tracing::info!("the worker has ended");
     report("the worker could not check out", shared.check_in(true).await);
 }
 
@@ -61,6 +71,7 @@ impl Shared {
         let info = WorkerInfo {
             running: self.load.running.load(Ordering::Relaxed),
             processed: ended.iter().map(|count| count.load(Ordering::Relaxed)).sum(),
+            log: self.own_log.told(),
             ..self.info.clone()
         };
         let request = CheckIn { worker: self.id, info, lost_after: CHECK_IN * 4, leaving };

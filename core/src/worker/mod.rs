@@ -20,6 +20,7 @@ mod held;
 mod job_logs;
 mod log;
 mod maintain;
+mod own_log;
 pub(crate) mod panics;
 #[cfg(all(unix, feature = "process"))]
 mod process;

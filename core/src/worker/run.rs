@@ -66,21 +66,28 @@ impl Worker {
     /// # Panics
     /// If the store or the worker itself panics. A handler's panic is a failure of its job.
     pub async fn run(self) -> Summary {
+        let own_log = self.shared.own_log.clone();
+        own_log.scope(self.work()).await
+    }
+
+    async fn work(self) -> Summary {
         let Self { shared, ended } = self;
         panics::install();
+        tracing::info!(worker = %shared.id, name = %shared.info.name, "the worker begins");
         let done = CancellationToken::new();
         let (ready, claimed) = mpsc::unbounded_channel();
         // Aborts its tasks when it is dropped, so that none is left behind.
         let mut services = JoinSet::new();
-        services.spawn(heartbeat(shared.clone(), done.clone()));
-        services.spawn(maintain(shared.clone(), done.clone()));
-        services.spawn(bound(shared.clone(), done.clone()));
-        services.spawn(log(shared.store.clone(), shared.log.clone(), done.clone()));
+        let own = &shared.own_log;
+        own.spawn(&mut services, heartbeat(shared.clone(), done.clone()));
+        own.spawn(&mut services, maintain(shared.clone(), done.clone()));
+        own.spawn(&mut services, bound(shared.clone(), done.clone()));
+        own.spawn(&mut services, log(shared.store.clone(), shared.log.clone(), done.clone()));
         let mut work = JoinSet::new();
-        work.spawn(fetch(shared.clone(), ready));
-        work.spawn(execute(shared.clone(), claimed));
+        own.spawn(&mut work, fetch(shared.clone(), ready));
+        own.spawn(&mut work, execute(shared.clone(), claimed));
         let mut settling = JoinSet::new();
-        settling.spawn(settle(shared.clone(), ended));
+        own.spawn(&mut settling, settle(shared.clone(), ended));
 
         tokio::select! {
             () = shared.interrupted() => {
@@ -117,6 +124,7 @@ impl Shared {
     /// have had their time.
     async fn interrupted(&self) {
         self.stopping.cancelled().await;
+        tracing::info!(jobs = self.held.len(), "the worker stops");
         let Config { grace, cancel_grace, .. } = self.config;
         // Told a while before the grace is over, so that they can end by themselves.
         let told_for = cancel_grace.min(grace);

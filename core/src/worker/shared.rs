@@ -13,6 +13,7 @@ use super::choice::QueueChoice;
 use super::extract::States;
 use super::held::{Entry, Held};
 use super::log::LogSender;
+use super::own_log::OwnLog;
 use super::run::EndedBy;
 use crate::backend::{KindRule, Settlement, TagRule, WorkerInfo};
 use crate::client::Store;
@@ -42,6 +43,7 @@ pub(super) struct Shared {
     pub(super) stats: Stats,
     pub(super) settle: mpsc::Sender<(Settlement, Arc<Entry>)>,
     pub(super) log: LogSender,
+    pub(super) own_log: OwnLog,
     pub(super) on_failure: Vec<OnFailure>,
     pub(super) ended_by: OnceLock<EndedBy>,
     /// Claim nothing more; run what is held.
