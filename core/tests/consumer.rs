@@ -3,6 +3,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures::{FutureExt, StreamExt, TryStreamExt};
+use leasehold_core::backend::{Level, LogSource};
 use leasehold_core::layer::Operation;
 use leasehold_core::policy::BoxError;
 use leasehold_core::testing::{Chaos, Faults, enqueued};
@@ -237,4 +238,90 @@ async fn a_result_that_is_too_large_fails_the_job_for_good() {
     assert!(consumer.next().await.unwrap().is_none());
     let job = only(&store).await;
     assert_eq!((job.state, job.last_failure().unwrap().class.as_str()), (State::Failed, "refused"));
+}
+
+async fn said(store: &Store) -> Vec<(Level, String)> {
+    let job = only(store).await.id;
+    let page = store.logs(LogSource::Job(job), 0, 1_000).await.unwrap();
+    page.lines.into_iter().map(|line| (line.level, line.message)).collect()
+}
+
+fn done(done: u64) -> Progress {
+    Progress { done, ..Progress::default() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_scope_says_is_seen_while_it_runs_and_its_last_words_too() {
+    let (store, queue) = with_one_job().await;
+    let held = queue.consumer().next().await.unwrap().unwrap();
+    let seen = store.clone();
+    held.run(|job| async move {
+        for n in 1..=3 {
+            job.progress(done(n));
+            job.log(Level::Info, format!("{n}"));
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert_eq!(only(&seen).await.progress, Some(done(3)));
+        assert_eq!(said(&seen).await.len(), 3);
+        job.log(Level::Warn, "bye");
+        job.progress(done(4));
+        Err::<Option<Payload>, _>("broken")
+    })
+    .await
+    .unwrap();
+    assert_eq!(
+        (only(&store).await.reason, only(&store).await.progress),
+        (Some(Reason::Error), Some(done(4)))
+    );
+    let texts = ["1", "2", "3"].map(|n| (Level::Info, n.to_owned())).into_iter();
+    let wanted: Vec<_> = texts.chain([(Level::Warn, "bye".to_owned())]).collect();
+    assert_eq!(said(&store).await, wanted);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_too_many_lines_of_a_scope_the_oldest_go_and_none_comes_twice() {
+    let probe = Probe::quiet();
+    let store = probe.store();
+    enqueue(&store, 1, 0).await;
+    let mut consumer = store.queue("sums").unwrap().consumer();
+    let mut held = consumer.next().await.unwrap().unwrap();
+    held.log(Level::Info, "first").await.unwrap();
+    // The lines arrive, and nobody hears of it.
+    probe.set(|op| if op == Operation::AppendLogs { Fate::Lose } else { Fate::Pass });
+    let rule = probe.clone();
+    held.run(|job| async move {
+        job.log(Level::Info, "second");
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        rule.set(|_| Fate::Pass);
+        (0..1_500).for_each(|n| job.log(Level::Info, n.to_string()));
+        Ok::<_, BoxError>(None)
+    })
+    .await
+    .unwrap();
+    let said = said(&probe.undisturbed()).await;
+    assert_eq!((said.len(), said[0].1.as_str(), said[999].1.as_str()), (1_000, "500", "1499"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_scope_that_is_cancelled_is_dropped_and_a_log_that_hangs_costs_no_lease() {
+    let probe = Probe::quiet();
+    let store = probe.store();
+    enqueue(&store, 1, 0).await;
+    let mut consumer = store.queue("sums").unwrap().consumer().lease(Duration::from_secs(3));
+    let held = consumer.next().await.unwrap().unwrap();
+    probe.set(|op| if op == Operation::AppendLogs { Fate::Hang } else { Fate::Pass });
+    let (other, calm) = (store.clone(), probe.clone());
+    held.run(|job| async move {
+        for n in 0..300 {
+            job.log(Level::Info, n.to_string());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            crate::worker::recover(&calm.undisturbed()).await;
+        }
+        other.cancel(job.id).await.unwrap();
+        std::future::pending::<Result<Option<Payload>, BoxError>>().await
+    })
+    .await
+    .unwrap();
+    let job = only(&store).await;
+    assert_eq!((job.state, job.attempt), (State::Cancelled, 1));
 }

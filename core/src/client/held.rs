@@ -7,8 +7,11 @@ use std::time::Duration;
 use futures::FutureExt;
 use tokio::time::Instant;
 
+use super::hold::Hold;
 use super::store::Store;
-use crate::backend::{Answer, Renew, Renewal, Renewed, Settle, Settlement, Verdict};
+use crate::backend::{
+    Answer, AppendLogs, Level, LogAppend, NewLine, Renew, Renewal, Renewed, Settle, Settlement, Verdict,
+};
 use crate::error::{Error, ErrorKind, Result};
 use crate::job::{JobRecord, LeasedJob, Payload, Progress, Reason};
 use crate::policy::{
@@ -16,6 +19,11 @@ use crate::policy::{
 };
 use crate::time::Deadline;
 use crate::worker::panics::message;
+
+/// How long what is said is gathered, so that much of it makes one write.
+const GATHER: Duration = Duration::from_millis(50);
+/// How long what was said last may take.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Jobs that were dropped while held, to be given back at the next occasion.
 pub(super) type Abandoned = Arc<Mutex<Vec<Settlement>>>;
@@ -39,6 +47,8 @@ pub struct HeldJob {
     asked_at: Instant,
     policy: RetryPolicy,
     abandoned: Abandoned,
+    /// How many log lines were written under this lease.
+    lines: u64,
     /// What is handed in when this is dropped; none once it has ended.
     last_words: Option<Settlement>,
 }
@@ -54,7 +64,7 @@ impl HeldJob {
         let verdict = Verdict::Release { reason: Reason::Released, delay: Duration::ZERO };
         let (job, token) = (leased.job.id, leased.token);
         let last_words = Some(Settlement { job, token, verdict, failure: None });
-        Self { store, leased, asked_at, policy, abandoned, last_words }
+        Self { store, leased, asked_at, policy, abandoned, lines: 0, last_words }
     }
 
     /// Whether the lease is fresh, or could be renewed.
@@ -130,6 +140,27 @@ impl HeldJob {
         self.extend(Some(progress), self.store.deadline()).await
     }
 
+    /// Adds a line to its capped log.
+    ///
+    /// # Errors
+    /// Those named at [`HeldJob`] and [`Store`].
+    pub async fn log(&mut self, level: Level, message: impl Into<String>) -> Result<()> {
+        let line = NewLine { level, message: message.into() };
+        self.append(self.lines, vec![line], self.store.deadline()).await?;
+        self.lines += 1;
+        Ok(())
+    }
+
+    async fn append(&mut self, position: u64, lines: Vec<NewLine>, deadline: Deadline) -> Result<()> {
+        let append = LogAppend { job: self.leased.job.id, token: self.leased.token, position, lines };
+        let answers =
+            self.store.backend().append_logs(deadline, AppendLogs { appends: vec![append] }).await?;
+        match answers.first() {
+            Some(Answer::Applied | Answer::AlreadyApplied) => Ok(()),
+            _ => Err(self.lost()),
+        }
+    }
+
     /// Ends it however `outcome` and the retry policy say.
     ///
     /// # Errors
@@ -160,26 +191,46 @@ impl HeldJob {
     }
 
     /// Runs `work` on it while the lease is kept alive, and ends it: as succeeded with what `work` returns,
-    /// as failed with its error or its panic, which goes on after the job is settled.
+    /// as failed with its error or its panic, which goes on after the job is settled. `work` may say by the [`Hold`]
+    /// how far it has come, and what belongs into the job's log.
+    ///
+    /// ```no_run
+    /// # use leasehold_core::{HeldJob, Progress, policy::BoxError};
+    /// # async fn example(held: HeldJob) -> leasehold_core::Result<()> {
+    /// held.run(|job| async move {
+    ///     let pages: Vec<String> = job.payload.parse()?;
+    ///     for (done, page) in (1..).zip(&pages) {
+    ///         // ... read the page ...
+    ///         job.progress(Progress { done, message: page.clone(), ..Progress::default() });
+    ///     }
+    ///     Ok::<_, BoxError>(None)
+    /// })
+    /// .await
+    /// # }
+    /// ```
     ///
     /// `work` is dropped when somebody cancels the job, and before the lease ends if it cannot be renewed.
     ///
     /// # Errors
     /// Those named at [`HeldJob`] and [`Store`].
-    pub async fn run<F, E>(mut self, work: impl FnOnce(JobRecord) -> F) -> Result<()>
+    pub async fn run<F, E>(mut self, work: impl FnOnce(Hold) -> F) -> Result<()>
     where
         F: Future<Output = Result<Option<Payload>, E>>,
         E: HandlerError,
     {
-        let work = AssertUnwindSafe(work(self.leased.job.clone())).catch_unwind();
+        let hold = Hold::new(self.leased.job.clone(), self.lines);
+        let work = AssertUnwindSafe(work(hold.clone())).catch_unwind();
         let ended = tokio::select! {
             biased;
             ended = work => ended,
-            cancelled = self.keep() => {
+            cancelled = self.keep(&hold) => {
                 cancelled?;
+                let _ = tokio::time::timeout(LAST_WORDS, self.write(&hold)).await;
                 return self.end(Outcome::Cancelled).await;
             }
         };
+        // Once the attempt is settled the store takes it no more; the job is settled all the same (L4).
+        let _ = tokio::time::timeout(LAST_WORDS, self.write(&hold)).await;
         match ended {
             Ok(Ok(result)) => self.end(Outcome::Success(result)).await,
             Ok(Err(error)) => self.end(error.into_outcome()).await,
@@ -196,16 +247,22 @@ impl HeldJob {
     }
 
     /// Renews the lease until somebody asks to cancel the job, or until it is lost (clause C2a).
-    async fn keep(&mut self) -> Result<()> {
+    async fn keep(&mut self, hold: &Hold) -> Result<()> {
         loop {
-            tokio::time::sleep_until(self.asked_at + self.times().renew).await;
-            let left = (self.asked_at + self.times().fence).saturating_duration_since(Instant::now());
-            if left.is_zero() {
+            tokio::select! {
+                () = tokio::time::sleep_until(self.asked_at + self.times().renew) => {}
+                () = hold.more() => {
+                    tokio::time::sleep(GATHER.min(self.leased.lease / 20)).await;
+                    self.append_said(hold).await;
+                    if hold.latest().is_none() && self.asked_at.elapsed() < self.times().renew {
+                        continue;
+                    }
+                }
+            }
+            if self.left().is_zero() {
                 return Err(self.lost());
             }
-            // A call that hangs leaves time for another.
-            let patience = (left / 2).clamp(Duration::from_millis(1), Deadline::DEFAULT);
-            match self.extend(None, Deadline::after(patience)).await {
+            match self.renew_with(hold).await {
                 Ok(false) => {}
                 Ok(true) => return Ok(()),
                 Err(error) if error.is_transient() => {
@@ -214,6 +271,59 @@ impl HeldJob {
                 }
                 Err(error) => return Err(error),
             }
+        }
+    }
+
+    /// How long the lease is safe.
+    fn left(&self) -> Duration {
+        (self.asked_at + self.times().fence).saturating_duration_since(Instant::now())
+    }
+
+    /// A deadline by which a call that hangs leaves time for another.
+    fn hasty(&self) -> Deadline {
+        Deadline::after((self.left() / 2).clamp(Duration::from_millis(1), Deadline::DEFAULT))
+    }
+
+    async fn renew_with(&mut self, hold: &Hold) -> Result<bool> {
+        let progress = hold.latest();
+        let renewed = self.extend(progress.clone(), self.hasty()).await;
+        if let Some(progress) = progress
+            && renewed.as_ref().map_or_else(Error::is_refusal, |_| true)
+        {
+            hold.written(&progress);
+        }
+        match renewed {
+            // What is said must not cost the lease.
+            Err(error) if error.is_refusal() => self.extend(None, self.hasty()).await,
+            renewed => renewed,
+        }
+    }
+
+    /// Writes the lines that were said. A log that cannot be written is nobody's failure (clause L4).
+    async fn append_said(&mut self, hold: &Hold) {
+        let (position, lines) = hold.lines();
+        let end = position + lines.len() as u64;
+        if lines.is_empty() {
+            return;
+        }
+        match self.append(position, lines, self.hasty()).await {
+            Ok(()) => hold.taken_until(end),
+            Err(error) => {
+                tracing::warn!(%error, "log lines could not be written");
+                if !error.is_transient() {
+                    hold.taken_until(end);
+                }
+            }
+        }
+    }
+
+    /// Writes all that was said and is not written.
+    async fn write(&mut self, hold: &Hold) {
+        self.append_said(hold).await;
+        if hold.latest().is_some()
+            && let Err(error) = self.renew_with(hold).await
+        {
+            tracing::warn!(%error, "the job's last progress could not be written");
         }
     }
 
