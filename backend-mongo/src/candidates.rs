@@ -164,7 +164,8 @@ impl Candidate {
 
     /// Whether one statement can take both.
     pub(crate) fn is_written_like(&self, other: &Self) -> bool {
-        let written = |it: &Self| (it.job.attempt, it.job.generation, it.lease, it.is_used, it.replacements.clone());
+        let written =
+            |it: &Self| (it.job.attempt, it.job.generation, it.lease, it.is_used, it.replacements.clone());
         written(self) == written(other)
     }
 }

@@ -79,6 +79,19 @@ impl JobId {
     }
 }
 
+impl JobId {
+    /// The id of the job that a payload of a bundle becomes: the same for whoever computes it, so that it becomes one
+    /// however often the bundle is run.
+    pub(crate) fn of_payload(bundle: JobId, index: u32) -> Self {
+        Self(Uuid::new_v5(&bundle.0, &index.to_le_bytes()))
+    }
+
+    /// The id of the job by which a payload comes back once it was taken.
+    pub(crate) fn of_pushed_back(job: JobId, generation: u32) -> Self {
+        Self(Uuid::new_v5(&job.0, format!("pushed back {generation}").as_bytes()))
+    }
+}
+
 impl VersionId {
     /// A fresh id.
     pub fn generate() -> Self {

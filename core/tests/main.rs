@@ -16,6 +16,7 @@ mod probe;
 #[cfg(unix)]
 mod process;
 mod queue;
+mod raw;
 mod storm;
 mod wakes;
 mod worker;

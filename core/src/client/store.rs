@@ -160,7 +160,17 @@ impl Store {
         filter: Filter,
         order: Order,
     ) -> impl Stream<Item = Result<JobRecord>> + Send + use<> {
-        let (from, limit) = (Some((self.clone(), None)), PAGE.min(self.limits().page));
+        self.list_pages(filter, order, PAGE)
+    }
+
+    /// The same, so many in one call.
+    pub(super) fn list_pages(
+        &self,
+        filter: Filter,
+        order: Order,
+        page: usize,
+    ) -> impl Stream<Item = Result<JobRecord>> + Send + use<> {
+        let (from, limit) = (Some((self.clone(), None)), page.min(self.limits().page));
         let pages = futures::stream::try_unfold(from, move |from| {
             let filter = filter.clone();
             async move {

@@ -1,8 +1,10 @@
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::Notify;
 
 use super::extract::States;
 use super::held::Entry;
@@ -12,6 +14,8 @@ use crate::client::Store;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{JobId, WorkerId};
 use crate::job::{JobRecord, LeasedJob, Progress};
+use crate::name::Kind;
+use crate::policy::{JobFailure, Outcome, RetryPolicy};
 
 /// One run of a job, as its handler sees it. Clones are the same attempt.
 #[derive(Clone)]
@@ -21,16 +25,54 @@ struct Inner {
     leased: LeasedJob,
     entry: Arc<Entry>,
     shared: Arc<Shared>,
+    /// Of one payload of many: how it ends, which is no more than that.
+    alone: Option<Arc<Alone>>,
+}
+
+/// How a part of an attempt ends that does not end the whole.
+#[derive(Default)]
+struct Alone {
+    decision: Mutex<Option<Outcome>>,
+    decided: Notify,
 }
 
 impl Attempt {
     pub(super) fn new(leased: LeasedJob, entry: Arc<Entry>, shared: Arc<Shared>) -> Self {
-        Self(Arc::new(Inner { leased, entry, shared }))
+        Self(Arc::new(Inner { leased, entry, shared, alone: None }))
     }
 
     /// The same attempt, shown another job.
     pub(super) fn part(&self, leased: LeasedJob) -> Self {
-        Self::new(leased, self.0.entry.clone(), self.0.shared.clone())
+        let Inner { entry, shared, alone, .. } = &*self.0;
+        let (entry, shared, alone) = (entry.clone(), shared.clone(), alone.clone());
+        Self(Arc::new(Inner { leased, entry, shared, alone }))
+    }
+
+    /// A part of it that ends for itself alone, and has neither progress nor cursor.
+    pub(super) fn apart(&self, leased: LeasedJob) -> Self {
+        let Inner { entry, shared, .. } = &*self.0;
+        let (entry, shared, alone) = (entry.clone(), shared.clone(), Some(Arc::default()));
+        Self(Arc::new(Inner { leased, entry, shared, alone }))
+    }
+
+    /// Decides how the attempt ends, or this part of it, unless that is decided.
+    pub(super) fn decide(&self, how: Outcome) {
+        let Some(alone) = &self.0.alone else { return self.0.entry.decide(how) };
+        alone.decision.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(how);
+        alone.decided.notify_one();
+    }
+
+    /// Waits until it is decided how this part ends.
+    pub(super) async fn decided(&self) {
+        match &self.0.alone {
+            Some(alone) => alone.decided.notified().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// How it was decided that this part ends, if it was.
+    pub(super) fn decision(&self) -> Option<Outcome> {
+        self.0.alone.as_ref()?.decision.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// The job.
@@ -59,9 +101,12 @@ impl Attempt {
     }
 
     /// Tells how far the job has come. Returns at once; it is written with the next renewal of the lease, a
-    /// moment from now, and only the latest one counts.
+    /// moment from now, and only the latest one counts. Of a payload that a record of a raw queue carries with others it
+    /// is not kept.
     pub fn progress(&self, progress: Progress) {
-        self.0.entry.report(progress);
+        if self.0.alone.is_none() {
+            self.0.entry.report(progress);
+        }
     }
 
     /// Where an earlier attempt, or this one, [said](Self::save_cursor) that the work goes on; none if neither did.
@@ -69,7 +114,8 @@ impl Attempt {
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if what was said is no `T`.
     pub fn cursor<T: DeserializeOwned>(&self) -> Result<Option<T>> {
-        let Some(cursor) = self.0.entry.cursor() else { return Ok(None) };
+        let cursor = self.0.alone.is_none().then(|| self.0.entry.cursor()).flatten();
+        let Some(cursor) = cursor else { return Ok(None) };
         let why =
             |e| Error::invalid(format!("the cursor is not a {}", std::any::type_name::<T>())).caused_by(e);
         serde_json::from_str(&cursor).map(Some).map_err(why)
@@ -95,6 +141,11 @@ impl Attempt {
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if it cannot be written as JSON, or is larger than
     /// [`Limits::cursor_bytes`](crate::Limits::cursor_bytes); [`Conflict`](crate::ErrorKind::Conflict) if the lease is lost.
     pub async fn save_cursor<T: Serialize + ?Sized>(&self, cursor: &T) -> Result<()> {
+        if self.0.alone.is_some() {
+            return Err(Error::invalid(
+                "a payload that a record carries with others has no cursor of its own",
+            ));
+        }
         let why = |e| Error::invalid("this cursor cannot be written as JSON").caused_by(e);
         let cursor = serde_json::to_string(cursor).map_err(why)?;
         let most = self.store().limits().cursor_bytes;
@@ -137,12 +188,24 @@ impl Attempt {
         &self.0.shared.states
     }
 
-    pub(super) fn routes(&self) -> &Routes {
-        &self.0.shared.routes
+    /// Tells of a part of it that failed whoever wants to know.
+    pub(super) fn failed(&self, job: &JobRecord, failure: &JobFailure) {
+        self.0.shared.failed(job, failure);
     }
 
-    pub(super) fn entry(&self) -> &Entry {
-        &self.0.entry
+    /// When failed attempts of a kind are tried again, where the job does not say.
+    pub(super) fn policy(&self, kind: &Kind) -> &RetryPolicy {
+        let options = self.routes().of(kind).map(|(_, options)| options);
+        options.and_then(|options| options.retry.as_ref()).unwrap_or(&self.0.shared.config.retry)
+    }
+
+    /// How long an attempt may run where neither job nor handler says.
+    pub(super) fn timeout(&self) -> Duration {
+        self.0.shared.config.timeout
+    }
+
+    pub(super) fn routes(&self) -> &Routes {
+        &self.0.shared.routes
     }
 
     pub(super) fn leased(&self) -> &LeasedJob {

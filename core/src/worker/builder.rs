@@ -13,7 +13,9 @@ use super::extract::States;
 use super::handler::{Handler, HandlerService};
 use super::held::Held;
 use super::log::LogSender;
+use super::options::{HandlerOptions, RawOptions};
 use super::own_log::OwnLog;
+use super::raw::{Bundled, PushedBack};
 use super::run::Worker;
 use super::settle::WAITING;
 use super::shared::{Config, Load, OnFailure, Route, Routes, Shared, Stats};
@@ -21,7 +23,7 @@ use crate::backend::{KindRule, TagRule, WorkerInfo};
 use crate::client::Store;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::WorkerId;
-use crate::job::JobRecord;
+use crate::job::{Bundle, JobRecord};
 use crate::layer::check::{retry_policy, span};
 use crate::limits::{self, Limits};
 use crate::name::{Kind, QueueName, WorkerName};
@@ -36,6 +38,8 @@ pub struct WorkerBuilder {
     name: Result<Option<WorkerName>>,
     queues: Vec<Result<QueueName>>,
     routes: Vec<(Result<Kind>, Route, HandlerOptions)>,
+    /// Those for records that carry many payloads.
+    bundles: Vec<Bundled>,
     other: Option<(Route, HandlerOptions)>,
     kinds: Result<KindRule>,
     layers: Vec<Wrap>,
@@ -71,6 +75,7 @@ impl WorkerBuilder {
             name: Ok(None),
             queues: Vec::new(),
             routes: Vec::new(),
+            bundles: Vec::new(),
             other: None,
             kinds: Ok(KindRule::Any),
             layers: Vec::new(),
@@ -111,6 +116,17 @@ impl WorkerBuilder {
         let options = options.of(&handler);
         self.routes.push((Kind::new(kind), route(handler), options));
         self
+    }
+
+    /// Runs the payloads of [raw queues](crate::client::Raw) of `kind` by `handler`, and jobs of that kind as well. Each is
+    /// run as a job of its own would be, with the payload as its arguments; but those that a record carries with others
+    /// have neither result, progress nor cursor.
+    pub fn handle_raw<H: Handler<A>, A: 'static>(self, kind: &str, options: RawOptions, handler: H) -> Self {
+        let mut this = self.handle_with(kind, options.handler.clone(), PushedBack(handler));
+        if let Ok(kind) = Kind::new(kind) {
+            this.bundles.push(Bundled { kind, options });
+        }
+        this
     }
 
     /// Runs jobs of every kind that has no handler of its own by `handler`, with options of its own. Then jobs of any
@@ -291,8 +307,13 @@ impl WorkerBuilder {
         if queues.is_empty() {
             queues.push(QueueName::default());
         }
-        let routes = routes(self.routes, self.other, self.layers)?;
-        let kinds = kinds(&routes, self.kinds?)?;
+        let mut routes = routes(self.routes, self.other, self.layers)?;
+        let kinds = kinds(&routes, &self.bundles, self.kinds?)?;
+        for bundled in self.bundles {
+            // Layers stand around each payload.
+            let options = HandlerOptions::default().timeout(*limits::TIMEOUT.end());
+            routes.by_kind.insert(Bundle::kind(&bundled.kind)?, (route(bundled), options));
+        }
         let (host, pid) = (host(), std::process::id());
         let name = self.name?.map_or_else(|| WorkerName::new(format!("{host}:{pid}")), Ok)?;
         let mut info = WorkerInfo::new(name, host, pid);
@@ -368,15 +389,30 @@ fn routes(
 }
 
 /// The kinds that there are handlers for, of those that are wanted.
-fn kinds(routes: &Routes, wanted: KindRule) -> Result<KindRule> {
+fn kinds(routes: &Routes, bundles: &[Bundled], wanted: KindRule) -> Result<KindRule> {
+    let carried = bundles.iter().map(|bundled| Ok((&bundled.kind, Bundle::kind(&bundled.kind)?)));
+    let carried: Vec<(&Kind, Kind)> = carried.collect::<Result<_>>()?;
     if routes.other.is_some() {
-        return Ok(wanted);
+        return Ok(match wanted {
+            KindRule::Any => KindRule::Any,
+            KindRule::Only(kinds) => KindRule::Only(with_bundles(kinds, &carried)),
+            KindRule::Except(kinds) => KindRule::Except(with_bundles(kinds, &carried)),
+        });
     }
-    let kinds: BTreeSet<Kind> = routes.by_kind.keys().filter(|kind| wanted.takes(kind)).cloned().collect();
+    let kinds = routes.by_kind.keys().filter(|kind| wanted.takes(kind)).cloned().collect();
+    let kinds = with_bundles(kinds, &carried);
     if kinds.is_empty() {
         return Err(Error::invalid("no kind is left that this worker may take and has a handler for"));
     }
     Ok(KindRule::Only(kinds))
+}
+
+/// These kinds, and those of the records that carry payloads of them.
+fn with_bundles(mut kinds: BTreeSet<Kind>, carried: &[(&Kind, Kind)]) -> BTreeSet<Kind> {
+    let also = carried.iter().filter(|(kind, _)| kinds.contains(kind)).map(|(_, bundle)| bundle.clone());
+    let also: Vec<Kind> = also.collect();
+    kinds.extend(also);
+    kinds
 }
 
 fn check(config: &Config, limits: &Limits) -> Result<()> {
@@ -405,48 +441,4 @@ fn host() -> String {
     let told = |path| std::fs::read_to_string(path).ok().map(|name| name.trim().to_owned());
     let name = told("/proc/sys/kernel/hostname").or_else(|| std::env::var("HOSTNAME").ok());
     name.filter(|name| !name.is_empty()).unwrap_or_else(|| "unknown".into())
-}
-
-/// What holds for jobs of one kind, unless the job says otherwise.
-#[derive(Debug, Clone, PartialEq, Default)]
-#[non_exhaustive]
-pub struct HandlerOptions {
-    /// How long an attempt may run. Defaults to the worker's.
-    pub timeout: Option<Duration>,
-    /// When failed attempts are tried again. Defaults to the worker's.
-    pub retry: Option<RetryPolicy>,
-    /// How long a handler may go on once it was told to end, because its time is over or somebody cancelled its
-    /// job; then it is dropped. Defaults to not being told that its time is over, and after a cancellation to
-    /// the worker's [`cancel_grace`](WorkerBuilder::cancel_grace); what runs a program has a grace of its own.
-    pub grace: Option<Duration>,
-}
-
-impl HandlerOptions {
-    /// Sets how long an attempt may run. Defaults to the worker's.
-    #[must_use]
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = Some(timeout);
-        self
-    }
-
-    /// Sets when failed attempts are tried again. Defaults to the worker's.
-    #[must_use]
-    pub fn retry(mut self, policy: RetryPolicy) -> Self {
-        self.retry = Some(policy);
-        self
-    }
-
-    /// Sets how long a handler may go on once it was told to end, because its time is over or somebody cancelled
-    /// its job; then it is dropped. Defaults to not being told that its time is over, and after a cancellation
-    /// to the worker's [`cancel_grace`](WorkerBuilder::cancel_grace).
-    #[must_use]
-    pub fn grace(mut self, grace: Duration) -> Self {
-        self.grace = Some(grace);
-        self
-    }
-
-    /// With the grace that the handler needs, unless somebody said another.
-    fn of<A>(self, handler: &impl Handler<A>) -> Self {
-        Self { grace: self.grace.or(handler.grace()), ..self }
-    }
 }

@@ -61,7 +61,7 @@ impl Attempt {
     /// Decides how the attempt ends, for code that cannot await: its handler is dropped where it next awaits, and what
     /// it returns counts no more. The first decision counts; a panic outweighs it.
     pub fn will_end(&self, how: impl Into<Outcome>) {
-        self.entry().decide(how.into());
+        self.decide(how.into());
     }
 
     /// Runs the worker's handler for another kind of job as a part of this attempt: its progress, its log and its end are

@@ -87,7 +87,7 @@ impl Shared {
     }
 
     /// Tells of an attempt that failed whoever wants to know. What panics there spoils nothing else.
-    fn failed(&self, job: &JobRecord, failure: &JobFailure) {
+    pub(super) fn failed(&self, job: &JobRecord, failure: &JobFailure) {
         for told in &self.on_failure {
             if let Err(panic) = std::panic::catch_unwind(AssertUnwindSafe(|| told(job, failure))) {
                 tracing::error!(job = %job.id, panic = panics::message(&*panic), "who is told of failures panicked");

@@ -20,21 +20,24 @@ mod held;
 mod job_logs;
 mod log;
 mod maintain;
+mod options;
 mod own_log;
 pub(crate) mod panics;
 #[cfg(all(unix, feature = "process"))]
 mod process;
+mod raw;
 mod run;
 mod settle;
 mod shared;
 
 pub use attempt::Attempt;
-pub use builder::{HandlerOptions, WorkerBuilder};
+pub use builder::WorkerBuilder;
 pub use choice::QueueChoice;
 pub use extract::{Args, FromAttempt, State};
 pub use handler::{Handler, HandlerService, IntoOutcome, IntoResult, Json};
 #[cfg(feature = "job-logs")]
 pub use job_logs::JobLogs;
+pub use options::{HandlerOptions, RawOptions};
 #[cfg(all(unix, feature = "process"))]
 pub use process::{ExitMeaning, Process};
 pub use run::{EndedBy, RunningWorker, Stopper, Summary, Worker};

@@ -8,11 +8,11 @@ use tokio_util::sync::CancellationToken;
 use tower::util::BoxCloneSyncService;
 
 use super::attempt::Attempt;
-use super::builder::HandlerOptions;
 use super::choice::QueueChoice;
 use super::extract::States;
 use super::held::{Entry, Held};
 use super::log::LogSender;
+use super::options::HandlerOptions;
 use super::own_log::OwnLog;
 use super::run::EndedBy;
 use crate::backend::{KindRule, Settlement, TagRule, WorkerInfo};
