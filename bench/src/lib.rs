@@ -43,7 +43,7 @@ use leasehold_conformance::Harness;
 use self::options::Options;
 use self::report::Report;
 use self::stores::{Kind, Stores};
-use self::workloads::{Name, flat, idle, rounds, wake, worker};
+use self::workloads::{Name, flat, idle, raw, rounds, wake, worker};
 
 /// What ends a run: an error of a store, a driver or a file.
 pub(crate) type Trouble = Box<dyn Error + Send + Sync>;
@@ -103,6 +103,9 @@ async fn measure(options: &Options, stores: &Stores) -> Result<(), Trouble> {
     }
     if options.wants(Name::Worker) {
         worker::run(options, stores, &progress, &mut report).await?;
+    }
+    if options.wants(Name::Raw) {
+        raw::run(options, stores, &progress, &mut report).await?;
     }
     if options.wants(Name::Wake) {
         wake::run(options, stores, &progress, &mut report).await?;

@@ -139,7 +139,7 @@ impl Report {
         println!(
             "driver's speed, or to that in memory where none is known; in `flat` to that with 1,000 jobs waiting,"
         );
-        println!("in `beside` to that alone.");
+        println!("in `beside` to that alone, in `raw` to that of jobs.");
         if options.processes > 1 {
             println!("Backends were claimed from by {} processes.", options.processes);
         }

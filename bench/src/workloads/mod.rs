@@ -2,6 +2,7 @@
 pub(crate) mod bloat;
 pub(crate) mod flat;
 pub(crate) mod idle;
+pub(crate) mod raw;
 pub(crate) mod rounds;
 pub(crate) mod wake;
 pub(crate) mod worker;
@@ -24,6 +25,9 @@ pub(crate) enum Name {
     /// A worker with a handler that does nothing.
     #[strum(to_string = "worker")]
     Worker,
+    /// Payloads of a raw queue by a worker with a handler that does nothing, and the same as jobs.
+    #[strum(to_string = "raw")]
+    Raw,
     /// From an enqueue to the start of a handler of a worker that had nothing to do.
     #[strum(to_string = "wake")]
     Wake,

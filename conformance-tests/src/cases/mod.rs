@@ -26,6 +26,7 @@ mod calls;
 mod events;
 mod failing;
 mod races;
+pub(crate) mod raw;
 mod refusing;
 mod sequences;
 mod working;
@@ -59,6 +60,7 @@ pub(crate) const TABLES: &[&[Case]] = &[
     refusing::CASES,
     working::CASES,
     races::CASES,
+    raw::CASES,
     sequences::CASES,
     processes::CASES,
     crashes::CASES,

@@ -4,10 +4,12 @@ use std::io::{self, BufRead, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use leasehold_core::backend::{Answer, Claim, Renewed, Settlement};
 use leasehold_core::layer::{Chaos, Cuts, Faults};
-use leasehold_core::worker::Attempt;
+use leasehold_core::policy::BoxError;
+use leasehold_core::worker::{Attempt, RawOptions};
 use leasehold_core::{
     Clock, Deadline, JobId, LeaseToken, LeasedJob, Limits, ManualClock, QueueName, Store, SystemClock,
     UniqueScope, Worker,
@@ -18,6 +20,7 @@ use crate::bench::{
     Bench, CHAOS, Client, LOST_ATTEMPT, SUCCEED, Storm, job, lines, retry_in, secs, settlement, unique_key,
 };
 use crate::breach::Done;
+use crate::cases::raw::FAILS;
 use crate::harness::{Harness, Place};
 use crate::history::{FileSink, Journal, Recorder};
 
@@ -113,6 +116,7 @@ impl Child {
             }
             Order::Take(plan) => Said::Answers(plan.take(&self.t, &self.cuts).await?),
             Order::Work => Said::Count(work(&self.t).await?),
+            Order::WorkRaw => work_raw(&self.t).await?,
             Order::Rage { seed, steps, chaos } => self.rage(seed, steps, chaos).await?,
             Order::Produce(keys) => Said::Jobs(self.produce(&keys).await?),
             Order::ProduceLater(seconds) => Said::Jobs(self.produce_later(seconds).await?),
@@ -210,6 +214,25 @@ fn arm(point: &str, act: impl Fn() + Send + Sync + 'static) -> Done {
 #[cfg(not(feature = "failpoints"))]
 fn arm(point: &str, _: impl Fn() + Send + Sync + 'static) -> Done {
     Err(crate::breach::Trouble::Unmet(format!("{point}: built without failpoints")))
+}
+
+/// Runs the payloads of a raw queue until none is due, and says each. Some fail when they are first run.
+async fn work_raw(t: &Bench) -> Done<Said> {
+    async fn handle(attempt: Attempt) -> Result<(), BoxError> {
+        let payload = std::str::from_utf8(attempt.job().payload.as_bytes())?.parse()?;
+        say(&Said::Count(payload));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let (every, rest) = FAILS;
+        // One that failed is a job of its own from then on.
+        if payload % every == rest && attempt.store().find(attempt.id()).await?.is_none() {
+            return Err("not yet".into());
+        }
+        Ok(())
+    }
+    let store = Store::with_limits(t.shared_backend(), Limits::default());
+    let worker = Worker::builder(&store).concurrency(2).handle_raw("raw", RawOptions::default(), handle);
+    worker.until_idle().build()?.run().await;
+    Ok(Said::Done)
 }
 
 /// Runs a real worker until nothing is due.

@@ -48,6 +48,8 @@ pub(crate) enum Order {
     Take(Plan),
     /// Run a worker until nothing is due, and say how many jobs succeeded.
     Work,
+    /// Run a worker on the payloads of a raw queue until nothing is due, and say each that is run.
+    WorkRaw,
     /// Do so many times what clients in a storm do, and say so each time.
     Rage { seed: u64, steps: usize, chaos: bool },
     /// Enqueue a job under each of these unique keys, and say which were taken in.
