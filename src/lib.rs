@@ -25,6 +25,7 @@
 //!   their leases; [`Consumer`] holds jobs by hand.
 //! - **Decide**: [`policy`] says when to try again and when to give up.
 //! - **Test**: `testing` (feature `testing`) runs handlers inline, on virtual time.
+//! - **Come from another queue**: [each name of MTQ, mongoqueue, pymjq, TQueues and MRQ](https://github.com/leasehold/leasehold/blob/main/docs/coming-from/README.md).
 //! - **Write a store**: [`backend`] is the contract, rule by rule; the crate `leasehold-conformance` is the
 //!   judge.
 
