@@ -19,9 +19,12 @@ const ENQUEUE: &str = "SELECT n, holder, at FROM leasehold.enqueue(
 
 const NOTIFY: &str = "SELECT pg_notify(leasehold.channel(), told) FROM unnest($1) AS told";
 
-/// Whether one statement can take them: no id comes twice, and none replaces another.
+/// Whether they can be taken in without a transaction around it: by one statement, since no id comes twice and none
+/// replaces another; or one alone, which is replaced or taken in by one statement each time that it is tried. So no lock
+/// is held from here.
 pub(crate) fn is_plain(jobs: &[NewJob]) -> bool {
-    jobs.iter().all(replace::is_plain) && record::rounds(jobs.iter().map(|job| job.id)).len() <= 1
+    let in_one = || record::rounds(jobs.iter().map(|job| job.id)).len() <= 1;
+    jobs.len() == 1 || jobs.iter().all(replace::is_plain) && in_one()
 }
 
 pub(crate) async fn enqueue(session: &mut Session<'_>, jobs: &[NewJob]) -> Done<Vec<Enqueued>> {
