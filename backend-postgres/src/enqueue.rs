@@ -15,7 +15,7 @@ use crate::session::{Db, Session, Statement, given, millis};
 use crate::watch;
 
 const ENQUEUE: &str = "SELECT n, holder, at FROM leasehold.enqueue(
-    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)";
+    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)";
 
 const NOTIFY: &str = "SELECT pg_notify(leasehold.channel(), told) FROM unnest($1) AS told";
 
@@ -150,6 +150,7 @@ fn bound(db: &Db, jobs: &[&NewJob], told: Option<Vec<String>>) -> Done<Statement
         .bind(given(all(jobs, tags)))
         .bind(given(all(jobs, |job| Some(job.options.limit.as_ref()?.key.as_str().to_owned()))))
         .bind(given(all(jobs, |job| job.options.limit.as_ref().map(|limit| i64::from(limit.max)))))
+        .bind(given(all(jobs, |job| job.options.limit.as_ref().map(|limit| !limit.when_full.is_wait()))))
         .bind(given(all(jobs, |job| Some(job.options.unique.as_ref()?.key.as_str().to_owned()))))
         .bind(given(all(jobs, |job| job.options.unique.as_ref().map(|unique| scope(unique.scope).0))))
         .bind(given(all(jobs, |job| job.options.unique.as_ref().and_then(|unique| scope(unique.scope).1))))
