@@ -2,7 +2,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
 
 use leasehold_core::backend::{Claim, Claimed};
-use leasehold_core::{JobId, Kind, LeasedJob, Timestamp};
+use leasehold_core::{JobId, Kind, LeasedJob, Reason, State, Timestamp, limits};
 
 use crate::schema::{Demand, Head, Place, Tables};
 
@@ -11,7 +11,7 @@ pub(crate) fn claim(tables: &mut Tables, now: Timestamp, request: &Claim) -> Cla
         return Claimed { jobs, ..Claimed::default() };
     }
     let queues = open_queues(tables, now, request);
-    let jobs = Taking { tables, now, request, queues: &queues, jobs: Vec::new() }.all();
+    let jobs = Taking { tables, now, request, queues: &queues, jobs: Vec::new(), full: Vec::new() }.all();
     tables.grant(request.id, jobs.iter().map(|leased| leased.job.id).collect(), now);
     let mut claimed = Claimed { jobs, ..Claimed::default() };
     if claimed.jobs.len() < request.limit {
@@ -52,6 +52,16 @@ struct Taking<'a> {
     request: &'a Claim,
     queues: &'a BTreeSet<usize>,
     jobs: Vec<LeasedJob>,
+    /// The groups that it came by whose jobs end rather than wait for room.
+    full: Vec<Full>,
+}
+
+/// A group of jobs without room, and its lane.
+struct Full {
+    queue: usize,
+    priority: i16,
+    kind: Kind,
+    demand: Demand,
 }
 
 /// A lane that a claim takes from.
@@ -74,7 +84,29 @@ impl Taking<'_> {
             let Some(priority) = wanted else { break };
             self.of_priority(priority);
         }
+        self.end_without_room();
         self.jobs
+    }
+
+    /// Ends those jobs without room that stand before the last one that was taken, or all if the claim has room left.
+    fn end_without_room(&mut self) {
+        let last = self.jobs.last().filter(|_| self.left() == 0);
+        let last = last.map(|last| (Reverse(last.job.options.priority), last.job.due, last.job.id));
+        let mut slots = Vec::new();
+        for Full { queue, priority, kind, demand } in &self.full {
+            let Some(lane) = self.tables.queues[*queue].lane(*priority, kind) else { continue };
+            let is_met = |place: &&Place| {
+                place.due <= self.now
+                    && last.is_none_or(|last| (Reverse(*priority), place.due, place.id) < last)
+            };
+            slots.extend(lane.group(demand).take_while(is_met).map(|place| place.slot));
+        }
+        for slot in slots.into_iter().take(limits::ENDED_BY_A_CLAIM) {
+            self.tables.leave(slot);
+            let job = &mut self.tables.rows[slot].job;
+            job.end(State::Cancelled, Some(Reason::LimitReached), self.now);
+            self.tables.enter(slot, self.now);
+        }
     }
 
     fn of_priority(&mut self, priority: i16) {
@@ -102,10 +134,19 @@ impl Taking<'_> {
     }
 
     /// Goes on to the next group of a source that this claim may take from.
-    fn next(&self, priority: i16, source: &mut Source) -> Option<Place> {
+    fn next(&mut self, priority: i16, source: &mut Source) -> Option<Place> {
         let lane = self.tables.queues[source.queue].lane(priority, &source.kind)?;
-        let fits = |demand: &Demand| self.request.tags.takes(&demand.tags) && self.room(demand) > 0;
+        let mut full = Vec::new();
+        let fits = |demand: &Demand| {
+            let (suits, has_room) = (self.request.tags.takes(&demand.tags), self.room(demand) > 0);
+            if suits && !has_room && demand.ends {
+                full.push(demand.clone());
+            }
+            suits && has_room
+        };
         source.passed = lane.next(source.passed.as_ref(), self.now, fits);
+        let group = |demand| Full { queue: source.queue, priority, kind: source.kind.clone(), demand };
+        self.full.extend(full.into_iter().map(group));
         source.passed.as_ref().map(|(place, _)| *place)
     }
 

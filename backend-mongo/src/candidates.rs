@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::error::Done;
 use crate::heads::Marks;
-use crate::record::{self, Fields, OFF_TURN, WAITING};
+use crate::record::{self, Fields, LIMIT_ENDS, OFF_TURN, WAITING};
 use crate::replace::REPLACEMENTS;
 use crate::session::{Db, Kept, date};
 
@@ -46,7 +46,12 @@ impl Selection {
         filter.extend(place);
         filter.insert("state", WAITING);
         if !self.full.is_empty() {
-            filter.insert("$nor", self.full.clone());
+            // One that ends rather than waits is met all the same.
+            let waits = |mut full: Document| {
+                full.insert(LIMIT_ENDS, doc! {"$ne": true});
+                full
+            };
+            filter.insert("$nor", self.full.iter().cloned().map(waits).collect::<Vec<_>>());
         }
         filter
     }
@@ -142,6 +147,8 @@ pub(crate) struct Candidate {
     pub(crate) lease: Duration,
     /// Its limit key, and how many of it may run.
     pub(crate) limit: Option<(String, i64)>,
+    /// Whether it ends rather than waits for room.
+    pub(crate) ends: bool,
     /// Whether it has anything that taking it removes.
     pub(crate) is_used: bool,
     /// How often it was replaced, where that can happen any time: its payload was as it was read only as long as that is so.
@@ -165,7 +172,8 @@ impl Candidate {
         let id = document.get("_id").cloned().unwrap_or_default();
         let replaceable = document.contains_key("unique_key");
         let replacements = replaceable.then(|| document.get(REPLACEMENTS).cloned().unwrap_or(Bson::Null));
-        Ok(Self { id, job, lease, limit, is_used, replacements })
+        let ends = document.get_bool(LIMIT_ENDS).unwrap_or(false);
+        Ok(Self { id, job, lease, limit, ends, is_used, replacements })
     }
 
     /// Whether one statement can take both.

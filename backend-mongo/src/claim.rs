@@ -128,7 +128,9 @@ impl<'a> Taking<'a> {
         fail_point!("claim::looked");
         note(self.db, self.request, &candidates).await?;
         fail_point!("claim::noted");
+        let ending: Vec<Candidate> = candidates.iter().filter(|candidate| candidate.ends).cloned().collect();
         let (taken, mut full) = take(self.db, self.request, candidates).await?;
+        limits::end_without_room(self.db, ending, &full).await?;
         unnote(self.db, self.request, noted, &taken).await?;
         if !full.is_empty() && self.selection.full.is_empty() {
             // All at once, so that no number of full keys stands before a job that may be taken.

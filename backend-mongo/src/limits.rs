@@ -5,15 +5,16 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use leasehold_core::LeasedJob;
 use leasehold_core::backend::Claim;
+use leasehold_core::{LeasedJob, Reason};
 use mongodb::bson::{Document, doc};
 
 use crate::candidates::Candidate;
 use crate::claim::lease;
 use crate::error::{DUPLICATE, Done};
-use crate::record::{self, RUNNING};
+use crate::record::{self, RUNNING, WAITING};
 use crate::session::{Change, Db, Kept, Session};
+use crate::transition::{Next, stages};
 
 /// What was taken, and which keys are full.
 type Taken = (Vec<LeasedJob>, Vec<Document>);
@@ -134,4 +135,29 @@ async fn within(
     let full = |(key, n): (String, i64)| doc! {"limit_key": key, "limit_max": {"$lte": n}};
     let full = running.into_iter().map(full).collect();
     Ok(Some((lease(session, request, chosen).await?, full)))
+}
+
+/// Ends those of these jobs whose keys are full and that still wait as they were seen: they would rather end than wait.
+pub(crate) async fn end_without_room(db: &Db, candidates: Vec<Candidate>, full: &[Document]) -> Done<()> {
+    let is_full = |candidate: &Candidate| {
+        let Some((key, max)) = &candidate.limit else { return false };
+        full.iter().any(|full| {
+            let runs = full.get_document("limit_max").ok().and_then(|n| record::whole(n.get("$lte")));
+            full.get_str("limit_key").is_ok_and(|of| of == key) && runs.is_some_and(|runs| runs >= *max)
+        })
+    };
+    let ending: Vec<Candidate> = candidates.into_iter().filter(is_full).collect();
+    if ending.is_empty() {
+        return Ok(());
+    }
+    let end = |candidate: &Candidate| {
+        let job = &candidate.job;
+        let filter = doc! {
+            "_id": candidate.id.clone(), "state": WAITING, "attempt": job.attempt - 1, "generation": job.generation,
+        };
+        Change::many(filter, stages(db, Next::ends("cancelled", Reason::LimitReached), Document::new()))
+    };
+    db.plain().update(Kept::Jobs, ending.iter().map(end).collect()).await?.whole()?;
+    db.signals.look_at(ending.iter().map(|candidate| candidate.job.id).collect(), Vec::new());
+    Ok(())
 }

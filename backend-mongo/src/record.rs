@@ -20,6 +20,8 @@ pub(crate) const WAITING: &str = "waiting";
 /// Set in a job that waits and did not come in as simply due: it was delayed or put back, so it may stand anywhere in
 /// its queue.
 pub(crate) const OFF_TURN: &str = "off_turn";
+/// Set in a job that ends rather than waits for room under its limit key.
+pub(crate) const LIMIT_ENDS: &str = "limit_ends";
 /// How the state of a job that runs is written.
 pub(crate) const RUNNING: &str = "running";
 
@@ -97,6 +99,9 @@ pub(crate) fn document(job: &NewJob, stamp: Stamp) -> Done<Document> {
     if let Some(limit) = &options.limit {
         document.insert("limit_key", limit.key.as_str());
         document.insert("limit_max", i64::from(limit.max));
+        if !limit.when_full.is_wait() {
+            document.insert(LIMIT_ENDS, true);
+        }
     }
     if let Some(unique) = &options.unique {
         document.insert("unique_key", unique.key.as_str());

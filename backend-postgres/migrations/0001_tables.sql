@@ -34,6 +34,7 @@ CREATE TABLE leasehold.jobs (
     unique_scope     smallint,
     settled_as       smallint,
     cancel_requested boolean NOT NULL DEFAULT false,
+    limit_ends       boolean,
     queue            text COLLATE "C" NOT NULL,
     kind             text COLLATE "C" NOT NULL,
     reason           text,
@@ -76,13 +77,16 @@ CREATE TABLE leasehold.waiting (
     queue     text COLLATE "C" NOT NULL,
     kind      text COLLATE "C" NOT NULL,
     limit_key text COLLATE "C",
-    tags      text[] COLLATE "C"
+    tags      text[] COLLATE "C",
+    limit_ends boolean
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 5000,
           autovacuum_vacuum_cost_delay = 0, vacuum_truncate = off);
 CREATE INDEX waiting_free ON leasehold.waiting (queue, rank, kind, due, id) WHERE limit_key IS NULL;
 CREATE INDEX waiting_limited ON leasehold.waiting (queue, rank, due, id) WHERE limit_key IS NOT NULL;
 CREATE INDEX waiting_of_limit ON leasehold.waiting (limit_key, limit_max, queue, rank, due, id)
     WHERE limit_key IS NOT NULL;
+-- Those that end rather than wait for their limit.
+CREATE INDEX waiting_ending ON leasehold.waiting (queue, rank, due, id) WHERE limit_ends;
 CREATE INDEX waiting_scheduled ON leasehold.waiting (queue, due) WHERE state = 1;
 
 -- Running jobs with a limit key have a row here as well: they are counted.

@@ -5,7 +5,7 @@ CREATE FUNCTION leasehold.enqueue(
     p_now bigint, p_ids uuid[], p_queues text[], p_kinds text[], p_payloads bytea[], p_options text[],
     p_ranks smallint[], p_delays bigint[], p_dues bigint[], p_max_attempts integer[], p_leases bigint[],
     p_keep_succeeded bigint[], p_keep_failed bigint[], p_keep_cancelled bigint[], p_tags text[],
-    p_limit_keys text[], p_limit_maxs bigint[],
+    p_limit_keys text[], p_limit_maxs bigint[], p_limit_ends boolean[],
     p_unique_keys text[], p_unique_scopes smallint[], p_unique_spans bigint[], p_told text[]
 ) RETURNS TABLE (n bigint, holder uuid, at bigint)
 LANGUAGE plpgsql
@@ -29,25 +29,25 @@ BEGIN
         WITH added AS (
             INSERT INTO leasehold.jobs AS j (
                 id, queue, kind, payload, options, rank, due, enqueued_at, state, max_attempts, lease,
-                keep_succeeded, keep_failed, keep_cancelled, tags, limit_key, limit_max,
+                keep_succeeded, keep_failed, keep_cancelled, tags, limit_key, limit_max, limit_ends,
                 unique_key, unique_scope, unique_until)
             SELECT w.id, w.queue, w.kind, w.payload, w.options, w.rank, d.due, hour,
                 CASE WHEN d.due > hour THEN 1 ELSE 2 END, w.max_attempts, w.lease,
                 w.keep_succeeded, w.keep_failed, w.keep_cancelled, string_to_array(w.tags, E'\n'),
-                w.limit_key, w.limit_max, w.unique_key, w.unique_scope, leasehold.later(hour, w.unique_span)
+                w.limit_key, w.limit_max, w.limit_ends, w.unique_key, w.unique_scope, leasehold.later(hour, w.unique_span)
             FROM unnest(
                     p_ids, p_queues, p_kinds, p_payloads, p_options, p_ranks, p_delays, p_dues, p_max_attempts,
-                    p_leases, p_keep_succeeded, p_keep_failed, p_keep_cancelled, p_tags, p_limit_keys, p_limit_maxs,
+                    p_leases, p_keep_succeeded, p_keep_failed, p_keep_cancelled, p_tags, p_limit_keys, p_limit_maxs, p_limit_ends,
                     p_unique_keys, p_unique_scopes, p_unique_spans
                 ) WITH ORDINALITY AS w (
                     id, queue, kind, payload, options, rank, delay, due, max_attempts,
-                    lease, keep_succeeded, keep_failed, keep_cancelled, tags, limit_key, limit_max,
+                    lease, keep_succeeded, keep_failed, keep_cancelled, tags, limit_key, limit_max, limit_ends,
                     unique_key, unique_scope, unique_span, n)
                 CROSS JOIN LATERAL (SELECT coalesce(w.due, leasehold.later(hour, w.delay))) AS d (due)
             -- In the order of the keys, so that two batches with the same keys do not wait for each other.
             ORDER BY w.unique_key NULLS FIRST, w.n
             ON CONFLICT DO NOTHING
-            RETURNING j.id, j.due, j.limit_max, j.rank, j.state, j.queue, j.kind, j.limit_key, j.tags
+            RETURNING j.id, j.due, j.limit_max, j.rank, j.state, j.queue, j.kind, j.limit_key, j.tags, j.limit_ends
         ), placed AS (
             INSERT INTO leasehold.waiting SELECT * FROM added
         ), tallied AS (

@@ -296,11 +296,45 @@ CREATE FUNCTION leasehold.roots(p_queue text) RETURNS text[] LANGUAGE sql IMMUTA
         WHERE substr(p_queue, n, 1) = '/')
 $body$;
 
+-- Ends jobs without room under their limit keys that would rather end than wait (clause C9), of those that a claim came by:
+-- that stand before this place, or all if it has room left.
+CREATE FUNCTION leasehold.end_without_room(
+    p_hour bigint, p_queues text[], p_only text[], p_except text[], p_has_all text[], p_offered text[],
+    p_last_rank smallint, p_rank smallint, p_due bigint, p_id uuid, p_most bigint
+) RETURNS void
+LANGUAGE plpgsql AS $body$
+DECLARE
+    found_jobs uuid[];
+BEGIN
+    found_jobs := ARRAY(
+        SELECT w.id FROM leasehold.waiting w CROSS JOIN LATERAL (
+            SELECT FROM leasehold.jobs j WHERE j.id = w.id OFFSET 0 FOR NO KEY UPDATE SKIP LOCKED) AS j
+        WHERE w.limit_ends AND w.queue = ANY (p_queues) AND w.rank <= p_last_rank AND w.due <= p_hour
+            AND (p_only IS NULL OR w.kind = ANY (p_only)) AND (p_except IS NULL OR w.kind <> ALL (p_except))
+            AND leasehold.suits(w.tags, p_has_all, p_offered)
+            AND (p_id IS NULL OR (w.rank, w.due, w.id) < (p_rank, p_due, p_id))
+            AND (SELECT count(*) FROM leasehold.slots s WHERE s.limit_key = w.limit_key) >= w.limit_max
+        ORDER BY w.rank, w.due, w.id LIMIT p_most FOR NO KEY UPDATE OF w SKIP LOCKED);
+    IF cardinality(found_jobs) = 0 THEN
+        RETURN;
+    END IF;
+    PERFORM leasehold.displace(found_jobs);
+    INSERT INTO leasehold.tallies SELECT j.queue, j.state, 6, count(*) FROM leasehold.jobs j
+        WHERE j.id = ANY (found_jobs) GROUP BY j.queue, j.state;
+    UPDATE leasehold.jobs j SET state = 6, reason = 'limit_reached', finished_at = p_hour,
+        expires_at = leasehold.later(p_hour, j.keep_cancelled),
+        unique_key = CASE WHEN j.unique_scope = 3 THEN j.unique_key END
+        WHERE j.id = ANY (found_jobs);
+    PERFORM leasehold.place(found_jobs);
+END
+$body$;
+
 -- Gives jobs out (clauses C1, C4, C6, C7, C9, C10, F8, E2). If there are fewer than asked for, a last row has no id: it tells
 -- the hour as `started_at`, and as `due` when the next job becomes due.
 CREATE FUNCTION leasehold.claim(
     p_now bigint, p_claim uuid, p_worker uuid, p_queues text[], p_only text[], p_except text[],
-    p_has_all text[], p_offered text[], p_last_rank smallint, p_limit bigint, p_lease bigint, p_rated boolean
+    p_has_all text[], p_offered text[], p_last_rank smallint, p_limit bigint, p_lease bigint, p_rated boolean,
+    p_most_ended bigint
 ) RETURNS SETOF leasehold.jobs
 LANGUAGE plpgsql AS $body$
 DECLARE
@@ -313,6 +347,7 @@ DECLARE
     limited boolean;
     first boolean := true;
     rest leasehold.jobs;
+    last leasehold.jobs;
 BEGIN
     -- A claim that is made again while the first is still at work waits for what that one is given (clause E2).
     PERFORM pg_advisory_xact_lock(hashtextextended('claim ' || p_claim, 0));
@@ -375,6 +410,14 @@ BEGIN
         IF random() < 0.01 THEN
             PERFORM leasehold.tidy(hour);
         END IF;
+    END IF;
+    IF EXISTS (SELECT FROM unnest(open_queues) AS q (queue) WHERE (
+            SELECT true FROM leasehold.waiting w WHERE w.queue = q.queue AND w.limit_ends AND w.rank <= p_last_rank LIMIT 1)) THEN
+        IF cardinality(given) >= p_limit THEN
+            SELECT * INTO last FROM leasehold.jobs j WHERE j.id = ANY (ids) ORDER BY j.rank DESC, j.due DESC, j.id DESC LIMIT 1;
+        END IF;
+        PERFORM leasehold.end_without_room(hour, open_queues, p_only, p_except, p_has_all, p_offered, p_last_rank,
+            last.rank, last.due, last.id, p_most_ended);
     END IF;
     IF cardinality(given) < p_limit THEN
         rest.started_at := hour;

@@ -84,7 +84,7 @@ BEGIN
                 WHERE u.job <> ALL (busy)
             ) AS s
             WHERE j.ctid = s.place AND j.claim = s.claim AND (NOT p_recovers OR j.lease_until < hour)
-            RETURNING s.n, j.id, j.due, j.limit_max, j.rank, j.state, j.queue, j.kind, j.limit_key, j.tags, j.expires_at
+            RETURNING s.n, j.id, j.due, j.limit_max, j.rank, j.state, j.queue, j.kind, j.limit_key, j.tags, j.limit_ends, j.expires_at
         ), tallied AS (
             INSERT INTO leasehold.tallies SELECT d.queue, 3, d.state, count(*) FROM done d GROUP BY d.queue, d.state
         ), freed AS (
@@ -94,7 +94,7 @@ BEGIN
                 WHERE d.limit_key IS NOT NULL))
         ), waits AS (
             INSERT INTO leasehold.waiting
-                SELECT d.id, d.due, d.limit_max, d.rank, d.state, d.queue, d.kind, d.limit_key, d.tags FROM done d
+                SELECT d.id, d.due, d.limit_max, d.rank, d.state, d.queue, d.kind, d.limit_key, d.tags, d.limit_ends FROM done d
                 WHERE d.state <= 2
         ), is_over AS (
             INSERT INTO leasehold.ended SELECT d.expires_at, d.id FROM done d
@@ -287,7 +287,7 @@ CREATE FUNCTION leasehold.place(p_jobs uuid[]) RETURNS void
 LANGUAGE plpgsql AS $body$
 BEGIN
     INSERT INTO leasehold.waiting
-        SELECT j.id, j.due, j.limit_max, j.rank, j.state, j.queue, j.kind, j.limit_key, j.tags FROM leasehold.jobs j
+        SELECT j.id, j.due, j.limit_max, j.rank, j.state, j.queue, j.kind, j.limit_key, j.tags, j.limit_ends FROM leasehold.jobs j
         WHERE j.id = ANY (p_jobs) AND j.state <= 2;
     INSERT INTO leasehold.ended SELECT j.expires_at, j.id FROM leasehold.jobs j
         WHERE j.id = ANY (p_jobs) AND j.state > 3 AND j.expires_at IS NOT NULL;

@@ -6,7 +6,7 @@
 use std::sync::LazyLock;
 
 use leasehold_core::backend::{Claim, Claimed, Event, KindRule, SetAside, TagRule};
-use leasehold_core::{ClaimId, JobRecord, LeasedJob, Retention, State, Timestamp};
+use leasehold_core::{ClaimId, JobRecord, LeasedJob, Retention, State, Timestamp, limits};
 use sqlx::Row;
 use uuid::Uuid;
 
@@ -16,7 +16,9 @@ use crate::session::{Session, millis, rows};
 
 static CLAIM: LazyLock<String> = LazyLock::new(|| {
     let columns = record::OF_J.as_str();
-    format!("SELECT {columns} FROM leasehold.claim($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) AS j")
+    format!(
+        "SELECT {columns} FROM leasehold.claim($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13) AS j"
+    )
 });
 
 pub(crate) async fn claim(session: &mut Session<'_>, request: &Claim) -> Done<Claimed> {
@@ -52,6 +54,7 @@ pub(crate) async fn claim(session: &mut Session<'_>, request: &Claim) -> Done<Cl
         .bind(rows(request.limit))
         .bind(millis(request.lease))
         .bind(request.rated)
+        .bind(rows(limits::ENDED_BY_A_CLAIM))
         .fetch_all(session.conn())
         .await?;
     let mut claimed = Claimed::default();

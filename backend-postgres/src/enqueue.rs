@@ -15,13 +15,16 @@ use crate::session::{Db, Session, Statement, given, millis};
 use crate::watch;
 
 const ENQUEUE: &str = "SELECT n, holder, at FROM leasehold.enqueue(
-    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)";
+    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)";
 
 const NOTIFY: &str = "SELECT pg_notify(leasehold.channel(), told) FROM unnest($1) AS told";
 
-/// Whether one statement can take them: no id comes twice, and none replaces another.
+/// Whether they can be taken in without a transaction around it: by one statement, since no id comes twice and none
+/// replaces another; or one alone, which is replaced or taken in by one statement each time that it is tried. So no lock
+/// is held from here.
 pub(crate) fn is_plain(jobs: &[NewJob]) -> bool {
-    jobs.iter().all(replace::is_plain) && record::rounds(jobs.iter().map(|job| job.id)).len() <= 1
+    let in_one = || record::rounds(jobs.iter().map(|job| job.id)).len() <= 1;
+    jobs.len() == 1 || jobs.iter().all(replace::is_plain) && in_one()
 }
 
 pub(crate) async fn enqueue(session: &mut Session<'_>, jobs: &[NewJob]) -> Done<Vec<Enqueued>> {
@@ -147,6 +150,7 @@ fn bound(db: &Db, jobs: &[&NewJob], told: Option<Vec<String>>) -> Done<Statement
         .bind(given(all(jobs, tags)))
         .bind(given(all(jobs, |job| Some(job.options.limit.as_ref()?.key.as_str().to_owned()))))
         .bind(given(all(jobs, |job| job.options.limit.as_ref().map(|limit| i64::from(limit.max)))))
+        .bind(given(all(jobs, |job| job.options.limit.as_ref().map(|limit| !limit.when_full.is_wait()))))
         .bind(given(all(jobs, |job| Some(job.options.unique.as_ref()?.key.as_str().to_owned()))))
         .bind(given(all(jobs, |job| job.options.unique.as_ref().map(|unique| scope(unique.scope).0))))
         .bind(given(all(jobs, |job| job.options.unique.as_ref().and_then(|unique| scope(unique.scope).1))))

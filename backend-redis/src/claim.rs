@@ -60,6 +60,7 @@ fn push(command: &mut Cmd, request: &Claim) {
         TagRule::WorkerHasAll(tags) => ("worker", tags),
     };
     command.arg(rule).arg(tag_rule).arg(millis(limits::CLAIM_MEMORY)).arg(u8::from(request.rated));
+    command.arg(limits::ENDED_BY_A_CLAIM);
     let queues = request.queues.iter().cloned().collect();
     record::push_all(command, &queues, |queue| queue.as_str());
     record::push_all(command, kinds, |kind| kind.as_str());

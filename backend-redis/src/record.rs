@@ -69,6 +69,9 @@ fn fields(job: &NewJob) -> Done<Vec<(&'static str, Vec<u8>)>> {
     if let Some(limit) = &options.limit {
         fields.push(("limit", limit.key.as_str().into()));
         fields.push(("limit_max", limit.max.to_string().into()));
+        if !limit.when_full.is_wait() {
+            fields.push(("limit_ends", "1".into()));
+        }
     }
     if let Some(unique) = &options.unique {
         let scope = match unique.scope {

@@ -30,6 +30,7 @@ CREATE TABLE leasehold_jobs (
     cancel_requested INTEGER NOT NULL DEFAULT 0,
     limit_key        TEXT,
     limit_max        INTEGER,
+    limit_ends       INTEGER,
     unique_key       TEXT,
     unique_scope     INTEGER,
     unique_until     INTEGER,
@@ -48,6 +49,8 @@ CREATE TABLE leasehold_results (seq INTEGER PRIMARY KEY, result BLOB NOT NULL) S
 -- write; the limit is, so that a job that must wait for its limit costs no look at its row.
 CREATE INDEX leasehold_jobs_waiting ON leasehold_jobs (lane, due, id, limit_key, limit_max)
     WHERE state <= 2;
+-- Those that end rather than wait for their limit.
+CREATE INDEX leasehold_jobs_ending ON leasehold_jobs (lane, due, id) WHERE state <= 2 AND limit_ends IS NOT NULL;
 CREATE INDEX leasehold_jobs_scheduled ON leasehold_jobs (lane, due) WHERE state = 1;
 CREATE INDEX leasehold_jobs_expiring_leases ON leasehold_jobs (lease_until) WHERE state = 3;
 CREATE INDEX leasehold_jobs_expiring ON leasehold_jobs (expires_at) WHERE expires_at IS NOT NULL;

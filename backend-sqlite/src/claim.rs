@@ -8,8 +8,9 @@ use std::collections::HashMap;
 
 use leasehold_core::authoring::stored::millis;
 use leasehold_core::backend::{Claim, Claimed, SetAside, TagRule};
-use leasehold_core::{JobRecord, LeasedJob, QueueName, Retention, State, Timestamp, limits};
+use leasehold_core::{JobId, JobRecord, LeasedJob, QueueName, Reason, Retention, State, Timestamp, limits};
 use sqlx::{AssertSqlSafe, Row, SqliteConnection};
+use uuid::Uuid;
 
 use crate::error::Done;
 use crate::record::{self, Lane, NEW_COLUMNS, SELECT, UNIQUE_UNTIL_CLAIMED};
@@ -28,6 +29,7 @@ pub(crate) async fn claim(session: &mut Session, request: Claim) -> Done<Claimed
     let lanes = lanes(&mut session.conn, &request).await?;
     for level in lanes.chunk_by(|(_, a), (_, b)| a.priority == b.priority) {
         take(session, &request, level, &mut seqs, &mut claimed).await?;
+        end_without_room(session, &request, level, &claimed).await?;
         if claimed.jobs.len() >= request.limit {
             break;
         }
@@ -165,24 +167,21 @@ async fn candidates(
     lanes: &[(i64, Lane)],
     wanted: usize,
 ) -> Done<Vec<Candidate>> {
-    let tags = match &request.tags {
-        TagRule::Any => None,
-        TagRule::JobHasAll(tags) | TagRule::WorkerHasAll(tags) => Some(serde_json::to_string(tags)?),
-    };
     // As one value, since each row costs a passage between threads.
     let candidates: String = sqlx::query_scalar(AssertSqlSafe(candidates_sql(&request.tags)))
         .bind(numbers(lanes)?)
         .bind(session.now.as_millis())
         .bind(i64::try_from(wanted).unwrap_or(i64::MAX))
-        .bind(tags)
+        .bind(tags_of(request)?)
         .fetch_one(&mut session.conn)
         .await?;
     Ok(serde_json::from_str(&candidates)?)
 }
 
-fn candidates_sql(tags: &TagRule) -> String {
+/// The condition for tags, the list of which is the fourth value.
+fn tag_rule(tags: &TagRule) -> &'static str {
     // Tags that cannot be read pass, so that the job is taken and set aside.
-    let rule = match tags {
+    match tags {
         TagRule::Any => "",
         TagRule::JobHasAll(_) => {
             "AND (tags IS NOT NULL OR ?4 = '[]') AND (NOT json_valid(tags) OR NOT EXISTS
@@ -192,7 +191,11 @@ fn candidates_sql(tags: &TagRule) -> String {
             "AND (tags IS NULL OR NOT json_valid(tags) OR NOT EXISTS
                 (SELECT value FROM json_each(tags) EXCEPT SELECT value FROM json_each(?4)))"
         }
-    };
+    }
+}
+
+fn candidates_sql(tags: &TagRule) -> String {
+    let rule = tag_rule(tags);
     // Keys are told as hexadecimal digits, which can be read whatever the keys have become.
     format!(
         "SELECT json_group_array(json_array(seq, limit_key, limit_max, running)) FROM (
@@ -207,6 +210,51 @@ fn candidates_sql(tags: &TagRule) -> String {
                  {rule}
              ORDER BY due, id LIMIT ?3)
          ORDER BY j.due, j.id LIMIT ?3)"
+    )
+}
+
+/// Ends jobs of these lanes that the claim came by, for which there is no room, and which would rather end than wait
+/// (clause C9): all that stand before the last one that was given out, or simply all if the claim is not full.
+async fn end_without_room(
+    session: &mut Session,
+    request: &Claim,
+    lanes: &[(i64, Lane)],
+    claimed: &Claimed,
+) -> Done<()> {
+    let last = claimed.jobs.last().filter(|_| claimed.jobs.len() >= request.limit).map(|leased| &leased.job);
+    let found: Vec<Uuid> = sqlx::query_scalar(AssertSqlSafe(ending_sql(&request.tags)))
+        .bind(numbers(lanes)?)
+        .bind(session.now.as_millis())
+        .bind(i64::try_from(limits::ENDED_BY_A_CLAIM).unwrap_or(i64::MAX))
+        .bind(tags_of(request)?)
+        .bind(last.map_or(i64::MAX, |job| job.due.as_millis()))
+        .bind(last.map_or(Uuid::max(), |job| *job.id.as_uuid()))
+        .fetch_all(&mut session.conn)
+        .await?;
+    let found: Vec<JobId> = found.into_iter().map(JobId::from_uuid).collect();
+    let mut jobs = record::load(&mut session.conn, &found).await?;
+    jobs.values_mut().for_each(|job| job.end(State::Cancelled, Some(Reason::LimitReached), session.now));
+    record::save(&mut session.conn, &jobs.values().collect::<Vec<_>>()).await?;
+    jobs.values().for_each(|job| job.tell(session));
+    Ok(())
+}
+
+fn tags_of(request: &Claim) -> Done<Option<String>> {
+    Ok(match &request.tags {
+        TagRule::Any => None,
+        TagRule::JobHasAll(tags) | TagRule::WorkerHasAll(tags) => Some(serde_json::to_string(tags)?),
+    })
+}
+
+fn ending_sql(tags: &TagRule) -> String {
+    let rule = tag_rule(tags);
+    format!(
+        "SELECT j.id FROM json_each(?1) AS start CROSS JOIN leasehold_jobs AS j INDEXED BY leasehold_jobs_ending
+         WHERE j.lane = start.value AND j.state <= 2 AND j.limit_ends IS NOT NULL AND j.due <= ?2
+             AND j.attempt < j.max_attempts AND (j.due, j.id) < (?5, ?6)
+             AND EXISTS (SELECT 1 FROM leasehold_limits WHERE key = j.limit_key AND running >= j.limit_max)
+             {rule}
+         LIMIT ?3"
     )
 }
 
@@ -317,6 +365,8 @@ mod tests {
         for rule in [TagRule::Any, TagRule::JobHasAll(none()), TagRule::WorkerHasAll(none())] {
             let plan = assert_indexed(&candidates_sql(&rule)).await;
             assert!(plan.contains("leasehold_jobs_waiting (lane=? AND due<?)"), "{plan}");
+            let plan = assert_indexed(&ending_sql(&rule)).await;
+            assert!(plan.contains("leasehold_jobs_ending (lane=? AND due<?)"), "{plan}");
         }
         assert_indexed(NEXT_DUE).await;
     }

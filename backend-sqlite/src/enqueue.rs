@@ -114,7 +114,7 @@ fn lane(job: &NewJob) -> Lane {
     Lane { queue: job.queue.clone(), priority: job.options.priority, kind: job.kind.clone() }
 }
 
-const COLUMNS: [&str; 16] = [
+const COLUMNS: [&str; 17] = [
     "seq",
     "id",
     "lane",
@@ -128,6 +128,7 @@ const COLUMNS: [&str; 16] = [
     "lease",
     "limit_key",
     "limit_max",
+    "limit_ends",
     "unique_key",
     "unique_scope",
     "unique_until",
@@ -166,6 +167,7 @@ async fn insert_jobs(
             .bind(options.lease.map(millis))
             .bind(limit.map(|limit| limit.key.as_str()))
             .bind(limit.map(|limit| limit.max))
+            .bind(limit.filter(|limit| !limit.when_full.is_wait()).map(|_| true))
             .bind(unique.map(|unique| unique.key.as_str()))
             .bind(scope)
             .bind(until);

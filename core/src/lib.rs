@@ -32,7 +32,7 @@ pub use error::{Error, ErrorKind, Result};
 pub use id::{ClaimId, JobId, LeaseToken, VersionId, WorkerId};
 pub use job::{
     Due, Failure, IntoJob, JobArgs, JobOptions, JobRecord, Keep, LeasedJob, Limit, NewJob, OnConflict,
-    Payload, Progress, Reason, Retention, State, Unique, UniqueScope,
+    Payload, Progress, Reason, Retention, State, Unique, UniqueScope, WhenFull,
 };
 pub use limits::Limits;
 pub use name::{Kind, LimitKey, QueueName, RegisterName, Tag, UniqueKey, WorkerName};

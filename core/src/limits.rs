@@ -37,6 +37,8 @@ pub const CLAIM_MEMORY: Duration = Duration::from_mins(10);
 /// How many ids of jobs that replaced it a job remembers, the latest ones: an enqueue of such a job may be repeated as long
 /// as the job that it replaced is kept and no more than so many others replaced that since.
 pub const REPLACEMENTS: usize = 100;
+/// How many jobs without room under their limit keys one claim ends at most.
+pub const ENDED_BY_A_CLAIM: usize = 1_000;
 /// How many failed attempts a job remembers: the first one and the latest others.
 pub const HISTORY: usize = 10;
 

@@ -16,13 +16,16 @@ pub(crate) struct Place {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(crate) struct Demand {
     pub(crate) limit: Option<(LimitKey, u32)>,
+    /// Whether the job ends rather than waits for room.
+    pub(crate) ends: bool,
     pub(crate) tags: BTreeSet<Tag>,
 }
 
 impl Demand {
     pub(crate) fn of(options: &JobOptions) -> Self {
         let limit = options.limit.as_ref().map(|limit| (limit.key.clone(), limit.max));
-        Self { limit, tags: options.tags.clone() }
+        let ends = options.limit.as_ref().is_some_and(|limit| !limit.when_full.is_wait());
+        Self { limit, ends, tags: options.tags.clone() }
     }
 }
 
@@ -104,6 +107,11 @@ impl Lane {
             self.behead(head.clone());
         }
         slots
+    }
+
+    /// The jobs of a group, in order.
+    pub(crate) fn group(&self, demand: &Demand) -> impl Iterator<Item = &Place> {
+        self.groups.get(demand).into_iter().flatten()
     }
 
     /// When the job that waits longest became due, or will.

@@ -83,6 +83,7 @@ local function amend_one(id, job)
   if change and not preview then
     touch(job)
     local moved = { queue = job.queue, kind = job.kind, tags = job.tags, limit = job.limit, limit_max = job.limit_max }
+    moved.limit_ends = job.limit_ends
     moved.queue = action == 'move' and with or job.queue
     moved.priority = action == 'reprioritise' and tonumber(with) or job.priority
     touch(moved)

@@ -1,9 +1,10 @@
 -- ARGV: now, claim, worker, lease, limit, least priority or nothing, rule for kinds, rule for tags, how long claims are
--- remembered, whether it is within the rates of its queues, then three lists, each behind its length: queues, kinds, tags.
+-- remembered, whether it is within the rates of its queues, how many jobs without room may end, then three lists, each
+-- behind its length: queues, kinds, tags.
 local claim, worker, lease, limit = ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local kind_rule, tag_rule = ARGV[7], ARGV[8]
 
-local at = 11
+local at = 12
 local function list()
   local items, set = {}, {}
   for i = 1, tonumber(ARGV[at]) do
@@ -79,6 +80,12 @@ local function levels(open)
 end
 
 local given, bare, ids, aside = {}, {}, {}, {}
+-- How many jobs without room it has ended, and how many it may.
+local ended, most_ended = 0, tonumber(ARGV[11])
+
+local function is_enough()
+  return #given >= limit or ended >= most_ended
+end
 
 -- The first due job of a lane, of which some are read at once.
 local function first(source, some)
@@ -126,6 +133,11 @@ local function take(source)
   touch(job)
   local before = changed_lanes[source.lane]
   leave_lane(job)
+  if job.limit_ends and running(job.limit) >= tonumber(job.limit_max) then
+    changed_lanes[source.lane] = before
+    ended = ended + 1
+    return finish(job, 'cancelled', 'limit_reached', {})
+  end
   -- Its own going is no reason to read the lane again.
   if not job.limit then changed_lanes[source.lane] = before end
   local until_when = later(now, job.lease or lease)
@@ -144,7 +156,7 @@ end
 
 local function take_level(sources)
   local some = math.max(1, math.ceil((limit - #given) / #sources))
-  while #given < limit do
+  while not is_enough() do
     local best, next
     for _, source in ipairs(sources) do
       if first(source, some) then
@@ -159,7 +171,7 @@ local function take_level(sources)
     -- On from the best as long as no other lane has a better one, and none was changed by a limit.
     repeat
       take(best)
-    until #given >= limit or next and changed_lanes[next.lane] or not first(best, some) or next and is_before(next, best)
+    until is_enough() or next and changed_lanes[next.lane] or not first(best, some) or next and is_before(next, best)
   end
 end
 
@@ -176,7 +188,7 @@ return run(function()
   end
   local by_priority, order = levels(open)
   for _, priority in ipairs(order) do
-    if #given >= limit then break end
+    if is_enough() then break end
     take_level(by_priority[priority])
   end
   if #ids > 0 then call('SET', prefix .. 'claim:' .. claim, table.concat(ids, ' '), 'PX', ARGV[9]) end

@@ -20,7 +20,7 @@ local function replace(id, new)
   touch(job)
   touch({
     queue = job.queue, priority = new.priority, kind = job.kind, tags = job.tags, limit = job.limit,
-    limit_max = job.limit_max,
+    limit_max = job.limit_max, limit_ends = job.limit_ends,
   })
   local at_most = tonumber(new.on_conflict)
   local due = at_most and math.min(new.due, later(job.at, at_most)) or new.due

@@ -179,16 +179,21 @@ local function group_of(lane, limit, max)
   return lane .. '\n\n' .. limit .. '\n' .. max
 end
 
+-- A job that ends rather than waits for room stands in its lane like one without a limit key: the claim that comes by ends it.
+local function waits_for_room(job)
+  return job.limit and not job.limit_ends
+end
+
 local touched = {}
 
 -- The sets of a job that leaves its lane or comes into it, or has a limit key, and those of all jobs of its queue.
 local function touch_lane(job)
   local lane = lane_of(job)
-  local place = job.limit and group_of(lane, job.limit, job.limit_max) or lane
+  local place = waits_for_room(job) and group_of(lane, job.limit, job.limit_max) or lane
   if touched[place] then return end
   touched[place] = true
   must_be('ZCARD', 'ready:' .. lane)
-  if job.limit then
+  if waits_for_room(job) then
     must_be('ZCARD', 'group:' .. place)
     must_be('SCARD', 'groups:' .. job.limit .. '\n' .. job.limit_max)
   end
@@ -350,7 +355,7 @@ end
 
 local function wait(job)
   local lane = lane_of(job)
-  if job.limit then
+  if waits_for_room(job) then
     add('limited:' .. job.queue, job.due, job.id)
     call('ZADD', prefix .. 'group:' .. group_of(lane, job.limit, job.limit_max), job.due, job.id)
     call('SADD', prefix .. 'groups:' .. job.limit .. '\n' .. job.limit_max, lane)
@@ -363,7 +368,7 @@ end
 
 local function leave_lane(job)
   local lane = lane_of(job)
-  if not job.limit then return hide(lane, job.id) end
+  if not waits_for_room(job) then return hide(lane, job.id) end
   remove('limited:' .. job.queue, job.id)
   local group = group_of(lane, job.limit, job.limit_max)
   call('ZREM', prefix .. 'group:' .. group, job.id)
@@ -479,7 +484,7 @@ local function set_aside(id, queue)
   local unique = redis.pcall('HGET', job_key(id), 'unique')
   if type(unique) == 'string' then free_key({ id = id, unique = unique }) end
   -- It waits for no room under a limit key any more, and may not tell how much there is.
-  call('HDEL', job_key(id), 'limit', 'limit_max')
+  call('HDEL', job_key(id), 'limit', 'limit_max', 'limit_ends')
   call('HSET', job_key(id), 'state', 'failed', 'reason', 'unreadable', 'queue', queue, 'kind', 'unreadable', 'finished', now)
   count(queue, 'failed', 1)
 end

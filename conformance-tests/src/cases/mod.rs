@@ -8,6 +8,7 @@ mod uniqueness;
 
 mod consuming;
 mod limiting;
+mod overflowing;
 mod selecting;
 
 mod fencing;
@@ -47,6 +48,7 @@ pub(crate) const TABLES: &[&[Case]] = &[
     consuming::CASES,
     selecting::CASES,
     limiting::CASES,
+    overflowing::CASES,
     fencing::CASES,
     settling::CASES,
     living::CASES,

@@ -93,7 +93,10 @@ impl Names {
         options.unique = spec
             .unique
             .map(|(key, scope, rule)| Unique::new(unique_key(&self.of("u", key)), scope).on_conflict(rule));
-        options.limit = spec.limit.map(|(key, max)| Limit { key: limit_key(&self.of("l", key)), max });
+        options.limit = spec.limit.map(|(key, max, ends)| {
+            let limit = Limit::new(limit_key(&self.of("l", key)), max);
+            if ends { limit.or_end() } else { limit }
+        });
         job.keep(spec.keep)
     }
 

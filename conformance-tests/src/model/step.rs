@@ -94,7 +94,8 @@ pub(super) struct Job {
     pub(super) due: JobDue,
     pub(super) tags: u8,
     pub(super) unique: Option<(u8, UniqueScope, OnConflict)>,
-    pub(super) limit: Option<(u8, u32)>,
+    /// The key, how many, and whether it ends rather than waits.
+    pub(super) limit: Option<(u8, u32, bool)>,
     pub(super) max_attempts: u32,
     pub(super) lease: Option<Duration>,
     pub(super) keep: Keep,
@@ -214,7 +215,8 @@ fn job() -> impl Strategy<Value = Job> {
         1 => soon().prop_map(|delay| JobDue::Said(Due::In(delay))),
         1 => soon().prop_map(JobDue::Before),
     ];
-    let keys = (weighted(0.4, (0..KEYS, scope(), on_conflict())), weighted(0.3, (0..KEYS, 1..=2_u32)));
+    let keys =
+        (weighted(0.4, (0..KEYS, scope(), on_conflict())), weighted(0.3, (0..KEYS, 1..=2_u32, seldom())));
     let bounds = (1..=3_u32, weighted(0.2, lease()), keep());
     (place, due, keys, bounds).prop_map(
         |((number, queue, kind, priority, tags), due, (unique, limit), (max_attempts, lease, keep))| Job {

@@ -95,6 +95,7 @@ defects! {
     SwapsTheTagRules [C7] "keeps_to_the_tags_that_a_worker_offers";
     TakesQueuesInTurn [C6] "gives_several_queues_in_one_order";
     UsesTheCallersClock [C8] "judges_time_by_its_own_clock";
+    WaitsForRoomAllTheSame [C9] "ends_a_job_that_would_wait_for_room";
 
     // What is written under leases.
     AcceptsAStaleRecovery [C2] "refuses_to_recover_under_a_stale_token";

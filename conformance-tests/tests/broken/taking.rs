@@ -3,7 +3,7 @@
 use leasehold_core::backend::*;
 use leasehold_core::{
     Backend, Clock as _, Deadline, Due, Error, ErrorKind, JobId, JobOptions, LimitKey, NewJob, OnConflict,
-    Payload, Result, State, SystemClock, UniqueScope, limits,
+    Payload, Result, State, SystemClock, UniqueScope, WhenFull, limits,
 };
 
 use super::{Broken, Defect};
@@ -68,6 +68,9 @@ impl Broken {
             Defect::KeepsFailuresLikeSuccesses => options.retention.failed = options.retention.succeeded,
             Defect::ResetsAttemptsAtTheClaim => options.max_attempts = limits::ATTEMPTS,
             Defect::MakesEveryLimitAMutex => options.limit.iter_mut().for_each(|limit| limit.max = 1),
+            Defect::WaitsForRoomAllTheSame => {
+                options.limit.iter_mut().for_each(|limit| limit.when_full = WhenFull::Wait);
+            }
             Defect::CountsLimitsByQueue => {
                 if let Some(limit) = &mut options.limit {
                     limit.key = LimitKey::new(format!("{} {}", job.queue, limit.key)).expect("a name");

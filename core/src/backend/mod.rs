@@ -101,6 +101,9 @@ pub trait Backend: std::fmt::Debug + Send + Sync + 'static {
     /// - Highest priority first, then earliest due, then lowest id (C6).
     /// - Only queues, kinds and tags that match; what does not match blocks nothing (C7).
     /// - Never more than `max` running jobs per limit key (C9); such jobs wait and block nothing.
+    /// - A job without room whose limit says [`WhenFull::End`](crate::WhenFull::End), and that would be given out if it had room,
+    ///   ends as cancelled, [`LimitReached`](crate::Reason::LimitReached) (C9). No more of them than
+    ///   [`limits::ENDED_BY_A_CLAIM`](crate::limits::ENDED_BY_A_CLAIM) in one call.
     /// - Nothing from a queue that is paused, or that lies under a root that is: see [`QueueName::roots`](crate::QueueName::roots)
     ///   (C10). A root that is named means itself alone: clients name what lies under it.
     /// - Nothing from a queue with a rate, unless the claim says that it is within it (F8).

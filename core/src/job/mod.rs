@@ -10,7 +10,7 @@ mod transition;
 
 pub(crate) use bundle::{Bundle, PUSHED_BACK, Terms};
 pub use new_job::{Due, IntoJob, JobArgs, NewJob};
-pub use options::{JobOptions, Keep, Limit, OnConflict, Retention, Unique, UniqueScope};
+pub use options::{JobOptions, Keep, Limit, OnConflict, Retention, Unique, UniqueScope, WhenFull};
 pub use payload::Payload;
 pub use record::{Failure, JobRecord, LeasedJob, Progress};
 pub use state::{Cause, Reason, State, TRANSITIONS};

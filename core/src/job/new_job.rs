@@ -215,7 +215,14 @@ impl NewJob {
     /// Runs at most `max` jobs with this key at once. Defaults to no limit.
     #[must_use]
     pub fn limit(mut self, key: LimitKey, max: u32) -> Self {
-        self.options.limit = Some(Limit { key, max });
+        self.options.limit = Some(Limit::new(key, max));
+        self
+    }
+
+    /// The same, but where so many run when the job would be given out, it ends as cancelled instead of waiting.
+    #[must_use]
+    pub fn limit_or_end(mut self, key: LimitKey, max: u32) -> Self {
+        self.options.limit = Some(Limit::new(key, max).or_end());
         self
     }
 

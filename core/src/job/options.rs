@@ -144,12 +144,45 @@ pub struct Limit {
     pub key: LimitKey,
     /// How many may run at once, this one included. Each job brings its own number.
     pub max: u32,
+    /// What becomes of the job when it would be given out and so many run. Defaults to [`WhenFull::Wait`].
+    #[serde(default, skip_serializing_if = "WhenFull::is_wait")]
+    pub when_full: WhenFull,
 }
 
 impl Limit {
+    /// At most so many at once; a job for which there is no room waits.
+    pub fn new(key: LimitKey, max: u32) -> Self {
+        Self { key, max, when_full: WhenFull::Wait }
+    }
+
     /// At most one at once.
     pub fn one(key: LimitKey) -> Self {
-        Self { key, max: 1 }
+        Self::new(key, 1)
+    }
+
+    /// The same, but a job for which there is no room ends.
+    #[must_use]
+    pub fn or_end(self) -> Self {
+        Self { when_full: WhenFull::End, ..self }
+    }
+}
+
+/// What becomes of a job for which there is no room under its limit key when it would be given out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum WhenFull {
+    /// It waits for room.
+    #[default]
+    Wait,
+    /// It ends as cancelled, for the reason [`LimitReached`](crate::Reason::LimitReached).
+    End,
+}
+
+impl WhenFull {
+    /// Whether the job waits.
+    pub fn is_wait(&self) -> bool {
+        *self == Self::Wait
     }
 }
 

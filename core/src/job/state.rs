@@ -73,6 +73,8 @@ pub enum Cause {
     Time,
     /// A worker claimed it.
     Claim,
+    /// A claim came by, and there was no room under its limit key.
+    Overflow,
     /// Its holder settled it as succeeded, failed or aborted.
     Finish,
     /// Its holder wants it tried again; the attempt stays spent.
@@ -97,6 +99,7 @@ pub const TRANSITIONS: &[(Option<State>, Cause, State)] = &[
     (None, Cause::Enqueue, State::Queued),
     (Some(State::Scheduled), Cause::Time, State::Queued),
     (Some(State::Queued), Cause::Claim, State::Running),
+    (Some(State::Queued), Cause::Overflow, State::Cancelled),
     (Some(State::Running), Cause::Finish, State::Succeeded),
     (Some(State::Running), Cause::Finish, State::Failed),
     (Some(State::Running), Cause::Finish, State::Cancelled),
@@ -201,6 +204,7 @@ mod tests {
             (None, Cause::Enqueue) => waits,
             (Some(State::Scheduled), Cause::Time) => to == State::Queued,
             (Some(State::Queued), Cause::Claim) => to == State::Running,
+            (Some(State::Queued), Cause::Overflow) => to == State::Cancelled,
             (Some(State::Running), Cause::Finish) => to.is_terminal(),
             (Some(State::Running), Cause::Retry | Cause::Release) => waits,
             (Some(State::Running), Cause::Recover) => waits || to == State::Failed || to == State::Cancelled,

@@ -2,7 +2,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 
 use leasehold_core::backend::{Claim, Claimed};
-use leasehold_core::{JobId, LeasedJob, LimitKey, QueueName, Result, Timestamp};
+use leasehold_core::{JobId, LeasedJob, LimitKey, QueueName, Reason, Result, State, Timestamp, limits};
 
 use crate::schema::{By, Change, START, Tables};
 
@@ -12,7 +12,8 @@ pub(crate) fn claim(tables: &mut Tables, now: Timestamp, request: Claim) -> Resu
         claimed.jobs = jobs.iter().filter_map(|id| still_held(tables, &request, *id)).collect();
         return Ok(claimed);
     }
-    let jobs = choose(tables, now, &request);
+    let (jobs, full) = choose(tables, now, &request);
+    full.into_iter().for_each(|id| end_without_room(tables, now, id));
     claimed.jobs = jobs.iter().filter_map(|id| lease(tables, now, &request, *id)).collect();
     if !jobs.is_empty() {
         tables.change(Change::Claimed(request.id, now, jobs));
@@ -28,8 +29,9 @@ fn still_held(tables: &Tables, request: &Claim, id: JobId) -> Option<LeasedJob> 
     Some(LeasedJob::new(job, token, lease))
 }
 
-/// The best jobs that match, best first. It walks past what does not match, which takes time but blocks nothing.
-fn choose(tables: &Tables, now: Timestamp, request: &Claim) -> Vec<JobId> {
+/// The best jobs that match, best first, and those on the way for which there is no room and that would rather end. It walks
+/// past what does not match, which takes time but blocks nothing.
+fn choose(tables: &Tables, now: Timestamp, request: &Claim) -> (Vec<JobId>, Vec<JobId>) {
     let queue = |name: &QueueName| tables.queues.get(name);
     let paused = |root: QueueName| queue(&root).is_some_and(|queue| queue.settings.pause.is_some());
     let is_open = |name: &&QueueName| {
@@ -39,7 +41,7 @@ fn choose(tables: &Tables, now: Timestamp, request: &Claim) -> Vec<JobId> {
     let least = request.min_priority.unwrap_or(i16::MIN);
     let waiting =
         tables.between(By::Place(Reverse(i16::MAX), START), By::Place(Reverse(least), Timestamp::MAX));
-    let mut taken: HashMap<&LimitKey, usize> = HashMap::new();
+    let (mut taken, mut full): (HashMap<&LimitKey, usize>, Vec<JobId>) = Default::default();
     let matches = waiting.map(|(_, row)| &row.job).filter(|job| {
         job.due <= now
             && queues.contains(&job.queue)
@@ -50,10 +52,20 @@ fn choose(tables: &Tables, now: Timestamp, request: &Claim) -> Vec<JobId> {
                 let running = taken.entry(&limit.key).or_insert_with(|| tables.between(by(), by()).count());
                 let has_room = *running < limit.max as usize;
                 *running += usize::from(has_room);
+                full.extend((!has_room && !limit.when_full.is_wait()).then_some(job.id));
                 has_room
             })
     });
-    matches.map(|job| job.id).take(request.limit).collect()
+    let chosen = matches.map(|job| job.id).take(request.limit).collect();
+    full.truncate(limits::ENDED_BY_A_CLAIM);
+    (chosen, full)
+}
+
+fn end_without_room(tables: &mut Tables, now: Timestamp, id: JobId) {
+    if let Some(mut row) = tables.jobs.get(&id).cloned() {
+        row.job.end(State::Cancelled, Some(Reason::LimitReached), now);
+        tables.put(row);
+    }
 }
 
 fn lease(tables: &mut Tables, now: Timestamp, request: &Claim, id: JobId) -> Option<LeasedJob> {

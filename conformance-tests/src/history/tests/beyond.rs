@@ -5,7 +5,7 @@ use std::time::Duration;
 use leasehold_core::backend::Answer::Applied;
 use leasehold_core::backend::QueueCounts;
 use leasehold_core::{
-    ClaimId, JobId, QueueName, Retention, State, Timestamp, Unique, UniqueKey, UniqueScope,
+    ClaimId, JobId, OnConflict, QueueName, Retention, State, Timestamp, Unique, UniqueKey, UniqueScope,
 };
 
 use super::tale::{LEASE, Lease, Tale, flawed};
@@ -226,6 +226,22 @@ fn i11_a_producer_that_was_refused_for_a_free_key() {
         if !flaw {
             tale.ends_well(lease);
         }
+    });
+}
+
+#[test]
+fn i2_a_payload_that_no_newcomer_brought() {
+    flawed(&[I2], |tale, flaw| {
+        let first = keyed(UniqueScope::UntilFinished);
+        let brought = first.payload + 1;
+        let job = tale.enqueue_as(first.clone(), Some(Entry::Created));
+        let unique = first.unique.map(|unique| unique.on_conflict(OnConflict::Replace));
+        let newcomer = Put { unique, payload: brought, ..Tale::put(JobId::generate()) };
+        let reply = Reply::Enqueue(vec![(job, Entry::Replaced)]);
+        tale.call("p", Call::Enqueue(vec![newcomer]), Some(reply));
+        let payload = brought + u64::from(flaw);
+        let leases = tale.claim_all(&[Seen { payload, ..Tale::seen(job, State::Running, 1) }]);
+        end_all(tale, leases);
     });
 }
 

@@ -155,7 +155,7 @@ fn other_worker(tale: &mut Tale, seen: Seen) -> leasehold_core::LeaseToken {
 }
 
 fn limited(max: u32) -> Put {
-    let limit = Some(Limit { key: LimitKey::new("key").unwrap(), max });
+    let limit = Some(Limit::new(LimitKey::new("key").unwrap(), max));
     Put { limit, ..Tale::put(JobId::generate()) }
 }
 

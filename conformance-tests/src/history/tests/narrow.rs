@@ -22,7 +22,7 @@ fn short_kept() -> Put {
 fn a_modest_job_given_beside_a_generous_one() {
     let mut tale = Tale::new();
     let put = |max| Put {
-        limit: Some(Limit { key: LimitKey::new("k").unwrap(), max }),
+        limit: Some(Limit::new(LimitKey::new("k").unwrap(), max)),
         ..Tale::put(JobId::generate())
     };
     let a = tale.enqueue_as(put(3), Some(Entry::Created));
@@ -143,10 +143,8 @@ fn a_job_that_was_never_run() {
 #[test]
 fn a_slot_freed_by_the_clock_alone() {
     let mut tale = Tale::new();
-    let put = || Put {
-        limit: Some(Limit { key: LimitKey::new("k").unwrap(), max: 1 }),
-        ..Tale::put(JobId::generate())
-    };
+    let put =
+        || Put { limit: Some(Limit::new(LimitKey::new("k").unwrap(), 1)), ..Tale::put(JobId::generate()) };
     let a = tale.enqueue_as(put(), Some(Entry::Created));
     let b = tale.enqueue_as(put(), Some(Entry::Created));
     let a = tale.claim(a, 1);

@@ -1,7 +1,7 @@
 use std::cmp::Reverse;
 
 use leasehold_core::backend::{Claim, ExpiredLease, Renewal, Renewed};
-use leasehold_core::{JobId, LeasedJob, QueueName, State};
+use leasehold_core::{JobId, LeasedJob, QueueName, Reason, State, WhenFull};
 
 use super::{Job, Reference};
 
@@ -13,8 +13,12 @@ impl Reference {
         }
         let mut given = Vec::new();
         for id in self.due_in_order(request) {
-            if given.len() < request.limit && self.has_room(id) {
+            if given.len() == request.limit {
+                break;
+            } else if self.has_room(id) {
                 given.extend(self.lease(id, request));
+            } else {
+                self.end_unless_it_waits(id);
             }
         }
         if !given.is_empty() {
@@ -60,6 +64,15 @@ impl Reference {
     fn has_room(&self, id: JobId) -> bool {
         let limit = self.jobs[&id].record.options.limit.as_ref();
         limit.is_none_or(|limit| self.running(&limit.key) < limit.max as usize)
+    }
+
+    /// Ends a job without room, if it would rather end than wait (C9).
+    fn end_unless_it_waits(&mut self, id: JobId) {
+        let now = self.now;
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        if job.record.options.limit.as_ref().is_some_and(|limit| limit.when_full == WhenFull::End) {
+            job.end(State::Cancelled, Some(Reason::LimitReached), now);
+        }
     }
 
     fn lease(&mut self, id: JobId, request: &Claim) -> Option<LeasedJob> {
