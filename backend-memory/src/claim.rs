@@ -36,7 +36,7 @@ fn repeated(tables: &Tables, request: &Claim) -> Option<Vec<LeasedJob>> {
 /// The asked queues that give out anything.
 fn open_queues(tables: &mut Tables, now: Timestamp, request: &Claim) -> BTreeSet<usize> {
     let known = request.queues.iter().filter_map(|name| tables.queue_names.get(name).copied());
-    let open: BTreeSet<usize> = known.filter(|&q| tables.queues[q].settings.pause.is_none()).collect();
+    let open: BTreeSet<usize> = known.filter(|&q| tables.queues[q].settings.gives(request.rated)).collect();
     for &queue in &open {
         tables.queues[queue].look(now);
     }

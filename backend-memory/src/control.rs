@@ -84,7 +84,7 @@ fn request_cancel(tables: &mut Tables, slot: usize) {
 pub(crate) fn set_queue(tables: &mut Tables, now: Timestamp, request: SetQueue) {
     let index = tables.queue(&request.queue);
     let queue = &mut tables.queues[index];
-    let opened = queue.settings.pause.is_some() && request.settings.pause.is_none();
+    let opened = request.settings.pause.is_none() && queue.settings != request.settings;
     queue.settings = request.settings;
     queue.changed_at = Some(now);
     tables.tell(Event::QueueSet { queue: request.queue });

@@ -177,8 +177,8 @@ pub(crate) struct Look {
     pub(crate) bad: Vec<(Bson, SetAside)>,
     /// What this very claim was about to take, if it was made before (clause E2).
     pub(crate) repeats: Option<Vec<Bson>>,
-    /// Which of the queues are paused.
-    pub(crate) paused: BTreeSet<String>,
+    /// Which of the queues give this claim nothing: they are paused, or have a rate that it knows nothing of.
+    pub(crate) shut: BTreeSet<String>,
     /// The time until the next job is due that is not yet.
     pub(crate) next_due: Option<Duration>,
 }
@@ -208,8 +208,8 @@ pub(crate) async fn look(
     for document in found {
         if let Some(jobs) = document.get("repeats") {
             look.repeats = Some(jobs.as_array().cloned().unwrap_or_default());
-        } else if let Ok(queue) = document.get_str("paused") {
-            look.paused.insert(queue.to_owned());
+        } else if let Ok(queue) = document.get_str("shut") {
+            look.shut.insert(queue.to_owned());
         } else if document.contains_key("next") {
             look.next_due = look.next_due.into_iter().chain(until(&document)).min();
         } else if let Some(id) = document.get("_id").cloned() {
@@ -262,11 +262,15 @@ fn query(
 ) -> Vec<Document> {
     let (jobs, limit) = (db.name(Kept::Jobs), i64::try_from(room).unwrap_or(i64::MAX));
     let from_jobs = |pipeline: Vec<Document>| doc! {"$unionWith": {"coll": &jobs, "pipeline": pipeline}};
+    let mut shut = vec![doc! {"paused": true}];
+    if !request.rated {
+        shut.push(doc! {"rated": true});
+    }
     let mut query = vec![
         doc! {"$match": {"_id": record::uuid(request.id.as_uuid())}},
         doc! {"$project": {"repeats": "$jobs"}},
         doc! {"$unionWith": {"coll": db.name(Kept::Queues), "pipeline": [
-            {"$match": {"_id": any_of(&selection.queues), "paused": true}}, {"$project": {"paused": "$_id"}},
+            {"$match": {"_id": any_of(&selection.queues), "$or": shut}}, {"$project": {"shut": "$_id"}},
         ]}},
     ];
     for queues in selection.queues.chunks(QUEUES) {

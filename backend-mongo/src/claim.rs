@@ -67,13 +67,13 @@ impl<'a> Taking<'a> {
         self.request.limit - self.taken.len()
     }
 
-    /// Looks for the first time, and leaves queues out that turn out to be paused.
+    /// Looks for the first time, and leaves queues out that turn out to give it nothing.
     async fn begin(&mut self) -> Done<Look> {
         let look = self.look().await?;
-        if look.paused.is_empty() {
+        if look.shut.is_empty() {
             return Ok(look);
         }
-        let goes_on = |queue: &&QueueName| !look.paused.contains(queue.as_str());
+        let goes_on = |queue: &&QueueName| !look.shut.contains(queue.as_str());
         let going: Vec<_> = self.request.queues.iter().filter(goes_on).collect();
         self.selection = Selection::new(self.request, &going);
         if look.repeats.is_some() { Ok(look) } else { self.look().await }

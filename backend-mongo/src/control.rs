@@ -322,7 +322,8 @@ fn by(db: &Db, due: Due) -> Bson {
 pub(crate) async fn set_queue(db: &Db, request: SetQueue) -> Done<()> {
     let settings = serde_json::to_string(&request.settings)?;
     let fields = doc! {
-        "settings": {"$literal": settings}, "paused": request.settings.pause.is_some(), "changed_at": db.now(),
+        "settings": {"$literal": settings}, "paused": request.settings.pause.is_some(),
+        "rated": request.settings.rate.is_some(), "changed_at": db.now(),
     };
     let mut change = Change::one(doc! {"_id": request.queue.as_str()}, vec![doc! {"$set": fields}]);
     change.upsert = true;

@@ -114,6 +114,7 @@ CREATE TABLE leasehold.queues (
     queue      text COLLATE "C" PRIMARY KEY,
     settings   text NOT NULL,
     paused     boolean NOT NULL,
+    rated      boolean NOT NULL,
     changed_at bigint NOT NULL
 );
 

@@ -290,11 +290,11 @@ BEGIN
 END
 $body$;
 
--- Gives jobs out (clauses C1, C4, C6, C7, C9, C10, E2). If there are fewer than asked for, a last row has no id: it tells
+-- Gives jobs out (clauses C1, C4, C6, C7, C9, C10, F8, E2). If there are fewer than asked for, a last row has no id: it tells
 -- the hour as `started_at`, and as `due` when the next job becomes due.
 CREATE FUNCTION leasehold.claim(
     p_now bigint, p_claim uuid, p_worker uuid, p_queues text[], p_only text[], p_except text[],
-    p_has_all text[], p_offered text[], p_last_rank smallint, p_limit bigint, p_lease bigint
+    p_has_all text[], p_offered text[], p_last_rank smallint, p_limit bigint, p_lease bigint, p_rated boolean
 ) RETURNS SETOF leasehold.jobs
 LANGUAGE plpgsql AS $body$
 DECLARE
@@ -318,7 +318,7 @@ BEGIN
     END IF;
     hour := coalesce(p_now, leasehold.hour());
     open_queues := ARRAY(SELECT q FROM unnest(p_queues) q
-        WHERE NOT EXISTS (SELECT FROM leasehold.queues s WHERE s.queue = q AND s.paused));
+        WHERE NOT EXISTS (SELECT FROM leasehold.queues s WHERE s.queue = q AND (s.paused OR s.rated AND NOT p_rated)));
     WHILE cardinality(given) < p_limit LOOP
         level := leasehold.next_rank(open_queues, level);
         EXIT WHEN level IS NULL OR level > p_last_rank;

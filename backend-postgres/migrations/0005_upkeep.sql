@@ -69,13 +69,16 @@ BEGIN
 END
 $body$;
 
--- Changes the settings of a queue (clause C10).
-CREATE FUNCTION leasehold.set_queue(p_now bigint, p_queue text, p_settings text, p_paused boolean) RETURNS void
+-- Changes the settings of a queue (clauses C10, F8).
+CREATE FUNCTION leasehold.set_queue(
+    p_now bigint, p_queue text, p_settings text, p_paused boolean, p_rated boolean
+) RETURNS void
 LANGUAGE plpgsql AS $body$
 BEGIN
-    INSERT INTO leasehold.queues VALUES (p_queue, p_settings, p_paused, coalesce(p_now, leasehold.hour()))
+    INSERT INTO leasehold.queues VALUES (p_queue, p_settings, p_paused, p_rated, coalesce(p_now, leasehold.hour()))
     ON CONFLICT (queue) DO UPDATE SET
-        settings = excluded.settings, paused = excluded.paused, changed_at = excluded.changed_at;
+        settings = excluded.settings, paused = excluded.paused, rated = excluded.rated,
+        changed_at = excluded.changed_at;
 END
 $body$;
 

@@ -16,7 +16,7 @@ use crate::session::{Session, millis, rows};
 
 static CLAIM: LazyLock<String> = LazyLock::new(|| {
     let columns = record::OF_J.as_str();
-    format!("SELECT {columns} FROM leasehold.claim($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) AS j")
+    format!("SELECT {columns} FROM leasehold.claim($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) AS j")
 });
 
 pub(crate) async fn claim(session: &mut Session<'_>, request: &Claim) -> Done<Claimed> {
@@ -51,6 +51,7 @@ pub(crate) async fn claim(session: &mut Session<'_>, request: &Claim) -> Done<Cl
         .bind(request.min_priority.map_or(i16::MAX, record::rank))
         .bind(rows(request.limit))
         .bind(millis(request.lease))
+        .bind(request.rated)
         .fetch_all(session.conn())
         .await?;
     let mut claimed = Claimed::default();

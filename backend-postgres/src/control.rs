@@ -256,11 +256,12 @@ fn tell(session: &Session<'_>, changes: &[Change], action: &Action) {
 
 pub(crate) async fn set_queue(session: &mut Session<'_>, request: &SetQueue) -> Done<()> {
     let db = session.db;
-    db.query("SELECT leasehold.set_queue($1, $2, $3, $4)")
+    db.query("SELECT leasehold.set_queue($1, $2, $3, $4, $5)")
         .bind(db.now())
         .bind(request.queue.as_str().to_owned())
         .bind(serde_json::to_string(&request.settings)?)
         .bind(request.settings.pause.is_some())
+        .bind(request.settings.rate.is_some())
         .execute(session.conn())
         .await?;
     let queue = || request.queue.clone();

@@ -59,7 +59,7 @@ fn push(command: &mut Cmd, request: &Claim) {
         TagRule::JobHasAll(tags) => ("job", tags),
         TagRule::WorkerHasAll(tags) => ("worker", tags),
     };
-    command.arg(rule).arg(tag_rule).arg(millis(limits::CLAIM_MEMORY));
+    command.arg(rule).arg(tag_rule).arg(millis(limits::CLAIM_MEMORY)).arg(u8::from(request.rated));
     let queues = request.queues.iter().cloned().collect();
     record::push_all(command, &queues, |queue| queue.as_str());
     record::push_all(command, kinds, |kind| kind.as_str());

@@ -82,8 +82,9 @@ fn read((job, answer, more): Answer) -> Done<(JobId, AmendAnswer)> {
 pub(crate) async fn set_queue(db: &Db, request: SetQueue) -> Done<()> {
     let settings = serde_json::to_string(&request.settings)?;
     let paused = u8::from(request.settings.pause.is_some());
+    let rated = u8::from(request.settings.rate.is_some());
     db.run(&SET_QUEUE, |command| {
-        command.arg(request.queue.as_str()).arg(settings).arg(paused);
+        command.arg(request.queue.as_str()).arg(settings).arg(paused).arg(rated);
     })
     .await
 }

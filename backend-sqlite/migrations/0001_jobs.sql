@@ -85,6 +85,7 @@ CREATE TABLE leasehold_queues (
     queue      TEXT PRIMARY KEY,
     settings   TEXT,
     paused     INTEGER NOT NULL DEFAULT 0,
+    rated      INTEGER NOT NULL DEFAULT 0,
     changed_at INTEGER,
     deleted    INTEGER NOT NULL DEFAULT 0
 ) STRICT, WITHOUT ROWID;

@@ -95,11 +95,12 @@ async fn lanes(conn: &mut SqliteConnection, request: &Claim) -> Done<Vec<(i64, L
     let rows: Vec<(i64, String, i16, String)> = sqlx::query_as(
         "SELECT lane, queue, priority, kind FROM leasehold_lanes
          WHERE queue IN (SELECT value FROM json_each(?)) AND scheduled + queued > 0 AND priority >= ?
-             AND queue NOT IN (SELECT queue FROM leasehold_queues WHERE paused)
+             AND queue NOT IN (SELECT queue FROM leasehold_queues WHERE paused OR rated > ?)
          ORDER BY priority DESC",
     )
     .bind(record::list(&request.queues)?)
     .bind(request.min_priority.unwrap_or(i16::MIN))
+    .bind(request.rated)
     .fetch_all(conn)
     .await?;
     let lane = |(number, queue, priority, kind): (_, String, _, String)| {

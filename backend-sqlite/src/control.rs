@@ -166,12 +166,13 @@ async fn run(conn: &mut SqliteConnection, sql: &str, seqs: String) -> Done<()> {
 
 pub(crate) async fn set_queue(session: &mut Session, request: SetQueue) -> Done<()> {
     sqlx::query(
-        "INSERT INTO leasehold_queues (queue, settings, paused, changed_at) VALUES (?1, ?2, ?3, ?4)
-         ON CONFLICT DO UPDATE SET settings = ?2, paused = ?3, changed_at = ?4",
+        "INSERT INTO leasehold_queues (queue, settings, paused, rated, changed_at) VALUES (?1, ?2, ?3, ?4, ?5)
+         ON CONFLICT DO UPDATE SET settings = ?2, paused = ?3, rated = ?4, changed_at = ?5",
     )
     .bind(request.queue.as_str())
     .bind(serde_json::to_string(&request.settings)?)
     .bind(request.settings.pause.is_some())
+    .bind(request.settings.rate.is_some())
     .bind(session.now.as_millis())
     .execute(&mut session.conn)
     .await?;

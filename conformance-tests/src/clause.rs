@@ -94,6 +94,8 @@ pub enum Clause {
     F6,
     /// Locks.
     F7,
+    /// Rates.
+    F8,
     /// Unknown is not failure.
     E1,
     /// Repeatable.

@@ -18,6 +18,8 @@ pub const PRIORITY: RangeInclusive<i16> = -1_000..=1_000;
 pub const LEASE: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_hours(24);
 /// The shortest and longest run of one attempt.
 pub const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_hours(24 * 30);
+/// The shortest and longest span of a rate.
+pub const RATE_SPAN: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_hours(24 * 31);
 /// How rarely and how often a worker may look for jobs, or for leases that ran out.
 pub const INTERVAL: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_hours(24);
 /// How many jobs one worker may run at once.

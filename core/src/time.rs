@@ -198,6 +198,11 @@ impl Deadline {
         Self(now.checked_add(span).unwrap_or_else(|| now + Duration::from_hours(24 * 36_525)))
     }
 
+    /// The deadline at this moment of tokio's clock.
+    pub(crate) fn at(moment: Instant) -> Self {
+        Self(moment)
+    }
+
     /// The deadline as a moment of tokio's clock.
     pub fn instant(self) -> Instant {
         self.0

@@ -15,6 +15,7 @@ mod outcomes;
 mod panics;
 mod probe;
 mod queue;
+mod rates;
 mod storm;
 mod wakes;
 mod worker;

@@ -88,7 +88,7 @@ async fn a_repeated_claim_takes_nothing_new_from_where_it_may_not() {
     store.amend(soon(), Amend { select, action, preview: false }).await.expect("moved");
     let got = store.claim(soon(), first.clone()).await.expect("a claim").jobs;
     assert_eq!(got.iter().map(|lease| lease.job.id).collect::<Vec<_>>(), [ids[1]]);
-    let settings = QueueSettings { pause: Some(Pause::default()) };
+    let settings = QueueSettings { pause: Some(Pause::default()), ..QueueSettings::default() };
     let queue = QueueName::default();
     store.set_queue(soon(), SetQueue { queue, settings }).await.expect("paused");
     assert!(store.claim(soon(), second).await.expect("a claim").jobs.is_empty());

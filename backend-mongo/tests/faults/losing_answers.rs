@@ -289,7 +289,7 @@ async fn a_call_of_an_operator_whose_answer_is_lost_has_the_effect_of_one_when_i
             async |_, queue| queue,
             async |store, queue| {
                 let pause = Some(Pause { by: "ann".into(), reason: "lunch".into() });
-                let settings = QueueSettings { pause };
+                let settings = QueueSettings { pause, ..QueueSettings::default() };
                 store.set_queue(soon(), SetQueue { queue: queue.clone(), settings }).await
             },
             async |store, queue, _| {

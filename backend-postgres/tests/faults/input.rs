@@ -38,7 +38,7 @@ async fn names_texts_and_payloads_come_back_to_the_letter() {
             .header("name", format!("{text}\0"));
         let id = add(&store, vec![new.clone()]).await[0];
         let pause = Some(Pause { by: format!("{text}\0"), reason: text.into() });
-        for settings in [QueueSettings { pause }, QueueSettings::default()] {
+        for settings in [QueueSettings { pause, ..QueueSettings::default() }, QueueSettings::default()] {
             store.set_queue(soon(), SetQueue { queue: queue.clone(), settings }).await.expect("set");
         }
         let claim = Claim::new(worker, [queue.clone()], 1, LEASE);

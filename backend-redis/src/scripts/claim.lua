@@ -1,9 +1,9 @@
 -- ARGV: now, claim, worker, lease, limit, least priority or nothing, rule for kinds, rule for tags, how long claims are
--- remembered, then three lists, each behind its length: queues, kinds, tags.
+-- remembered, whether it is within the rates of its queues, then three lists, each behind its length: queues, kinds, tags.
 local claim, worker, lease, limit = ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local kind_rule, tag_rule = ARGV[7], ARGV[8]
 
-local at = 10
+local at = 11
 local function list()
   local items, set = {}, {}
   for i = 1, tonumber(ARGV[at]) do
@@ -159,7 +159,9 @@ return run(function()
   if known then return given_before(known) end
   local open = {}
   for _, queue in ipairs(queues) do
-    if call('SISMEMBER', prefix .. 'paused', queue) == 0 then
+    local shut = call('SISMEMBER', prefix .. 'paused', queue) == 1
+      or ARGV[10] == '0' and call('SISMEMBER', prefix .. 'rated', queue) == 1
+    if not shut then
       open[#open + 1] = queue
       waking[queue] = true
     end

@@ -108,7 +108,8 @@ impl Bench {
     /// Pauses a queue, or lets it go on.
     pub(crate) async fn pause(&self, queue: &QueueName, paused: bool) -> Done {
         let pause = paused.then(|| Pause { by: "the case".into(), reason: "to see it stop".into() });
-        let request = SetQueue { queue: queue.clone(), settings: QueueSettings { pause } };
+        let request =
+            SetQueue { queue: queue.clone(), settings: QueueSettings { pause, ..QueueSettings::default() } };
         Ok(self.backend().set_queue(Deadline::default(), request).await?)
     }
 }

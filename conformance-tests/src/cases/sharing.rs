@@ -1,13 +1,16 @@
-//! F7: what a fleet shares beside its jobs: locks.
+//! F7 and F8: what a fleet shares beside its jobs: locks, and rates.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use leasehold_core::{Limits, Store};
+use leasehold_core::backend::{Claim, QueueSettings, SetQueue};
+use leasehold_core::client::Admission;
+use leasehold_core::policy::Rate;
+use leasehold_core::{Deadline, JobId, LeasedJob, Limits, QueueName, Store};
 
-use crate::bench::{Bench, secs};
-use crate::breach::{Breach, Kept, Trouble, must, must_eq};
+use crate::bench::{Bench, job, queue, secs};
+use crate::breach::{Breach, Done, Kept, Trouble, must, must_be, must_eq};
 use crate::case::cases;
 use crate::processes::{Crew, Hour, Order, Said, bound};
 
@@ -19,6 +22,14 @@ cases! {
     /// Of several processes one has the lock; when it is killed, or frozen for longer than its lease, another one gets
     /// it, with a greater token, and the release of who slept frees nothing.
     [F7, C2] gives_a_lock_to_one_of_processes_that_die needs [Processes] within bound;
+    /// Of many who ask at once a rate lets as many through as it says, in any span of the store's clock.
+    [F8, C8] keeps_a_rate_under_racing_askers;
+    /// A queue with a rate gives nothing to a claim that does not say that it is within it, and holds up no other queue.
+    [F8, C7] gives_nothing_from_a_queue_with_a_rate_unasked;
+    /// Consumers that race for a queue with a rate are given as many jobs as it says in any span, and lose no attempt.
+    [F8, C4] keeps_the_rate_of_a_queue_under_racing_consumers;
+    /// Processes that race for a queue with a rate are given no more jobs than it says, also where one is killed.
+    [F8] keeps_the_rate_of_a_queue_over_processes needs [Processes] within bound;
 }
 
 const HOLDERS: usize = 16;
@@ -150,5 +161,127 @@ async fn gives_a_lock_to_one_of_processes_that_die(t: Bench) -> Kept {
         must_eq!(crew.ask(heir, &Order::Unlock).await?, Said::Count(1), "whether the holder gave it back");
         last = greater;
     }
+    Ok(())
+}
+
+async fn keeps_a_rate_under_racing_askers(t: Bench) -> Kept {
+    const LIMIT: u32 = 10;
+    let per = Duration::from_hours(1);
+    let clients = t.several(4).await?;
+    let mut granted = Vec::new();
+    for step in 0..12 {
+        let mut askers = tokio::task::JoinSet::new();
+        for number in 0..HOLDERS {
+            let store = store(&clients[number % clients.len()]);
+            askers.spawn(async move { store.rate_limit("api", LIMIT, per).await });
+        }
+        while let Some(answer) = askers.join_next().await {
+            let answer = answer.map_err(|error| Breach::new(error.to_string()))??;
+            if let Admission::Granted { left } = answer {
+                must!((1..=LIMIT).contains(&left), "{left} were left of {LIMIT}");
+                granted.push(t.hour());
+            }
+        }
+        if step == 0 {
+            must_eq!(granted.len(), LIMIT as usize, "how many of {HOLDERS} at once");
+        }
+        t.advance(Duration::from_mins(21));
+    }
+    for (i, from) in granted.iter().enumerate() {
+        let within = granted[i..].iter().take_while(|at| at.since(*from) < per).count();
+        must!(within <= LIMIT as usize, "{within} within the hour that began at {from:?}");
+    }
+    // Every 63 minutes there is room for as many again.
+    must_eq!(granted.len(), 4 * LIMIT as usize);
+    Ok(())
+}
+
+async fn set_rate(t: &Bench, queue: &QueueName, rate: Option<Rate>) -> Done {
+    let settings = QueueSettings { rate, ..QueueSettings::default() };
+    let request = SetQueue { queue: queue.clone(), settings };
+    Ok(t.backend().set_queue(Deadline::default(), request).await?)
+}
+
+async fn gives_nothing_from_a_queue_with_a_rate_unasked(t: Bench) -> Kept {
+    let (a, b) = (queue("a"), queue("b"));
+    let rate = Some(Rate::new(1, secs(1)));
+    set_rate(&t, &a, rate).await?;
+    let first = t.add(job().queue(a.clone()).priority(5)).await?;
+    let other = t.add(job().queue(b.clone())).await?;
+    let ids = |given: Vec<LeasedJob>| -> Vec<JobId> { given.iter().map(|lease| lease.job.id).collect() };
+    let client = t.another().await?;
+    must_eq!(client.claim_from(&a, 5).await?.len(), 0, "jobs given from a queue with a rate");
+    let both = Claim { queues: vec![a.clone(), b.clone()], ..t.asking(5) };
+    must_eq!(ids(client.claim_as(both).await?), [other]);
+    let shown = client.backend().queues(Deadline::default()).await?;
+    let shown = shown.into_iter().find(|record| record.queue == a).map(|record| record.settings.rate);
+    must_eq!(shown, Some(rate), "the rate that is shown");
+    let within = || Claim { queues: vec![a.clone(), b.clone()], rated: true, ..t.asking(5) };
+    let asked = within();
+    must_eq!(ids(client.claim_as(asked.clone()).await?), [first], "what is given to who is within the rate");
+    must_eq!(ids(client.claim_as(asked).await?), [first], "the same to the same claim made again");
+    t.pause(&a, true).await?;
+    let second = t.add(job().queue(a.clone())).await?;
+    must_eq!(ids(client.claim_as(within()).await?), [], "what is given from a queue that is paused");
+    set_rate(&t, &a, None).await?;
+    must_eq!(ids(client.claim_from(&a, 5).await?), [second], "what is given once there is no rate");
+    Ok(())
+}
+
+async fn keeps_the_rate_of_a_queue_under_racing_consumers(t: Bench) -> Kept {
+    const LIMIT: usize = 5;
+    let (name, per) = (queue("rated"), Duration::from_hours(1));
+    set_rate(&t, &name, Some(Rate::new(LIMIT as u32, per))).await?;
+    t.add_all((0..3 * LIMIT).map(|_| job().queue(name.clone()))).await?;
+    let clients = t.several(4).await?;
+    for hour in 1..=3 {
+        let mut consumers = tokio::task::JoinSet::new();
+        for client in &clients {
+            let (store, name) = (store(client), name.clone());
+            consumers.spawn(async move { consume(&store, &name).await });
+        }
+        let mut given = 0;
+        while let Some(consumer) = consumers.join_next().await {
+            given += consumer.map_err(|error| Breach::new(error.to_string()))??;
+        }
+        must_eq!(given, LIMIT, "how many were given in the hour {hour}");
+        t.advance(per);
+    }
+    Ok(())
+}
+
+async fn consume(store: &Store, queue: &QueueName) -> Kept<usize> {
+    let (mut consumer, mut given) = (store.queue(queue)?.consumer(), 0);
+    while let Some(held) = consumer.next().await? {
+        must_eq!((held.job().attempt, held.job().history.len()), (1, 0));
+        held.complete(None).await?;
+        given += 1;
+    }
+    Ok(given)
+}
+
+async fn keeps_the_rate_of_a_queue_over_processes(t: Bench) -> Kept {
+    const LIMIT: u64 = 6;
+    let mut crew = Crew::gather(&t, Hour::Manual).await?;
+    let name = queue("rated");
+    set_rate(&crew.t, &name, Some(Rate::new(LIMIT as u32, secs(3_600)))).await?;
+    crew.t.add_all((0..4 * LIMIT).map(|_| job().queue(name.clone()))).await?;
+    crew.start_all(PROCESSES).await?;
+    let order = Order::Consume(name.to_string());
+    for number in 0..PROCESSES {
+        crew.tell(number, &order)?;
+    }
+    // Wherever that one is, what it had leave for goes to nobody else.
+    crew.kill(0)?;
+    let mut given = 0;
+    for number in 1..PROCESSES {
+        let said = crew.hear_from(number).await?;
+        let Said::Count(count) = said else { return Err(Breach::new(format!("it said {said:?}"))) };
+        given += count;
+    }
+    must!(given <= LIMIT, "{given} were given to others within a span than the one that was killed");
+    crew.pass(3_700).await?;
+    must_be!(crew.ask(1, &order).await?, Said::Count(count) if *count == LIMIT);
+    must_be!(crew.ask(2, &order).await?, Said::Count(0));
     Ok(())
 }

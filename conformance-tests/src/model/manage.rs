@@ -6,6 +6,7 @@ use leasehold_core::backend::{
     CheckIn, DeleteRegister, Pause, Prune, PutRegister, QueueSettings, Registers, SetQueue, Space,
     StopWorkers, Workers,
 };
+use leasehold_core::policy::Rate;
 use leasehold_core::{Deadline, ErrorKind, VersionId};
 use strum::VariantArray;
 
@@ -16,7 +17,7 @@ use crate::breach::{Kept, must_eq};
 impl Play {
     pub(super) async fn manage(&mut self, step: &Step) -> Kept {
         match step {
-            Step::Pause { queue, paused } => self.pause(*queue, *paused).await,
+            Step::SetQueue { queue, paused, rated } => self.set_queue(*queue, *paused, *rated).await,
             Step::CheckIn { worker, leaving, lost_after } => {
                 self.check_in(*worker, *leaving, *lost_after).await
             }
@@ -29,9 +30,11 @@ impl Play {
         }
     }
 
-    async fn pause(&mut self, queue: u8, paused: bool) -> Kept {
+    async fn set_queue(&mut self, queue: u8, paused: bool, rated: bool) -> Kept {
         let pause = paused.then(|| Pause { by: "somebody".into(), reason: "to see".into() });
-        let request = SetQueue { queue: self.names.queue(queue), settings: QueueSettings { pause } };
+        let rate = rated.then(|| Rate::new(1, Duration::from_secs(1)));
+        let settings = QueueSettings { pause, rate };
+        let request = SetQueue { queue: self.names.queue(queue), settings };
         self.t.backend().set_queue(Deadline::default(), request.clone()).await?;
         self.reference.set_queue(&request);
         let queues = self.t.backend().queues(Deadline::default()).await?;
@@ -120,8 +123,8 @@ impl Play {
             self.delete_register(name).await?;
         }
         for queue in 0..super::step::QUEUES {
-            if self.reference.settings(&self.names.queue(queue)).pause.is_some() {
-                self.pause(queue, false).await?;
+            if self.reference.settings(&self.names.queue(queue)) != QueueSettings::default() {
+                self.set_queue(queue, false, false).await?;
             }
         }
         let request = Prune { limit: 1, workers_after: Duration::from_secs(60) };

@@ -105,6 +105,7 @@ impl Names {
             Rule::Second(bits) => TagRule::WorkerHasAll(some_tags(bits)),
         };
         claim.min_priority = spec.min_priority;
+        claim.rated = spec.rated;
         claim
     }
 

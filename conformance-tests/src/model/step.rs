@@ -46,9 +46,10 @@ pub(super) enum Step {
         preview: bool,
         page: usize,
     },
-    Pause {
+    SetQueue {
         queue: u8,
         paused: bool,
+        rated: bool,
     },
     Prune,
     List {
@@ -116,6 +117,7 @@ pub(super) struct Claim {
     pub(super) min_priority: Option<i16>,
     pub(super) limit: usize,
     pub(super) lease: Duration,
+    pub(super) rated: bool,
 }
 
 /// All, these or those but these; one bit for each.
@@ -180,7 +182,8 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(jobs, action, preview)| Step::Amend { jobs, action, preview }),
         2 => (filter(), action(), seldom(), 1..=3_usize)
             .prop_map(|(filter, action, preview, page)| Step::AmendMatching { filter, action, preview, page }),
-        2 => (0..QUEUES, any::<bool>()).prop_map(|(queue, paused)| Step::Pause { queue, paused }),
+        2 => (0..QUEUES, any::<bool>(), seldom())
+            .prop_map(|(queue, paused, rated)| Step::SetQueue { queue, paused, rated }),
         1 => Just(Step::Prune),
         2 => (filter(), select(vec![Order::OldestFirst, Order::NewestFirst]), 1..=4_usize)
             .prop_map(|(filter, order, page)| Step::List { filter, order, page }),
@@ -233,8 +236,8 @@ fn job() -> impl Strategy<Value = Job> {
 fn claim() -> impl Strategy<Value = Claim> {
     let who = (0..WORKERS, prop_oneof![3 => Just(0b111_u8), 1 => 0..1_u8 << QUEUES]);
     let what = (rule(KINDS), rule(TAGS), weighted(0.1, priority()));
-    (who, what, 1..=5_usize, lease()).prop_map(
-        |((worker, queues), (kinds, tags, min_priority), limit, lease)| Claim {
+    (who, what, 1..=5_usize, lease(), any::<bool>()).prop_map(
+        |((worker, queues), (kinds, tags, min_priority), limit, lease, rated)| Claim {
             worker,
             queues,
             kinds,
@@ -242,6 +245,7 @@ fn claim() -> impl Strategy<Value = Claim> {
             min_priority,
             limit,
             lease,
+            rated,
         },
     )
 }

@@ -159,6 +159,7 @@ impl Child {
                 Some(guard) => Said::Count(u64::from(guard.release().await?)),
                 None => Said::Count(0),
             },
+            Order::Consume(queue) => Said::Count(self.consume(queue).await?),
         })
     }
 
@@ -173,6 +174,17 @@ impl Child {
             say(&Said::Step);
         }
         Ok(Said::Done)
+    }
+
+    async fn consume(&self, queue: String) -> Done<u64> {
+        let store = Store::with_limits(self.t.shared_backend(), Limits::default());
+        let mut consumer = store.queue(queue)?.consumer();
+        let mut given = 0;
+        while let Some(held) = consumer.next().await? {
+            given += 1;
+            held.complete(None).await?;
+        }
+        Ok(given)
     }
 
     async fn produce(&self, keys: &[String]) -> Done<Vec<JobId>> {

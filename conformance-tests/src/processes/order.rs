@@ -74,6 +74,8 @@ pub(crate) enum Order {
     Lock(String, u64),
     /// Give back the lock that you took, and say whether it was still your own: 1, or 0.
     Unlock,
+    /// Do what there is in this queue until it gives nothing more, and say how many jobs that were.
+    Consume(String),
 }
 
 /// How a child settles.

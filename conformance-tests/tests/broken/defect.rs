@@ -195,6 +195,7 @@ defects! {
     // The fleet, schedules and events.
     EndsItsEvents [F3] "tells_that_jobs_wait";
     FiresTicksEarly [F2] "shows_the_registers_that_are_due";
+    GivesFromRatedQueues [F8] "gives_nothing_from_a_queue_with_a_rate_unasked";
     KeepsRegistersForEver [F6] "prunes_registers_that_expired";
     /// apalis: a worker that starts again under its name is taken for the one that died.
     KeysWorkersByName [F1] "tells_two_starts_of_a_worker_apart";

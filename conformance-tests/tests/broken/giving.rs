@@ -13,6 +13,7 @@ use super::{Broken, Defect};
 impl Broken {
     pub(super) async fn claim_badly(&self, deadline: Deadline, mut request: Claim) -> Result<Claimed> {
         let first_time = self.shadow().claims.insert(request.id);
+        request.rated |= self.has(Defect::GivesFromRatedQueues);
         let asked = request.clone();
         self.ask_badly(deadline, &mut request, first_time).await?;
         if self.has(Defect::BlocksBehindWhatDoesNotMatch) && self.is_blocked(deadline, &request).await? {

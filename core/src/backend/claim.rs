@@ -28,6 +28,9 @@ pub struct Claim {
     pub limit: usize,
     /// The lease of a job that has none of its own.
     pub lease: Duration,
+    /// Whether the claimer has leave to take so many under the rates of its queues (F8). A queue with a rate gives
+    /// nothing to a claim that has not. Defaults to no.
+    pub rated: bool,
 }
 
 impl Claim {
@@ -47,6 +50,7 @@ impl Claim {
             min_priority: None,
             limit,
             lease,
+            rated: false,
         }
     }
 }

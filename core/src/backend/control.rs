@@ -6,6 +6,7 @@ use super::inspect::{Cursor, Filter};
 use crate::id::JobId;
 use crate::job::{Due, State};
 use crate::name::QueueName;
+use crate::policy::Rate;
 use crate::time::Timestamp;
 
 /// Asks for jobs to be changed.
@@ -108,6 +109,15 @@ pub struct SetQueue {
 pub struct QueueSettings {
     /// Gives out nothing while this is set (C10). Defaults to none.
     pub pause: Option<Pause>,
+    /// At most so many of its jobs are claimed per span, over the whole fleet (F8). Defaults to none.
+    pub rate: Option<Rate>,
+}
+
+impl QueueSettings {
+    /// Whether a claim is given jobs, if there are any: one that has leave under the queue's rate, or one that has not.
+    pub fn gives(&self, rated: bool) -> bool {
+        self.pause.is_none() && (rated || self.rate.is_none())
+    }
 }
 
 /// Why and by whom a queue is paused.

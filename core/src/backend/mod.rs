@@ -97,6 +97,7 @@ pub trait Backend: std::fmt::Debug + Send + Sync + 'static {
     /// - Only queues, kinds and tags that match; what does not match blocks nothing (C7).
     /// - Never more than `max` running jobs per limit key (C9); such jobs wait and block nothing.
     /// - Nothing from a paused queue (C10).
+    /// - Nothing from a queue with a rate, unless the claim says that it is within it (F8).
     /// - The lease is the job's own where it has one, else the request's.
     /// - The token of each is [`ClaimId::token`](crate::ClaimId::token) (C11).
     /// - A claim whose id gave out jobs within [`limits::CLAIM_MEMORY`](crate::limits::CLAIM_MEMORY) is a
@@ -215,7 +216,7 @@ pub trait Backend: std::fmt::Debug + Send + Sync + 'static {
     /// Transient ones.
     async fn amend(&self, deadline: Deadline, request: Amend) -> Result<Amended>;
 
-    /// Changes the settings of a queue, such as its pause (C10); makes the queue known if it was not.
+    /// Changes the settings of a queue, such as its pause (C10) and its rate (F8); makes the queue known if it was not.
     ///
     /// # Errors
     /// Transient ones.

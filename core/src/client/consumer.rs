@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::asked::Asked;
 use super::held::{Abandoned, HeldJob};
+use super::rates::Rates;
 use super::store::Store;
 use super::wake::{Wake, jittered};
 use crate::backend::{Claim, Event, KindRule, Settle, Settlement, TagRule};
@@ -41,6 +42,7 @@ pub struct Consumer {
     poll: Duration,
     prefetch: usize,
     policy: RetryPolicy,
+    rates: Rates,
     /// A claim that was not answered yet.
     asked: Option<Asked>,
     /// What was claimed and not taken, and when it was asked for.
@@ -51,6 +53,7 @@ pub struct Consumer {
 impl Consumer {
     pub(super) fn new(store: Store, queue: QueueName) -> Self {
         Self {
+            rates: Rates::new(&store),
             store,
             worker: WorkerId::generate(),
             queues: vec![queue],
@@ -125,8 +128,7 @@ impl Consumer {
         loop {
             let fresh = self.ready.is_empty();
             if fresh {
-                let asked = self.asked.take().filter(Asked::may_still_hold);
-                self.claim(asked).await?;
+                self.look().await?;
             }
             while let Some(mut held) = self.take_ready() {
                 if held.is_held().await? {
@@ -139,25 +141,49 @@ impl Consumer {
         }
     }
 
-    async fn claim(&mut self, asked: Option<Asked>) -> Result<()> {
-        let asked = asked.unwrap_or_else(|| {
-            let mut claim = Claim::new(self.worker, self.queues.clone(), self.prefetch, self.lease);
+    /// Claims from its queues: first from those that have a rate, as far as that allows.
+    async fn look(&mut self) -> Result<()> {
+        if let Some(asked) = self.asked.take().filter(Asked::may_still_hold) {
+            return self.claim(asked).await;
+        }
+        self.rates.look().await;
+        for (queues, rated) in self.rates.apart(self.queues.clone()) {
+            let permit = match queues.first() {
+                Some(queue) if rated => match self.rates.permit(queue, self.prefetch).await? {
+                    None => continue,
+                    permit => permit,
+                },
+                _ => None,
+            };
+            let mut claim = Claim::new(self.worker, queues, self.prefetch, self.lease);
             claim.kinds = self.kinds.clone();
             claim.tags = self.tags.clone();
-            Asked::now(claim)
-        });
-        let (claim, at) = (asked.claim.clone(), asked.at);
+            let asked = permit
+                .map_or_else(|| Asked::now(claim.clone()), |permit| Asked::under(permit, claim.clone()));
+            self.claim(asked).await?;
+            if !self.ready.is_empty() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    async fn claim(&mut self, asked: Asked) -> Result<()> {
+        let (claim, at, deadline) = (asked.claim.clone(), asked.at, asked.deadline(&self.store));
         // Kept until it is answered: this future may be dropped at any point (clause E4).
         self.asked = Some(asked);
-        let answer = self.store.backend().claim(self.store.deadline(), claim).await;
-        if !answer.as_ref().is_err_and(|error| error.kind() == ErrorKind::Unknown) {
-            self.asked = None;
-        }
+        let answer = self.store.backend().claim(deadline, claim).await;
+        let unknown = answer.as_ref().is_err_and(|error| error.kind() == ErrorKind::Unknown);
+        let asked = self.asked.take_if(|_| !unknown);
         let claimed = answer?;
         for aside in &claimed.set_aside {
             tracing::error!(job = ?aside.job, why = aside.why, "a record cannot be read and was set aside");
         }
+        let given = claimed.jobs.len();
         self.ready.extend(claimed.jobs.into_iter().map(|leased| (leased, at)));
+        if let Some(mut asked) = asked {
+            asked.answered(given).await;
+        }
         Ok(())
     }
 
@@ -178,7 +204,8 @@ impl Consumer {
             if let Some(held) = self.next().await? {
                 return Ok(held);
             }
-            wake.wait(jittered(self.poll), |event| matches!(event, Event::Waiting { .. })).await;
+            let poll = self.rates.room_in().map_or(self.poll, |room| room.min(self.poll));
+            wake.wait(jittered(poll), |event| matches!(event, Event::Waiting { .. })).await;
         }
     }
 
@@ -196,7 +223,7 @@ impl Consumer {
     /// Those named at [`Store`]; the jobs are then taken back when their leases run out.
     pub async fn close(mut self) -> Result<()> {
         if let Some(asked) = self.asked.take().filter(Asked::may_still_hold) {
-            self.claim(Some(asked)).await?;
+            self.claim(asked).await?;
         }
         while let Some(held) = self.take_ready() {
             drop(held);

@@ -5,6 +5,7 @@ use crate::error::Result;
 use crate::id::JobId;
 use crate::job::{IntoJob, NewJob};
 use crate::name::QueueName;
+use crate::policy::Rate;
 
 /// How many jobs go to the store in one call of a bulk enqueue.
 const CHUNK: usize = 1_000;
@@ -97,12 +98,34 @@ impl Queue {
         Ok(found.unwrap_or_else(|| QueueCounts::empty(self.name.clone())))
     }
 
+    /// How it behaves.
+    ///
+    /// # Errors
+    /// Those named at [`Store`].
+    pub async fn settings(&self) -> Result<QueueSettings> {
+        let queues = self.store.queues().await?;
+        let found = queues.into_iter().find(|record| record.queue == self.name);
+        Ok(found.map(|record| record.settings).unwrap_or_default())
+    }
+
+    /// Says how it behaves from now on, in all that [`QueueSettings`] have. Of two who do so at once the later one wins;
+    /// the methods below change one thing in what they find.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for a rate of 0 or with a span out of range; those named at
+    /// [`Store`].
+    pub async fn set(&self, settings: QueueSettings) -> Result<()> {
+        let request = SetQueue { queue: self.name.clone(), settings };
+        self.store.backend().set_queue(self.store.deadline(), request).await
+    }
+
     /// Gives out nothing more until it is resumed; running jobs go on (clause C10).
     ///
     /// # Errors
     /// Those named at [`Store`].
     pub async fn pause(&self, by: impl Into<String>, reason: impl Into<String>) -> Result<()> {
-        self.set(QueueSettings { pause: Some(Pause { by: by.into(), reason: reason.into() }) }).await
+        let pause = Some(Pause { by: by.into(), reason: reason.into() });
+        self.set(QueueSettings { pause, ..self.settings().await? }).await
     }
 
     /// Ends a pause.
@@ -110,12 +133,20 @@ impl Queue {
     /// # Errors
     /// Those named at [`Store`].
     pub async fn resume(&self) -> Result<()> {
-        self.set(QueueSettings::default()).await
+        self.set(QueueSettings { pause: None, ..self.settings().await? }).await
     }
 
-    async fn set(&self, settings: QueueSettings) -> Result<()> {
-        let request = SetQueue { queue: self.name.clone(), settings };
-        self.store.backend().set_queue(self.store.deadline(), request).await
+    /// Lets at most `limit` of its jobs begin in any span of the length `per`, over the whole fleet, or any number of them
+    /// again (clause F8). Jobs over the rate wait in their order, lose no attempt, and hold up no other queue.
+    ///
+    /// Workers and consumers that run hear of it within five seconds, where there are events at once; until then they are
+    /// given nothing from this queue. A job counts when it is claimed. What a worker that died had leave to claim is lost
+    /// to the rate for as long as a call may take, and a span.
+    ///
+    /// # Errors
+    /// Those of [`set`](Self::set).
+    pub async fn set_rate(&self, rate: Option<Rate>) -> Result<()> {
+        self.set(QueueSettings { rate, ..self.settings().await? }).await
     }
 
     /// Takes jobs of this queue by hand.

@@ -16,7 +16,7 @@ use crate::id::JobId;
 use crate::job::{Due, JobOptions, Keep, NewJob, Payload, Progress, UniqueScope};
 use crate::limits::{self, Limits, cut};
 use crate::name::{self, QueueName};
-use crate::policy::{Backoff, ClassRule, RetryPolicy};
+use crate::policy::{Backoff, ClassRule, Rate, RetryPolicy};
 use crate::time::{Deadline, Timestamp};
 
 /// Refuses what breaks a rule or a limit, before the store is touched (clauses B1, B2).
@@ -124,6 +124,15 @@ pub(crate) fn span(what: &str, span: Duration, allowed: RangeInclusive<Duration>
     }
     let (least, most) = (allowed.start(), allowed.end());
     Err(Error::invalid(format!("{what} of {span:?} is out of range; it may be from {least:?} to {most:?}")))
+}
+
+pub(crate) fn rate(rate: Rate) -> Result<()> {
+    if rate.limit == 0 {
+        return Err(Error::invalid(
+            "a rate of 0 would never let anything pass; pause the queue, or give at least 1",
+        ));
+    }
+    span("a rate's span", rate.per, limits::RATE_SPAN)
 }
 
 fn delay(what: &str, delay: Duration) -> Result<()> {
@@ -376,7 +385,7 @@ impl Checked for SetQueue {
             cut(by, limits::NOTE_BYTES);
             cut(reason, limits::NOTE_BYTES);
         }
-        Ok(())
+        self.settings.rate.map_or(Ok(()), rate)
     }
 }
 

@@ -7,6 +7,7 @@ mod lease;
 mod lock;
 mod outcome;
 mod prefetch;
+mod rate;
 mod retry;
 
 pub use backoff::Backoff;
@@ -14,4 +15,5 @@ pub use lease::LeaseTimes;
 pub use lock::LockState;
 pub use outcome::{BoxError, Control, Decision, HandlerError, JobFailure, Outcome};
 pub use prefetch::prefetch;
+pub use rate::{Rate, Room, Usage};
 pub use retry::{ClassRule, RetryPolicy, after_attempt, after_expiry, after_refusal};

@@ -2,7 +2,7 @@ use std::collections::HashSet;
 use std::future::ready;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::TryStreamExt;
@@ -14,7 +14,7 @@ use super::held::Entry;
 use super::run::EndedBy;
 use super::shared::Shared;
 use crate::backend::{Action, Amend, Claim, Claimed, Event, Filter, Order, Select};
-use crate::client::{Asked, Wake, jittered};
+use crate::client::{Asked, Rates, Wake, jittered};
 use crate::error::{ErrorKind, Result};
 use crate::job::{Due, LeasedJob, State};
 use crate::name::QueueName;
@@ -33,30 +33,42 @@ pub(super) async fn fetch(shared: Arc<Shared>, ready: Ready) {
         shared.redo_failed().await;
     }
     let mut wake = Wake::new(shared.store.backend().clone(), Some(shared.queues.clone()));
-    let (mut failures, mut turns, mut unknown) = (0, 0_usize, None);
+    let (mut failures, mut turns) = (0, 0_usize);
+    let rates = Rates::new(&shared.store);
+    let mut asking = Asking { rates, unknown: None, ready };
     while let Some(free) = shared.room_or_enough().await {
         wake.listen().await;
         // Asked before the store is, so that nothing that goes in between is missed.
         let gone = shared.held.gone.notified();
         let idle = shared.held.len() == 0;
         turns = turns.wrapping_add(1);
-        match shared.take(free, turns, &mut unknown, &ready).await {
+        match shared.take(free, turns, &mut asking).await {
             Ok(taken) => {
                 failures = 0;
-                if shared.config.until_idle && idle && taken.jobs == 0 {
+                if shared.config.until_idle && idle && taken.jobs == 0 && !taken.held_back {
                     shared.end_by(EndedBy::Idle);
                     return;
                 }
-                if taken.all {
+                if taken.all || taken.filled {
                     continue;
                 }
                 let poll = jittered(shared.config.poll);
-                let wait = taken.next_due.map_or(poll, |due| poll.min(due.max(SHORTEST_WAIT)));
+                let soonest = taken.next_due.into_iter().chain(asking.rates.room_in()).min();
+                let wait = soonest.map_or(poll, |due| poll.min(due.max(SHORTEST_WAIT)));
+                let changed = AtomicBool::new(false);
+                let wanted = |event: &Event| {
+                    let is_set = matches!(event, Event::QueueSet { .. });
+                    changed.fetch_or(is_set, Ordering::Relaxed);
+                    is_set || matches!(event, Event::Waiting { .. })
+                };
                 tokio::select! {
                     () = shared.enough.cancelled() => {}
                     // The last job to go may have been what an idle worker waits for.
                     () = gone, if shared.config.until_idle => {}
-                    () = wake.wait(wait, |event| matches!(event, Event::Waiting { .. })) => {}
+                    () = wake.wait(wait, wanted) => {}
+                }
+                if changed.into_inner() {
+                    asking.rates.changed();
                 }
             }
             Err(error) => {
@@ -73,10 +85,19 @@ pub(super) async fn fetch(shared: Arc<Shared>, ready: Ready) {
             }
         }
     }
-    if let Some(asked) = unknown.take().filter(Asked::may_still_hold) {
+    if let Some(asked) = asking.unknown.take().filter(Asked::may_still_hold) {
         // To be given back at once, rather than be taken for crashes when the leases run out.
-        let _ = shared.claim(asked, &mut unknown, &ready).await;
+        let _ = shared.claim(asked, &mut asking).await;
     }
+}
+
+/// What goes on from one claim to the next.
+struct Asking {
+    rates: Rates,
+    /// A claim that was not answered.
+    unknown: Option<Asked>,
+    /// Where claimed jobs go.
+    ready: Ready,
 }
 
 /// What came of a turn.
@@ -86,6 +107,10 @@ struct Taken {
     /// Whether there were as many as were asked for, so that there may be more.
     all: bool,
     next_due: Option<Duration>,
+    /// Whether a queue was left out because its rate has no room.
+    held_back: bool,
+    /// Whether all was used that a rate had room for, so that it has to be asked when there is more.
+    filled: bool,
 }
 
 impl Shared {
@@ -161,24 +186,29 @@ impl Shared {
 
     /// Asks its queues in turn for as many jobs as there is room for. A claim whose answer was lost comes first, and
     /// alone.
-    async fn take(
-        &self,
-        free: usize,
-        turn: usize,
-        unknown: &mut Option<Asked>,
-        ready: &Ready,
-    ) -> Result<Taken> {
-        if let Some(asked) = unknown.take().filter(Asked::may_still_hold) {
-            return self.claim(asked, unknown, ready).await;
+    async fn take(&self, free: usize, turn: usize, asking: &mut Asking) -> Result<Taken> {
+        if let Some(asked) = asking.unknown.take().filter(Asked::may_still_hold) {
+            return self.claim(asked, asking).await;
         }
+        asking.rates.look().await;
         let (mut taken, mut dry) = (Taken::default(), HashSet::new());
-        for (queues, most) in self.config.choice.turn(&self.queues, free, turn) {
+        let turns = self.config.choice.turn(&self.queues, free, turn).into_iter();
+        let turns: Vec<_> = turns
+            .flat_map(|(queues, most)| {
+                asking.rates.apart(queues).into_iter().map(move |(queues, rated)| (queues, rated, most))
+            })
+            .collect();
+        for (queues, rated, most) in turns {
             let limit = most.min(free - taken.jobs);
             if limit == 0 || dry.contains(&queues) {
                 continue;
             }
-            let Taken { jobs, all, next_due } =
-                self.claim(self.ask(queues.clone(), limit), unknown, ready).await?;
+            let Some(asked) = self.ask(queues.clone(), rated, limit, asking).await? else {
+                taken.held_back = true;
+                continue;
+            };
+            let Taken { jobs, all, next_due, .. } = self.claim(asked, asking).await?;
+            taken.filled |= rated && all;
             taken.jobs += jobs;
             taken.next_due = taken.next_due.into_iter().chain(next_due).min();
             if !all {
@@ -189,26 +219,36 @@ impl Shared {
         Ok(taken)
     }
 
-    fn ask(&self, queues: Vec<QueueName>, limit: usize) -> Asked {
+    /// What to ask for; none if a rate does not allow for it now.
+    async fn ask(
+        &self,
+        queues: Vec<QueueName>,
+        rated: bool,
+        limit: usize,
+        asking: &mut Asking,
+    ) -> Result<Option<Asked>> {
+        let rated = queues.first().filter(|_| rated).cloned();
         let mut claim = Claim::new(self.id, queues, limit, self.config.lease);
         claim.kinds = self.kinds.clone();
         claim.tags = self.config.tags.clone();
         claim.min_priority = self.config.min_priority;
-        Asked::now(claim)
+        let Some(queue) = rated else { return Ok(Some(Asked::now(claim))) };
+        Ok(asking.rates.permit(&queue, limit).await?.map(|permit| Asked::under(permit, claim)))
     }
 
     /// Not dropped when the worker stops: what the store has given out is to be given back at once.
-    async fn claim(&self, asked: Asked, unknown: &mut Option<Asked>, ready: &Ready) -> Result<Taken> {
-        match self.store.backend().claim(self.store.deadline(), asked.claim.clone()).await {
+    async fn claim(&self, mut asked: Asked, asking: &mut Asking) -> Result<Taken> {
+        match self.store.backend().claim(asked.deadline(&self.store), asked.claim.clone()).await {
             Ok(claimed) => {
                 crate::fail_point!("claim::acted");
                 let jobs = claimed.jobs.len();
-                let taken = Taken { jobs, all: jobs >= asked.claim.limit, next_due: claimed.next_due };
-                self.hold(claimed, asked.at, ready);
-                Ok(taken)
+                let (all, next_due) = (jobs >= asked.claim.limit, claimed.next_due);
+                self.hold(claimed, asked.at, &asking.ready);
+                asked.answered(jobs).await;
+                Ok(Taken { jobs, all, next_due, ..Taken::default() })
             }
             Err(error) => {
-                *unknown = (error.kind() == ErrorKind::Unknown).then_some(asked);
+                asking.unknown = (error.kind() == ErrorKind::Unknown).then_some(asked);
                 Err(error)
             }
         }

@@ -30,7 +30,8 @@ fn still_held(tables: &Tables, request: &Claim, id: JobId) -> Option<LeasedJob> 
 
 /// The best jobs that match, best first. It walks past what does not match, which takes time but blocks nothing.
 fn choose(tables: &Tables, now: Timestamp, request: &Claim) -> Vec<JobId> {
-    let is_open = |name: &&QueueName| tables.queues.get(name).is_some_and(|q| q.settings.pause.is_none());
+    let is_open =
+        |name: &&QueueName| tables.queues.get(name).is_some_and(|q| q.settings.gives(request.rated));
     let queues: BTreeSet<&QueueName> = request.queues.iter().filter(is_open).collect();
     let least = request.min_priority.unwrap_or(i16::MIN);
     let waiting =

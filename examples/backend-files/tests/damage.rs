@@ -188,7 +188,7 @@ async fn a_journal_that_is_mostly_outdated_is_written_anew() {
     let lines = vec![NewLine { level: Level::Info, message: "line".into() }];
     let append = LogAppend { job: leased.job.id, token: leased.token, position: 0, lines };
     files.append_logs(soon(), AppendLogs { appends: vec![append] }).await.unwrap();
-    let settings = QueueSettings { pause: Some(Pause::default()) };
+    let settings = QueueSettings { pause: Some(Pause::default()), ..QueueSettings::default() };
     files.set_queue(soon(), SetQueue { queue: QueueName::default(), settings }).await.unwrap();
     let (mut before, mut was_written_anew) = (seen(&witness, &ids).await, false);
     for _ in 0..8 {

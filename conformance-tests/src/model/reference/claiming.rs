@@ -42,7 +42,7 @@ impl Reference {
             record.state.is_waiting()
                 && record.due <= self.now
                 && request.queues.contains(&record.queue)
-                && self.queues.get(&record.queue).is_none_or(|queue| queue.settings.pause.is_none())
+                && self.queues.get(&record.queue).is_none_or(|queue| queue.settings.gives(request.rated))
                 && request.kinds.takes(&record.kind)
                 && request.tags.takes(&record.options.tags)
                 && request.min_priority.is_none_or(|least| record.options.priority >= least)
