@@ -16,6 +16,7 @@ mod panics;
 mod probe;
 mod queue;
 mod rates;
+mod retention;
 mod storm;
 mod wakes;
 mod worker;
