@@ -212,6 +212,23 @@ async fn a_queue_over_its_rate_holds_up_no_other_and_makes_nobody_spin() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_worker_uses_a_rate_whose_span_is_shorter_than_its_poll() {
+    let (_, store, began) = rated(5, ms(100)).await;
+    for n in 0..200 {
+        enqueue(&store, n, 0).await;
+    }
+    let worker = builder(&store).poll(s(60)).state(began.clone()).handle(Add::KIND, note);
+    let worker = worker.build().unwrap().start();
+    let begun = Instant::now();
+    while began.at().len() < 200 {
+        sleep(ms(10)).await;
+        assert!(begun.elapsed() < s(8), "{} began", began.at().len());
+    }
+    assert_eq!(most_within(ms(100), &began.at()), 5);
+    worker.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_worker_that_works_until_idle_waits_for_the_rate() {
     let (_, store, began) = rated(2, s(5)).await;
     for n in 0..6 {

@@ -54,7 +54,7 @@ pub struct Consumer {
 impl Consumer {
     pub(super) fn new(store: Store, queue: QueueName) -> Self {
         Self {
-            rates: Rates::new(&store, [queue.clone()]),
+            rates: Rates::new(&store),
             store,
             worker: WorkerId::generate(),
             queues: vec![queue],
@@ -74,7 +74,6 @@ impl Consumer {
     #[must_use]
     pub fn queue(mut self, queue: QueueName) -> Self {
         self.queues.push(queue);
-        self.rates = Rates::new(&self.store, self.queues.clone());
         self
     }
 

@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -15,11 +15,10 @@ use crate::time::Deadline;
 /// nothing from a queue whose rate is not known yet, so this makes nothing faster.
 const LOOK: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
 
-/// The rates of the queues that somebody claims from, and the permits for it (clause F8).
+/// The rates of queues, for somebody who claims from them, and the permits for it (clause F8).
 #[derive(Debug)]
 pub(crate) struct Rates {
     store: Store,
-    queues: BTreeSet<QueueName>,
     known: BTreeMap<QueueName, Rate>,
     /// When the settings were last looked at.
     looked: Option<Instant>,
@@ -54,14 +53,8 @@ impl Permit {
 }
 
 impl Rates {
-    pub(crate) fn new(store: &Store, queues: impl IntoIterator<Item = QueueName>) -> Self {
-        Self {
-            store: store.clone(),
-            queues: queues.into_iter().collect(),
-            known: BTreeMap::new(),
-            looked: None,
-            full: BTreeMap::new(),
-        }
+    pub(crate) fn new(store: &Store) -> Self {
+        Self { store: store.clone(), known: BTreeMap::new(), looked: None, full: BTreeMap::new() }
     }
 
     /// Looks at the settings of the queues, if that was not done lately.
@@ -73,10 +66,8 @@ impl Rates {
         match self.store.queues().await {
             Ok(queues) => {
                 let rate = |record: QueueRecord| Some((record.queue, record.settings.rate?));
-                let rates: BTreeMap<_, _> = queues.into_iter().filter_map(rate).collect();
-                let ours = |queue: &QueueName| self.queues.iter().any(|asked| asked.means(queue));
-                let ours = rates.into_iter().filter(|(queue, _)| ours(queue));
-                let known = std::mem::replace(&mut self.known, ours.collect());
+                let rates = queues.into_iter().filter_map(rate).collect();
+                let known = std::mem::replace(&mut self.known, rates);
                 // One that was changed may have room now.
                 self.full.retain(|queue, _| known.get(queue) == self.known.get(queue));
                 self.looked = Some(Instant::now());
@@ -131,6 +122,7 @@ impl Rates {
     /// How long until a queue that has no room may have some.
     pub(crate) fn room_in(&self) -> Option<Duration> {
         let now = Instant::now();
-        self.full.values().map(|until| until.saturating_duration_since(now)).min()
+        let ahead = self.full.values().filter(|until| **until > now);
+        ahead.map(|until| until.saturating_duration_since(now)).min()
     }
 }

@@ -36,7 +36,7 @@ pub(super) async fn fetch(shared: Arc<Shared>, ready: Ready) {
     // What was known before may be a second old.
     shared.look_for_queues().await;
     let (mut failures, mut turns) = (0, 0_usize);
-    let rates = Rates::new(&shared.store, shared.queues.clone());
+    let rates = Rates::new(&shared.store);
     let mut asking = Asking { rates, unknown: None, ready };
     while let Some(free) = shared.room_or_enough().await {
         wake.listen().await;
@@ -47,7 +47,7 @@ pub(super) async fn fetch(shared: Arc<Shared>, ready: Ready) {
         match shared.take(free, turns, &mut asking).await {
             Ok(taken) => {
                 failures = 0;
-                if taken.all {
+                if taken.all || taken.filled {
                     continue;
                 }
                 if shared.config.until_idle && idle && taken.found == 0 && !taken.held_back {
@@ -115,6 +115,8 @@ struct Taken {
     next_due: Option<Duration>,
     /// Whether a queue was left out because its rate has no room.
     held_back: bool,
+    /// Whether all was used that a rate had room for, so that it has to be asked when there is more.
+    filled: bool,
 }
 
 impl Shared {
@@ -223,6 +225,7 @@ impl Shared {
                     continue;
                 };
                 let Taken { found, all, next_due, .. } = self.claim(asked, asking).await?;
+                taken.filled |= rated && all;
                 taken.found += found;
                 taken.next_due = taken.next_due.into_iter().chain(next_due).min();
                 if !all {
@@ -261,7 +264,7 @@ impl Shared {
                 let given = claimed.jobs.len();
                 self.hold(claimed, asked.at, &asking.ready);
                 asked.answered(given).await;
-                Ok(Taken { found, all, next_due, held_back: false })
+                Ok(Taken { found, all, next_due, ..Taken::default() })
             }
             Err(error) => {
                 asking.unknown = (error.kind() == ErrorKind::Unknown).then_some(asked);
