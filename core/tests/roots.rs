@@ -125,15 +125,21 @@ async fn a_store_is_asked_for_its_queues_once_a_second_by_all_its_workers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_asks_for_the_queues_where_none_is_a_root() {
-    let probe = Probe::new(|op| if op == Operation::Queues { Fate::Panic } else { Fate::Pass });
+async fn a_store_is_asked_for_its_queues_rarely_where_none_is_a_root_nor_has_a_rate() {
+    let (asked, probe) = (Arc::new(AtomicUsize::new(0)), Probe::quiet());
+    let counted = asked.clone();
+    probe.set(move |op| {
+        counted.fetch_add(usize::from(op == Operation::Queues), Ordering::SeqCst);
+        Fate::Pass
+    });
     let store = probe.store();
-    enqueue(&store, "main/a").await;
-    let (builder, ran) = taking(&store, &["main/a"]);
-    builder.until_idle().build().unwrap().run().await;
-    assert_eq!(told(&ran), ["main/a"]);
-    let mut consumer = store.queue("main/a").unwrap().consumer();
-    assert!(consumer.next().await.unwrap().is_none());
+    let workers: Vec<_> = (0..4).map(|_| taking(&store, &["main/a"]).0.build().unwrap().start()).collect();
+    sleep(Duration::from_secs(60)).await;
+    let asked = asked.load(Ordering::SeqCst);
+    assert!((10..=13).contains(&asked), "in 60 s, by four workers: {asked}");
+    for worker in workers {
+        worker.stop().await.unwrap();
+    }
 }
 
 #[tokio::test(start_paused = true)]

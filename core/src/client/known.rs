@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex as Lock, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -8,18 +8,20 @@ use tokio::time::Instant;
 use super::store::Store;
 use crate::backend::Event;
 use crate::name::QueueName;
+use crate::policy::Rate;
 
 /// How often a store is asked for its queues at most, by all clones of a handle together.
 pub(crate) const LOOK: Duration = Duration::from_secs(1);
 
 const SHORTEST: Duration = Duration::from_millis(1);
 
-/// The queues that are known to be there, for who takes from a root and so from all that lie under it.
+/// The queues that are known to be there, for who takes from a root and so from all that lie under it, and their rates.
 #[derive(Debug, Default)]
 pub(super) struct Known {
     /// When the store was last asked. Held while it is, so that one asks and the others wait for the answer.
     looked: Mutex<Option<Instant>>,
     names: Lock<BTreeSet<QueueName>>,
+    rates: Lock<BTreeMap<QueueName, Rate>>,
     /// From where on names are taken next where there are more than a claim may name.
     next: Lock<usize>,
 }
@@ -66,16 +68,25 @@ impl Store {
         *looked = Some(Instant::now());
         match found {
             Ok(found) => {
+                *self.known().rates.lock().unwrap_or_else(PoisonError::into_inner) = found
+                    .iter()
+                    .filter_map(|record| Some((record.queue.clone(), record.settings.rate?)))
+                    .collect();
                 let found: BTreeSet<QueueName> = found.into_iter().map(|record| record.queue).collect();
                 let is_new = !found.is_subset(&self.known().names());
                 *self.known().names() = found;
                 is_new
             }
             Err(error) => {
-                tracing::warn!(%error, "the queues under a root are not known; taking from those that were");
+                tracing::warn!(%error, "the queues and their rates are not known; going by what was known");
                 false
             }
         }
+    }
+
+    /// The rates of queues, as they were when the store was last asked.
+    pub(super) fn known_rates(&self) -> BTreeMap<QueueName, Rate> {
+        self.known().rates.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// How long to wait between two looks for jobs of these queues, if nothing says that some wait: no longer than until the

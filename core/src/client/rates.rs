@@ -5,7 +5,7 @@ use tokio::time::Instant;
 
 use super::rate::{Meter, Reservation};
 use super::store::Store;
-use crate::backend::{QueueRecord, Space};
+use crate::backend::Space;
 use crate::error::Result;
 use crate::name::{QueueName, RegisterName};
 use crate::policy::Rate;
@@ -20,8 +20,8 @@ const LOOK: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(
 pub(crate) struct Rates {
     store: Store,
     known: BTreeMap<QueueName, Rate>,
-    /// When the settings were last looked at.
-    looked: Option<Instant>,
+    /// Whether somebody has changed settings since.
+    stale: bool,
     /// The queues that have no room, until when there may be some.
     full: BTreeMap<QueueName, Instant>,
 }
@@ -54,31 +54,23 @@ impl Permit {
 
 impl Rates {
     pub(crate) fn new(store: &Store) -> Self {
-        Self { store: store.clone(), known: BTreeMap::new(), looked: None, full: BTreeMap::new() }
+        Self { store: store.clone(), known: BTreeMap::new(), stale: false, full: BTreeMap::new() }
     }
 
-    /// Looks at the settings of the queues, if that was not done lately.
+    /// Looks at the settings of the queues, if that was not done lately by anybody who shares the store's handle.
     pub(crate) async fn look(&mut self) {
         let every = if self.known.is_empty() { LOOK.1 } else { LOOK.0 };
-        if self.looked.is_some_and(|at| at.elapsed() < every) {
-            return;
-        }
-        match self.store.queues().await {
-            Ok(queues) => {
-                let rate = |record: QueueRecord| Some((record.queue, record.settings.rate?));
-                let rates = queues.into_iter().filter_map(rate).collect();
-                let known = std::mem::replace(&mut self.known, rates);
-                // One that was changed may have room now.
-                self.full.retain(|queue, _| known.get(queue) == self.known.get(queue));
-                self.looked = Some(Instant::now());
-            }
-            Err(error) => tracing::debug!(%error, "the settings of queues could not be looked at"),
-        }
+        self.store
+            .look_for_queues(if std::mem::take(&mut self.stale) { Duration::ZERO } else { every })
+            .await;
+        let known = std::mem::replace(&mut self.known, self.store.known_rates());
+        // One that was changed may have room now.
+        self.full.retain(|queue, _| known.get(queue) == self.known.get(queue));
     }
 
     /// Somebody changed the settings of a queue.
     pub(crate) fn changed(&mut self) {
-        self.looked = None;
+        self.stale = true;
     }
 
     /// Those of the queues that have a rate, each alone, and then the others.
