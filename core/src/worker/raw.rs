@@ -187,6 +187,7 @@ impl Course {
     /// Notes how a payload's run ended.
     fn ended(&mut self, index: u32, outcome: Outcome) {
         let failure = match &outcome {
+            Outcome::Success(_) => return self.done.add(index),
             Outcome::Failure(failure) => Some(failure.clone()),
             // Told to end: of this one nothing is known.
             Outcome::Interrupted | Outcome::Released => return,
