@@ -151,7 +151,7 @@ async fn keeps_registers_of_a_name_apart_by_space(t: Bench) -> Kept {
             Registers { after: Some(schedule_name("a")), ..Registers::all(*space, 9) },
         ];
         for request in ways {
-            must_eq!(read(&t, request.clone()).await?.registers, [there.clone()], "by {request:?}");
+            must_eq!(read(&t, request.clone()).await?.registers, vec![there.clone()], "by {request:?}");
         }
     }
     let delete = DeleteRegister { space: Space::Lock, name };

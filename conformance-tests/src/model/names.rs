@@ -46,7 +46,7 @@ impl Names {
 
     /// The register of a number: every other one shares its name with one of another space.
     pub(super) fn register(&self, number: u8) -> (Space, RegisterName) {
-        let space = if number % 2 == 0 { Space::Schedule } else { Space::Lock };
+        let space = if number.is_multiple_of(2) { Space::Schedule } else { Space::Lock };
         (space, schedule_name(&self.of("s", number / 2)))
     }
 
