@@ -108,7 +108,7 @@ const SEEN_IN_HISTORIES: &[(Defect, &str, &[Invariant])] = &[
 ];
 
 /// A storm leaves much to chance, so each defect has several to show itself in.
-const STORMS: usize = 6;
+const STORMS: usize = 20;
 
 #[test]
 fn a_recorded_storm_shows_what_is_wrong() {
