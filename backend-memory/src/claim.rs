@@ -154,6 +154,10 @@ impl Taking<'_> {
     fn take(&mut self, priority: i16, source: &Source, end: Option<Place>) {
         let Some(head) = &source.passed else { return };
         let most = self.left().min(self.room(&head.1));
+        if most == 0 && head.1.ends {
+            let (queue, kind, demand) = (source.queue, source.kind.clone(), head.1.clone());
+            self.full.push(Full { queue, priority, kind, demand });
+        }
         let lane = self.tables.queues[source.queue].lane_mut(priority, &source.kind);
         let slots = lane.map(|lane| lane.take(head, end, most, self.now)).unwrap_or_default();
         self.jobs.reserve(slots.len());
