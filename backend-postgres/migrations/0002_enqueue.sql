@@ -100,6 +100,9 @@ DECLARE
     became smallint;
 BEGIN
     replaced := false;
+    -- One newcomer of a key after the other: each takes the holder from its place and puts it elsewhere, so whoever had
+    -- locked the old place would stand in the way of one that waits for the row.
+    PERFORM pg_advisory_xact_lock(hashtextextended('unique ' || p_key, 0));
     FOR round IN 1..100 LOOP
         at := coalesce(p_now, leasehold.hour());
         SELECT j.id INTO holder FROM leasehold.jobs j WHERE j.id = p_id LIMIT 1;
