@@ -312,7 +312,7 @@ BEGIN
         WHERE w.limit_ends AND w.queue = ANY (p_queues) AND w.rank <= p_last_rank AND w.due <= p_hour
             AND (p_only IS NULL OR w.kind = ANY (p_only)) AND (p_except IS NULL OR w.kind <> ALL (p_except))
             AND leasehold.suits(w.tags, p_has_all, p_offered)
-            AND (p_id IS NULL OR (w.rank, w.due, w.id) < (p_rank, p_due, p_id))
+            AND (w.rank, w.due, w.id) < (p_rank, p_due, p_id)
             AND (SELECT count(*) FROM leasehold.slots s WHERE s.limit_key = w.limit_key) >= w.limit_max
         ORDER BY w.rank, w.due, w.id LIMIT p_most FOR NO KEY UPDATE OF w SKIP LOCKED);
     IF cardinality(found_jobs) = 0 THEN
@@ -417,7 +417,8 @@ BEGIN
             SELECT * INTO last FROM leasehold.jobs j WHERE j.id = ANY (ids) ORDER BY j.rank DESC, j.due DESC, j.id DESC LIMIT 1;
         END IF;
         PERFORM leasehold.end_without_room(hour, open_queues, p_only, p_except, p_has_all, p_offered, p_last_rank,
-            last.rank, last.due, last.id, p_most_ended);
+            coalesce(last.rank, 32767::smallint), coalesce(last.due, 9223372036854775807),
+            coalesce(last.id, 'ffffffff-ffff-ffff-ffff-ffffffffffff'), p_most_ended);
     END IF;
     IF cardinality(given) < p_limit THEN
         rest.started_at := hour;

@@ -224,7 +224,8 @@ async fn end_without_room(
     let last = claimed.jobs.last().filter(|_| claimed.jobs.len() >= request.limit).map(|leased| &leased.job);
     let found: Vec<Uuid> = sqlx::query_scalar(AssertSqlSafe(ending_sql(&request.tags)))
         .bind(numbers(lanes)?)
-        .bind(session.now.as_millis())
+        // The nearer one bounds the search.
+        .bind(last.map_or(session.now, |job| job.due.min(session.now)).as_millis())
         .bind(i64::try_from(limits::ENDED_BY_A_CLAIM).unwrap_or(i64::MAX))
         .bind(tags_of(request)?)
         .bind(last.map_or(i64::MAX, |job| job.due.as_millis()))

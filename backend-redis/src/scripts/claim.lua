@@ -139,7 +139,7 @@ local function take(source)
     return finish(job, 'cancelled', 'limit_reached', {})
   end
   -- Its own going is no reason to read the lane again.
-  if not job.limit then changed_lanes[source.lane] = before end
+  if not waits_for_room(job) then changed_lanes[source.lane] = before end
   local until_when = later(now, job.lease or lease)
   save(job, {
     'state', 'running', 'attempt', job.attempt + 1, 'worker', worker, 'started', now_text,
@@ -193,7 +193,10 @@ return run(function()
   end
   if #ids > 0 then call('SET', prefix .. 'claim:' .. claim, table.concat(ids, ' '), 'PX', ARGV[9]) end
   local next_due = false
-  if #given < limit then
+  -- What stands behind the jobs that it has ended it did not come by.
+  if #given < limit and ended >= most_ended then
+    next_due = 0
+  elseif #given < limit then
     for _, queue in ipairs(open) do
       next_due = math.min(next_due or math.huge, first_waiting(queue, '(' .. now_text, '+inf') or math.huge)
     end

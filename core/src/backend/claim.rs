@@ -112,7 +112,8 @@ pub struct Claimed {
     /// Records that could not be read and were taken out of the way (B3).
     pub set_aside: Vec<SetAside>,
     /// How long until the next job of these queues becomes due, where the store can tell cheaply and gave
-    /// fewer than asked. A hint.
+    /// fewer than asked. Zero if it stopped at jobs that it [ended](crate::limits::ENDED_BY_A_CLAIM) and may find more behind
+    /// them. A hint.
     pub next_due: Option<Duration>,
 }
 

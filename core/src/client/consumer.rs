@@ -44,6 +44,8 @@ pub struct Consumer {
     prefetch: usize,
     policy: RetryPolicy,
     rates: Rates,
+    /// How often it has looked.
+    turn: usize,
     /// A claim that was not answered yet.
     asked: Option<Asked>,
     /// What was claimed and not taken, and when it was asked for.
@@ -64,6 +66,7 @@ impl Consumer {
             poll: Duration::from_secs(1),
             prefetch: 1,
             policy: RetryPolicy::default(),
+            turn: 0,
             asked: None,
             ready: VecDeque::new(),
             abandoned: Abandoned::default(),
@@ -126,6 +129,7 @@ impl Consumer {
     /// Those named at [`Store`].
     pub async fn next(&mut self) -> Result<Option<HeldJob>> {
         self.give_back().await?;
+        let mut dry = 0;
         loop {
             let fresh = self.ready.is_empty();
             let mut more = false;
@@ -137,7 +141,8 @@ impl Consumer {
                     return Ok(Some(held));
                 }
             }
-            if fresh && !more {
+            dry = if fresh && !more { dry + 1 } else { 0 };
+            if dry >= self.store.pages(&self.queues) {
                 return Ok(None);
             }
         }
@@ -150,12 +155,18 @@ impl Consumer {
             return self.claim(asked).await;
         }
         self.rates.look().await;
-        let (meant, mut more) = (self.store.meant(&self.queues).await, false);
-        for (queues, rated) in self.rates.apart(meant) {
+        let (meant, mut more, mut failed) = (self.store.meant(&self.queues).await, false, None);
+        self.turn = self.turn.wrapping_add(1);
+        for (queues, rated) in self.rates.apart(meant, self.turn) {
             let permit = match queues.first() {
-                Some(queue) if rated => match self.rates.permit(queue, self.prefetch).await? {
-                    None => continue,
-                    permit => permit,
+                Some(queue) if rated => match self.rates.permit(queue, self.prefetch).await {
+                    Ok(Some(permit)) => Some(permit),
+                    Ok(None) => continue,
+                    // Others go on; it is told if they have nothing.
+                    Err(error) => {
+                        failed = Some(error);
+                        continue;
+                    }
                 },
                 _ => None,
             };
@@ -166,10 +177,10 @@ impl Consumer {
                 .map_or_else(|| Asked::now(claim.clone()), |permit| Asked::under(permit, claim.clone()));
             more |= self.claim(asked).await?;
             if !self.ready.is_empty() {
-                break;
+                return Ok(more);
             }
         }
-        Ok(more)
+        failed.map_or(Ok(more), Err)
     }
 
     async fn claim(&mut self, asked: Asked) -> Result<bool> {
@@ -188,7 +199,7 @@ impl Consumer {
         if let Some(mut asked) = asked {
             asked.answered(given).await;
         }
-        Ok(!claimed.set_aside.is_empty())
+        Ok(!claimed.set_aside.is_empty() || claimed.next_due == Some(Duration::ZERO))
     }
 
     fn take_ready(&mut self) -> Option<HeldJob> {

@@ -58,6 +58,16 @@ impl Store {
         self.known().in_turn(meant.into_iter().collect(), self.limits().page)
     }
 
+    /// How many claims it takes to ask for all queues that are meant by these.
+    pub(crate) fn pages(&self, asked: &[QueueName]) -> usize {
+        if !asked.iter().any(QueueName::is_root) {
+            return 1;
+        }
+        let known = self.known().names();
+        let under = known.iter().filter(|name| asked.iter().any(|asked| asked.means(name))).count();
+        (under + asked.len()).div_ceil(self.limits().page.max(1))
+    }
+
     /// Asks the store for its queues, if it was not asked for so long, and tells whether others came to light.
     pub(crate) async fn look_for_queues(&self, since: Duration) -> bool {
         let mut looked = self.known().looked.lock().await;

@@ -146,7 +146,7 @@ impl Queue {
     ///
     /// Workers and consumers that run hear of it within five seconds, where there are events at once; until then they are
     /// given nothing from this queue. A job counts when it is claimed. What a worker that died had leave to claim is lost
-    /// to the rate for as long as a call may take, and a span.
+    /// to the rate for three times as long as a call may take, and a span.
     ///
     /// # Errors
     /// Those of [`set`](Self::set).

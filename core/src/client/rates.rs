@@ -15,6 +15,9 @@ use crate::time::Deadline;
 /// nothing from a queue whose rate is not known yet, so this makes nothing faster.
 const LOOK: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
 
+/// For how many times the time of a call permits are held, so that a claim which was not answered in time may be made again.
+const TRIES: u32 = 3;
+
 /// The rates of queues, for somebody who claims from them, and the permits for it (clause F8).
 #[derive(Debug)]
 pub(crate) struct Rates {
@@ -73,8 +76,14 @@ impl Rates {
         self.stale = true;
     }
 
-    /// Those of the queues that have a rate, each alone, and then the others.
-    pub(crate) fn apart(&self, queues: Vec<QueueName>) -> Vec<(Vec<QueueName>, bool)> {
+    /// Whether the rates have become others, as the store has them now.
+    pub(crate) async fn are_others(&self) -> bool {
+        self.store.look_for_queues(Duration::ZERO).await;
+        self.store.known_rates() != self.known
+    }
+
+    /// Those of the queues that have a rate, each alone, and the others, by turns, so that none always comes last.
+    pub(crate) fn apart(&self, queues: Vec<QueueName>, turn: usize) -> Vec<(Vec<QueueName>, bool)> {
         if self.known.is_empty() {
             return vec![(queues, false)];
         }
@@ -84,6 +93,8 @@ impl Rates {
         if !free.is_empty() {
             all.push((free, false));
         }
+        let parts = all.len().max(1);
+        all.rotate_left(turn % parts);
         all
     }
 
@@ -99,7 +110,7 @@ impl Rates {
         let name = RegisterName::new(queue.as_str())?;
         let meter = Meter::new(&self.store, Space::QueueRate, name, rate);
         let wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
-        match meter.reserve(wanted, self.store.deadline().left()).await? {
+        match meter.reserve(wanted, self.store.deadline().left() * TRIES).await? {
             Ok(reservation) => {
                 self.full.remove(queue);
                 Ok(Some(Permit { meter, reservation }))

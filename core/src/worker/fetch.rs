@@ -38,6 +38,8 @@ pub(super) async fn fetch(shared: Arc<Shared>, ready: Ready) {
     let (mut failures, mut turns) = (0, 0_usize);
     let rates = Rates::new(&shared.store);
     let mut asking = Asking { rates, unknown: None, ready };
+    // How many looks in a row found nothing, of as many as it takes to ask for all queues under its roots.
+    let mut dry = 0;
     while let Some(free) = shared.room_or_enough().await {
         wake.listen().await;
         // Asked before the store is, so that nothing that goes in between is missed.
@@ -50,8 +52,10 @@ pub(super) async fn fetch(shared: Arc<Shared>, ready: Ready) {
                 if taken.all || taken.filled {
                     continue;
                 }
-                if shared.config.until_idle && idle && taken.found == 0 && !taken.held_back {
-                    if shared.look_for_queues().await {
+                dry = if taken.found == 0 && taken.next_due != Some(Duration::ZERO) { dry + 1 } else { 0 };
+                if shared.config.until_idle && idle && dry > 0 && !taken.held_back {
+                    let others_are_left = dry < shared.store.pages(&shared.queues);
+                    if others_are_left || shared.look_for_queues().await || asking.rates.are_others().await {
                         continue;
                     }
                     shared.end_by(EndedBy::Idle);
@@ -108,7 +112,8 @@ struct Asking {
 /// What came of a turn.
 #[derive(Default)]
 struct Taken {
-    /// Jobs, and records that were taken out of the way in their place.
+    jobs: usize,
+    /// Jobs, and records that were taken out of the way.
     found: usize,
     /// Whether there were as many as were asked for, or not all was asked, so that there may be more.
     all: bool,
@@ -215,17 +220,18 @@ impl Shared {
         let (mut taken, mut dry) = (Taken::default(), HashSet::new());
         for (queues, most) in self.config.choice.turn(&self.queues, free, turn) {
             let meant = self.store.meant(&queues).await;
-            for (queues, rated) in asking.rates.apart(meant) {
-                let limit = most.min(free - taken.found);
+            for (queues, rated) in asking.rates.apart(meant, turn) {
+                let limit = most.min(free.saturating_sub(taken.jobs));
                 if limit == 0 || dry.contains(&queues) {
                     continue;
                 }
-                let Some(asked) = self.ask(queues.clone(), rated, limit, asking).await? else {
+                let Some(asked) = self.ask(queues.clone(), rated, limit, asking).await else {
                     taken.held_back = true;
                     continue;
                 };
-                let Taken { found, all, next_due, .. } = self.claim(asked, asking).await?;
+                let Taken { jobs, found, all, next_due, .. } = self.claim(asked, asking).await?;
                 taken.filled |= rated && all;
+                taken.jobs += jobs;
                 taken.found += found;
                 taken.next_due = taken.next_due.into_iter().chain(next_due).min();
                 if !all {
@@ -244,14 +250,18 @@ impl Shared {
         rated: bool,
         limit: usize,
         asking: &mut Asking,
-    ) -> Result<Option<Asked>> {
+    ) -> Option<Asked> {
         let rated = queues.first().filter(|_| rated).cloned();
         let mut claim = Claim::new(self.id, queues, limit, self.config.lease);
         claim.kinds = self.kinds.clone();
         claim.tags = self.config.tags.clone();
         claim.min_priority = self.config.min_priority;
-        let Some(queue) = rated else { return Ok(Some(Asked::now(claim))) };
-        Ok(asking.rates.permit(&queue, limit).await?.map(|permit| Asked::under(permit, claim)))
+        let Some(queue) = rated else { return Some(Asked::now(claim)) };
+        let permit = asking.rates.permit(&queue, limit).await.unwrap_or_else(|error| {
+            tracing::warn!(%error, %queue, "the rate of a queue could not be asked; others go on");
+            None
+        });
+        permit.map(|permit| Asked::under(permit, claim))
     }
 
     /// Not dropped when the worker stops: what the store has given out is to be given back at once.
@@ -259,12 +269,12 @@ impl Shared {
         match self.store.backend().claim(asked.deadline(&self.store), asked.claim.clone()).await {
             Ok(claimed) => {
                 crate::fail_point!("claim::acted");
-                let found = claimed.jobs.len() + claimed.set_aside.len();
+                let jobs = claimed.jobs.len();
+                let found = jobs + claimed.set_aside.len();
                 let (all, next_due) = (found >= asked.claim.limit, claimed.next_due);
-                let given = claimed.jobs.len();
                 self.hold(claimed, asked.at, &asking.ready);
-                asked.answered(given).await;
-                Ok(Taken { found, all, next_due, ..Taken::default() })
+                asked.answered(jobs).await;
+                Ok(Taken { jobs, found, all, next_due, ..Taken::default() })
             }
             Err(error) => {
                 asking.unknown = (error.kind() == ErrorKind::Unknown).then_some(asked);
