@@ -177,6 +177,53 @@ async fn one_that_is_exhausted_unreadable_or_refused_harms_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn many_that_are_due_all_the_time_keep_no_other_from_firing() {
+    let store = store();
+    for n in 0..250 {
+        let often = every(&store, Duration::from_secs(1)).await;
+        store.schedules().put(format!("a{n:03}").as_str(), often).await.unwrap();
+    }
+    store.schedules().put("s", every(&store, MINUTE).await).await.unwrap();
+    fire(&store, MINUTE + MINUTE / 12).await;
+    let runs = store.schedules().get("s").await.unwrap().unwrap().runs;
+    assert_eq!(runs.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_large_ticks_that_were_missed_are_made_up_for_in_parts() {
+    let mut limits = Limits::default();
+    limits.batch_bytes = 100_000;
+    let store = Store::with_limits(Arc::new(Memory::new()), limits);
+    let mut large = every(&store, MINUTE).await.catch_up(CatchUp::All(200));
+    large.payload = Payload::from(vec![b'1'; 10_000]);
+    store.schedules().put("s", large).await.unwrap();
+    sleep(MINUTE * 100).await;
+    fire(&store, Duration::from_secs(5)).await;
+    assert_eq!(jobs(&store).await.len(), 100);
+    let mut too_large = every(&store, MINUTE).await;
+    too_large.payload = Payload::from(vec![b'1'; 1_040_000]);
+    let error = store.schedules().put("s", too_large).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TooLarge);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_runs_by_hand_is_cancelled_by_a_tick_as_well() {
+    let store = store();
+    let schedule = every(&store, MINUTE).await.overlap(Overlap::CancelRunning);
+    store.schedules().put("s", schedule).await.unwrap();
+    let by_hand = [(); 2].map(|()| store.clone());
+    let mut ids = Vec::new();
+    for store in by_hand {
+        ids.push(store.schedules().run_now("s").await.unwrap());
+    }
+    fire(&store, MINUTE + MINUTE / 2).await;
+    for id in ids {
+        assert_eq!(store.find(id).await.unwrap().unwrap().state, State::Cancelled);
+    }
+    assert_eq!(jobs(&store).await.len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
 async fn jobs_that_are_not_to_be_kept_are_kept_long_enough_to_be_known() {
     let store = store();
     let mut schedule = every(&store, MINUTE).await.queue(QueueName::new("q").unwrap());

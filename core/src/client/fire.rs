@@ -1,3 +1,4 @@
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use super::schedules::Schedules;
@@ -5,8 +6,8 @@ use super::wake::jittered;
 use crate::backend::{Enqueue, EnqueueAnswer, PutRegister, Register, Registers, Space};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::JobId;
-use crate::job::NewJob;
-use crate::schedule::{Plan, Run, Schedule, ScheduleRecord, plan};
+use crate::job::{JobRecord, NewJob};
+use crate::schedule::{Overlap, Plan, Run, Schedule, ScheduleRecord, plan};
 use crate::time::Timestamp;
 
 /// How often it is looked for schedules that are due.
@@ -15,6 +16,8 @@ const LOOK: Duration = Duration::from_secs(1);
 const BATCH: usize = 100;
 /// After how long another scheduler fires what this one decided to fire, unless it is known to be enqueued.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// After how long one that cannot be fired is looked at again.
+const PUT_OFF: Duration = Duration::from_mins(1);
 
 impl Schedules {
     /// Fires schedules that are due, for ever; no store's error ends it. Any number may do so at once, as workers that were
@@ -22,51 +25,60 @@ impl Schedules {
     /// be dropped at any moment.
     pub async fn fire(&self) {
         loop {
-            let more = self.fire_due().await.unwrap_or_else(|error| {
+            if let Err(error) = self.fire_due().await {
                 tracing::warn!(%error, "schedules could not be looked at");
-                false
-            });
-            if !more {
-                tokio::time::sleep(jittered(LOOK)).await;
+            }
+            tokio::time::sleep(jittered(LOOK)).await;
+        }
+    }
+
+    /// Fires all that is due now.
+    async fn fire_due(&self) -> Result<()> {
+        let limit = BATCH.min(self.store.limits().page);
+        let mut after = None;
+        loop {
+            let request = Registers { after, ..Registers::due(Space::Schedule, limit) };
+            let page = self.store.backend().registers(self.store.deadline(), request).await?;
+            let is_last = page.registers.len() < limit;
+            after = page.registers.last().map(|register| register.name.clone());
+            for register in page.registers {
+                self.fire_or_put_off(register, page.hour).await;
+            }
+            if is_last {
+                return Ok(());
             }
         }
     }
 
-    /// Fires what is due; answers whether there may be more.
-    async fn fire_due(&self) -> Result<bool> {
-        let limit = BATCH.min(self.store.limits().page);
-        let request = Registers::due(Space::Schedule, limit);
-        let page = self.store.backend().registers(self.store.deadline(), request).await?;
-        let (found, mut fired) = (page.registers.len(), 0);
-        for register in page.registers {
-            let name = register.name.clone();
-            match self.fire_one(register, page.hour).await {
-                Ok(()) => fired += 1,
-                // Another scheduler was first, or somebody changed it.
-                Err(error) if error.kind() == ErrorKind::Conflict => {}
-                Err(error) => tracing::warn!(%error, schedule = %name, "a schedule could not be fired"),
-            }
+    /// One that cannot be fired, as one that is of a newer version, is looked at again later, and is in no other's way.
+    async fn fire_or_put_off(&self, register: Register, hour: Timestamp) {
+        let Register { space, name, body, version, .. } = register.clone();
+        let Err(error) = self.fire_one(register, hour).await else { return };
+        // Another scheduler was first, or somebody changed it.
+        if error.kind() == ErrorKind::Conflict {
+            return;
         }
-        Ok(found == limit && fired > 0)
+        tracing::warn!(%error, schedule = %name, "a schedule could not be fired; trying again later");
+        let put_off = PutRegister::new(space, name, body, Some(version));
+        let put_off = PutRegister { next: Some(hour.plus(PUT_OFF)), ..put_off };
+        let _ = self.store.backend().put_register(self.store.deadline(), put_off).await;
     }
 
     /// Decides what a schedule fires, writes it down, enqueues it, and writes that it is done. Who stops in between is made up
     /// for by the next one, under the same ids; and what was decided is decided once, since each write is over what was read.
     async fn fire_one(&self, register: Register, hour: Timestamp) -> Result<()> {
-        let unreadable = rests(&register);
-        let mut record = match ScheduleRecord::try_from(register) {
-            Ok(record) => record,
-            Err(error) => {
-                self.store.backend().put_register(self.store.deadline(), unreadable).await?;
-                return Err(error);
-            }
-        };
+        let mut record = ScheduleRecord::try_from(register)?;
         if record.body.firing.is_empty() {
             self.decide(&mut record, hour).await?;
         }
         let firing = std::mem::take(&mut record.body.firing);
         if firing.is_empty() {
             return Ok(());
+        }
+        if std::mem::take(&mut record.body.cancels) {
+            for job in self.open_jobs(&record).await? {
+                self.store.cancel(job.id).await?;
+            }
         }
         for run in self.enqueue_ticks(&record, &firing).await? {
             record.body.note(run);
@@ -76,39 +88,52 @@ impl Schedules {
     }
 
     async fn decide(&self, record: &mut ScheduleRecord, hour: Timestamp) -> Result<()> {
+        let Some(next) = record.body.next else { return self.write(record, None).await };
+        let open = self.open_jobs(record).await?;
+        let waits = open.iter().find(|job| job.state.is_waiting());
+        let state = waits.or(open.first()).map(|job| job.state);
         let body = &mut record.body;
-        let Some(next) = body.next else { return self.write(record, None).await };
-        let latest = match body.latest() {
-            Some(job) => self.store.find(job).await?.map(|job| (job.id, job.state)),
-            None => None,
-        };
         let Schedule { rule, catch_up, overlap, .. } = &body.schedule;
-        let Plan { fire, cancel, next } =
-            plan(rule, *catch_up, *overlap, next, latest.map(|(_, state)| state), hour);
-        (body.firing, body.next) = (fire, next);
+        let planned = AssertUnwindSafe(|| plan(rule, *catch_up, *overlap, next, state, hour));
+        // A fault of who reads calendars ends no worker.
+        let Plan { fire, cancel, next } = catch_unwind(planned).map_err(|_| {
+            Error::new(ErrorKind::Internal, format!("the next tick of {rule} cannot be told; report this"))
+        })?;
+        (body.firing, body.cancels, body.next) = (fire, cancel, next);
         let due = if body.firing.is_empty() { next } else { Some(hour.plus(PATIENCE)) };
-        self.write(record, due).await?;
-        if let (true, Some((job, _))) = (cancel, latest) {
-            self.store.cancel(job).await?;
+        self.write(record, due).await
+    }
+
+    /// The jobs of its latest runs that have not ended; none if it does not matter.
+    async fn open_jobs(&self, record: &ScheduleRecord) -> Result<Vec<JobRecord>> {
+        if record.schedule.overlap == Overlap::Allow {
+            return Ok(Vec::new());
         }
-        Ok(())
+        let found = self.store.find_all(record.body.jobs()).await?;
+        Ok(found.into_iter().flatten().filter(|job| !job.state.is_terminal()).collect())
     }
 
     /// Enqueues the jobs of these ticks; tells what became of each.
     async fn enqueue_ticks(&self, record: &ScheduleRecord, ticks: &[Timestamp]) -> Result<Vec<Run>> {
         let job = |tick: &Timestamp| record.schedule.job(&record.name, JobId::of_tick(&record.name, *tick));
         let jobs: Vec<NewJob> = ticks.iter().map(job).collect::<Result<_>>()?;
-        let ids: Vec<JobId> = jobs.iter().map(|job| job.id).collect();
-        let runs = match self.store.backend().enqueue(self.store.deadline(), Enqueue { jobs }).await {
-            Ok(answers) => answers.into_iter().map(|answer| (answer.job, refusal(answer.answer))).collect(),
-            // What no store takes in is not tried again each ten seconds for ever.
-            Err(error) if is_final(&error) => {
-                ids.into_iter().map(|id| (id, Some(error.to_string()))).collect()
+        let limits = self.store.limits();
+        let most = limits.batch_bytes / record.schedule.payload.len().max(1);
+        let mut runs = Vec::new();
+        for jobs in jobs.chunks(most.clamp(1, limits.batch.min(BATCH))) {
+            let request = Enqueue { jobs: jobs.to_vec() };
+            match self.store.backend().enqueue(self.store.deadline(), request).await {
+                Ok(answers) => {
+                    runs.extend(answers.into_iter().map(|answer| (answer.job, refusal(answer.answer))));
+                }
+                // What no store takes in is not tried again each ten seconds for ever.
+                Err(error) if is_final(&error) => {
+                    runs.extend(jobs.iter().map(|job| (job.id, Some(error.to_string()))));
+                }
+                Err(error) => return Err(error),
             }
-            Err(error) => return Err(error),
-        };
+        }
         metrics::counter!("leasehold_ticks_total").increment(ticks.len() as u64);
-        let runs: Vec<(JobId, Option<String>)> = runs;
         let run = |((job, refused), tick): (_, &Timestamp)| Run { job, tick: Some(*tick), refused };
         Ok(runs.into_iter().zip(ticks).map(run).collect())
     }
@@ -121,12 +146,6 @@ impl Schedules {
         record.version = version;
         Ok(())
     }
-}
-
-/// Leaves a register as it is, but never due: so that one that cannot be read is in no other's way.
-fn rests(register: &Register) -> PutRegister {
-    let Register { space, name, body, version, .. } = register.clone();
-    PutRegister::new(space, name, body, Some(version))
 }
 
 fn is_final(error: &Error) -> bool {

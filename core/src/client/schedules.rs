@@ -8,6 +8,8 @@ use crate::name::RegisterName;
 use crate::schedule::{Body, Run, Schedule, ScheduleRecord};
 use crate::time::Timestamp;
 
+/// Bytes that a schedule must leave for what is noted of its ticks.
+const SPARE: usize = 32 * 1_024;
 /// How often a change is decided anew because somebody else changed the schedule meanwhile.
 const TRIES: usize = 20;
 
@@ -137,10 +139,10 @@ impl Schedules {
             body.note(Run { job: id, tick: None, refused: None });
             Ok(Some(body))
         });
-        match noted.await {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-            _ => Ok(id),
+        if let Err(error) = noted.await {
+            tracing::warn!(%error, schedule = %name, job = %id, "a run by hand could not be noted");
         }
+        Ok(id)
     }
 
     /// Makes a set of schedules be these: writes those that are new or have changed, and removes those that were declared in
@@ -214,7 +216,8 @@ impl Schedules {
             };
             let due = if body.firing.is_empty() { body.next } else { Some(page.hour) };
             let expected = there.map(|there| there.version);
-            let put = body.put(name.clone(), due, expected, self.store.limits().payload_bytes)?;
+            let most = self.store.limits().payload_bytes.saturating_sub(SPARE);
+            let put = body.put(name.clone(), due, expected, most)?;
             match self.store.backend().put_register(self.store.deadline(), put.clone()).await {
                 Ok(()) => return Register::from(put).try_into(),
                 Err(error) if error.kind() == ErrorKind::Conflict && tries < TRIES => tries += 1,

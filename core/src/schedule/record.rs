@@ -139,14 +139,22 @@ pub(crate) struct Body {
     pub(crate) next: Option<Timestamp>,
     /// Ticks that fire, of which not all may be enqueued yet.
     pub(crate) firing: Vec<Timestamp>,
+    /// Whether the jobs of earlier ones are to be cancelled before.
+    pub(crate) cancels: bool,
     pub(crate) runs: VecDeque<Run>,
     pub(crate) edits: VecDeque<Edit>,
 }
 
 impl Body {
     pub(crate) fn new(schedule: Schedule, hour: Timestamp) -> Self {
-        let mut body =
-            Self { schedule, next: None, firing: Vec::new(), runs: VecDeque::new(), edits: VecDeque::new() };
+        let mut body = Self {
+            schedule,
+            next: None,
+            firing: Vec::new(),
+            cancels: false,
+            runs: VecDeque::new(),
+            edits: VecDeque::new(),
+        };
         body.begin(hour);
         body
     }
@@ -170,9 +178,9 @@ impl Body {
         push(&mut self.runs, run);
     }
 
-    /// The job that was fired last.
-    pub(crate) fn latest(&self) -> Option<JobId> {
-        self.runs.iter().rev().find(|run| run.refused.is_none()).map(|run| run.job)
+    /// The jobs of its latest runs.
+    pub(crate) fn jobs(&self) -> Vec<JobId> {
+        self.runs.iter().filter(|run| run.refused.is_none()).map(|run| run.job).collect()
     }
 
     /// The write of it over this version. It is due at its next tick, or when it has to be fired again.
@@ -187,6 +195,11 @@ impl Body {
         // What it was is worth less than what it is.
         while body.len() > most && self.edits.pop_front().is_some() {
             body = Payload::json(self)?;
+        }
+        if body.len() > most {
+            let why =
+                format!("a schedule of {} bytes is larger than {most}; its job may carry less", body.len());
+            return Err(Error::new(ErrorKind::TooLarge, why));
         }
         Ok(PutRegister { next: due, ..PutRegister::new(Space::Schedule, name, body, expected) })
     }

@@ -2,7 +2,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use chrono::{DateTime, Days, NaiveTime, TimeZone, Timelike, Utc, Weekday};
+use chrono::{DateTime, Datelike, NaiveDateTime, NaiveTime, TimeDelta, TimeZone, Timelike, Utc, Weekday};
 use chrono_tz::Tz;
 use croner::Cron;
 use croner::errors::CronError;
@@ -19,8 +19,11 @@ const TEXT: usize = 1_024;
 const SHORTEST: Duration = Duration::from_secs(1);
 /// The longest one: a hundred years.
 const LONGEST: Duration = Duration::from_hours(24 * 36_525);
-/// The most ticks of a recurrence rule that is to end after so many.
-const MOST: u32 = 100_000;
+/// The most ticks of a recurrence rule that is to end after so many, and of one by hours, minutes or seconds: they are counted
+/// each time.
+const MOST: (u32, u32) = (10_000, 1_000);
+/// The most times of day that a recurrence rule may name: as many are made for each day of a year at once.
+const TIMES: usize = 100;
 
 /// When a schedule fires. Every rule can be [previewed](Self::preview) before it is used.
 ///
@@ -64,7 +67,7 @@ impl Rule {
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the line is longer than 1,024 bytes, cannot be read, or
     /// never fits (the 30th of February), or if nobody knows the zone.
     pub fn cron(line: &str, zone: &str) -> Result<Self> {
-        Said::Cron { line: short(line)?.to_owned(), zone: zone.to_owned() }.try_into()
+        Self::that_fires(Said::Cron { line: short(line)?.to_owned(), zone: zone.to_owned() })
     }
 
     /// Each day at this time, `HH:MM` or `HH:MM:SS`, in this time zone; see [`cron`](Self::cron).
@@ -98,7 +101,7 @@ impl Rule {
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) unless the span is at least a second and at most a hundred
     /// years.
     pub fn every(period: Duration, from: Timestamp) -> Result<Self> {
-        Said::Every { period, from }.try_into()
+        Self::that_fires(Said::Every { period, from })
     }
 
     /// As a recurrence of iCalendar (RFC 5545) says: a `DTSTART` with its zone, one `RRULE` or more, and maybe `RDATE`
@@ -114,9 +117,22 @@ impl Rule {
     ///
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the text is longer than 1,024 bytes or cannot be read, if it
-    /// has no tick, names this machine's own time zone, or asks for more than 100,000 ticks by `COUNT`.
+    /// has no tick, names this machine's own time zone, asks by `COUNT` for more than 10,000 ticks, or 1,000 of hours,
+    /// minutes or seconds, or names more than 100 times of a day.
     pub fn recurring(text: &str) -> Result<Self> {
-        Said::Recurring { text: short(text)?.to_owned() }.try_into()
+        Self::that_fires(Said::Recurring { text: short(text)?.to_owned() })
+    }
+
+    fn that_fires(said: Said) -> Result<Self> {
+        let rule = Self::try_from(said)?;
+        let begin = match &rule.read {
+            Read::Recurring(set) => set.get_dt_start().timestamp_millis().saturating_sub(1),
+            Read::Cron(..) | Read::Every(..) => 0,
+        };
+        if rule.next(Timestamp::from_millis(begin)).is_none() {
+            return Err(Error::invalid(format!("{rule:?} never fires")));
+        }
+        Ok(rule)
     }
 
     /// The first tick after this moment; none if there is none until the end of the year 9999.
@@ -177,15 +193,7 @@ impl TryFrom<Said> for Rule {
             Said::Every { period, from } => Read::Every(bounded(*period)?, *from),
             Said::Recurring { text } => Read::Recurring(Box::new(read_recurrence(text)?)),
         };
-        let rule = Self { said, read };
-        let begin = match &rule.read {
-            Read::Recurring(set) => set.get_dt_start().timestamp_millis().saturating_sub(1),
-            Read::Cron(..) | Read::Every(..) => 0,
-        };
-        if rule.next(Timestamp::from_millis(begin)).is_none() {
-            return Err(Error::invalid(format!("{rule:?} never fires")));
-        }
-        Ok(rule)
+        Ok(Self { said, read })
     }
 }
 
@@ -234,43 +242,93 @@ fn read_recurrence(text: &str) -> Result<RRuleSet> {
             &"its DTSTART has no zone; write one, as in DTSTART;TZID=Europe/Berlin:20260101T090000",
         ));
     }
-    if set.get_rrule().iter().any(|rule| rule.get_count().is_some_and(|count| count > MOST)) {
-        return Err(bad(&format_args!("its COUNT is more than {MOST}")));
+    let within_days = set.get_rrule().iter().filter(|rule| is_within_days(rule)).count();
+    if within_days > 0 && within_days < set.get_rrule().len() {
+        return Err(bad(&"it has rules by hours, minutes or seconds beside longer ones; make two schedules"));
+    }
+    for rule in set.get_rrule() {
+        let most = if is_within_days(rule) { MOST.1 } else { MOST.0 };
+        if rule.get_count().is_some_and(|count| count > most) {
+            return Err(bad(&format_args!("its COUNT is more than {most}")));
+        }
+        let [hours, minutes, seconds] =
+            [rule.get_by_hour(), rule.get_by_minute(), rule.get_by_second()].map(|all| all.len().max(1));
+        if hours * minutes * seconds > TIMES {
+            return Err(bad(&format_args!(
+                "it names more than {TIMES} times of a day; use FREQ=HOURLY, MINUTELY or SECONDLY, or a cron line"
+            )));
+        }
     }
     Ok(set)
+}
+
+fn is_within_days(rule: &RRule) -> bool {
+    matches!(rule.get_freq(), Frequency::Hourly | Frequency::Minutely | Frequency::Secondly)
 }
 
 /// The first tick of a recurrence after a moment. Ticks are counted from where it starts, and most of them long ago: so it
 /// is begun again a whole number of its rounds later, where that changes no tick.
 fn recurs(set: &RRuleSet, after: DateTime<Utc>) -> Option<DateTime<Utc>> {
     let start = *set.get_dt_start();
-    let after = after.with_timezone(&start.timezone());
-    let round = set.get_rrule().iter().map(round).try_fold(1_u64, |all, one| lcm(all, one?));
+    // Its ticks are whole seconds, and some of them come twice.
+    let from = DateTime::from_timestamp(after.timestamp() + 1, 0)?.with_timezone(&start.timezone());
     let mut set = set.clone();
-    if let Some(round) = round {
-        let days = u64::try_from((after - start).num_days()).unwrap_or(0);
-        // One round less, for a day is not everywhere as long.
-        let skipped = (days / round).saturating_sub(1) * round;
-        if let Some(later) = start.checked_add_days(Days::new(skipped)) {
-            let rules = (set.get_rrule().clone(), set.get_rdate().clone(), set.get_exdate().clone());
-            set = RRuleSet::new(later).set_rrules(rules.0).set_rdates(rules.1).set_exdates(rules.2);
-        }
+    if let Some(later) = later_start(&set, from.naive_local()) {
+        let rules = (set.get_rrule().clone(), set.get_rdate().clone(), set.get_exdate().clone());
+        set = RRuleSet::new(later).set_rrules(rules.0).set_rdates(rules.1).set_exdates(rules.2);
     }
-    let found = set.after(after).limit().all(2).dates;
-    found.into_iter().find(|tick| *tick > after).map(|tick| tick.with_timezone(&Utc))
+    let found = set.after(from).limit().all(1).dates;
+    found.first().map(|tick| tick.with_timezone(&Utc))
 }
 
-/// After how many days a rule may begin anew with the same ticks; none if it counts them, or by months.
-fn round(rule: &RRule) -> Option<u64> {
-    if rule.get_count().is_some() {
+/// The latest start, a round or more before this time of the clock, with which a recurrence has the same ticks from then on;
+/// none if that is not known, or it is the one that it has.
+fn later_start(set: &RRuleSet, until: NaiveDateTime) -> Option<DateTime<rrule::Tz>> {
+    /// How many rounds earlier it is looked for a start that the clocks show exactly once.
+    const EARLIER: i64 = 50;
+    let start = *set.get_dt_start();
+    let naive = start.naive_local();
+    let at = |naive: NaiveDateTime| start.timezone().from_local_datetime(&naive).single();
+    if let Some(seconds) = common(set, seconds_of_round) {
+        let rounds = (until - naive).num_seconds() / i64::try_from(seconds).ok()? - 1;
+        let after = |n: i64| naive.checked_add_signed(TimeDelta::try_seconds(n * seconds as i64)?);
+        return (rounds - EARLIER..=rounds).rev().take_while(|n| *n > 0).find_map(|n| at(after(n)?));
+    }
+    let years = i64::try_from(common(set, years_of_round)?).ok()?;
+    let rounds = i64::from(until.year() - naive.year()) / years - 1;
+    let after = |n: i64| naive.with_year(naive.year() + i32::try_from(n * years).ok()?);
+    (rounds - EARLIER..=rounds).rev().take_while(|n| *n > 0).find_map(|n| at(after(n)?))
+}
+
+/// The least common multiple of the rounds of all rules; none if one has none.
+fn common(set: &RRuleSet, round: impl Fn(&RRule) -> Option<u64>) -> Option<u64> {
+    if set.get_rrule().iter().any(|rule| rule.get_count().is_some()) {
         return None;
     }
+    set.get_rrule().iter().map(round).try_fold(1, |all, one| lcm(all, one?)).filter(|round| *round > 1)
+}
+
+/// After how many seconds of the clock a rule may begin anew with the same ticks.
+fn seconds_of_round(rule: &RRule) -> Option<u64> {
+    let interval = u64::from(rule.get_interval());
+    let (hour, day) = (3_600, 86_400);
     match rule.get_freq() {
         Frequency::Yearly | Frequency::Monthly => None,
-        Frequency::Weekly => Some(7 * u64::from(rule.get_interval())),
-        Frequency::Daily | Frequency::Hourly | Frequency::Minutely | Frequency::Secondly => {
-            Some(u64::from(rule.get_interval()))
-        }
+        Frequency::Weekly => Some(7 * day * interval),
+        Frequency::Daily => Some(day * interval),
+        Frequency::Hourly => Some(hour * interval),
+        Frequency::Minutely => lcm(60 * interval, hour),
+        Frequency::Secondly => lcm(interval, hour),
+    }
+}
+
+/// After how many years.
+fn years_of_round(rule: &RRule) -> Option<u64> {
+    let interval = u64::from(rule.get_interval());
+    match rule.get_freq() {
+        Frequency::Yearly => Some(interval.max(2)).filter(|years| years % interval == 0),
+        Frequency::Monthly => lcm(interval, 12).map(|months| months / 12).map(|years| years.max(2)),
+        _ => None,
     }
 }
 
@@ -413,6 +471,45 @@ mod tests {
     }
 
     #[test]
+    fn a_tick_that_comes_twice_is_one_and_ends_nothing() {
+        for text in [
+            // 02:30 of the 29th of March is 03:30 there, which comes itself.
+            "DTSTART;TZID=Europe/Berlin:20260328T003000\nRRULE:FREQ=HOURLY",
+            "DTSTART;TZID=Europe/Berlin:20260301T003000\nRRULE:FREQ=DAILY\nRRULE:FREQ=WEEKLY;BYDAY=MO",
+            "DTSTART:20260301T003000Z\nRRULE:FREQ=DAILY\nRDATE:20260329T003000Z",
+        ] {
+            let all = Rule::recurring(text).unwrap().preview(at("2026-03-28T12:00:00Z"), 60);
+            assert_eq!(all.len(), 60, "{text}");
+            assert!(all.windows(2).all(|two| two[0] < two[1]), "{text}: {all:?}");
+        }
+    }
+
+    #[test]
+    fn the_next_of_a_recurrence_is_found_at_once_however_long_ago_it_began() {
+        let begun = std::time::Instant::now();
+        for (zone, freq) in [
+            ("Europe/Berlin", "SECONDLY"),
+            ("America/New_York", "MINUTELY;INTERVAL=7"),
+            ("Europe/Berlin", "HOURLY;INTERVAL=5"),
+            ("Europe/Berlin", "YEARLY;BYDAY=MO,TU,WE,TH,FR,SA,SU;BYHOUR=0,1,2,3,4,5,6,7;BYMINUTE=0,15,30,45"),
+            ("Europe/Berlin", "MONTHLY;BYDAY=MO,TU,WE,TH,FR,SA,SU;BYHOUR=0,6,12,18"),
+        ] {
+            let text = format!("DTSTART;TZID={zone}:19970330T023000\nRRULE:FREQ={freq}");
+            let rule = Rule::recurring(&text.replace("0330T02", "0331T02")).unwrap();
+            for hour in 0..48 {
+                let after = at("2026-03-28T12:00:10Z").plus(Duration::from_hours(hour));
+                let next = rule.next(after).unwrap();
+                assert!(
+                    next > after && next.since(after) < Duration::from_hours(24),
+                    "{text} after {after:?}"
+                );
+            }
+        }
+        // 240 of them; each was minutes, walked from where it starts.
+        assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
+    }
+
+    #[test]
     fn a_recurrence_that_is_over_has_no_next() {
         let rule = Rule::recurring("DTSTART:20260101T000000Z\nRRULE:FREQ=DAILY;COUNT=3").unwrap();
         assert_eq!(
@@ -440,6 +537,14 @@ mod tests {
         assert!(refused(Rule::every(Duration::MAX, at("2026-01-01T00:00:00Z"))).contains("hundred years"));
         assert!(refused(Rule::recurring("RRULE:FREQ=DAILY")).contains("recurrence"));
         assert!(refused(Rule::recurring("DTSTART:20260101T000000\nRRULE:FREQ=DAILY")).contains("no zone"));
+        let minutes = (0..60).map(|n| n.to_string()).collect::<Vec<_>>().join(",");
+        let dense =
+            format!("DTSTART:20260101T000000Z\nRRULE:FREQ=YEARLY;BYDAY=MO;BYHOUR=1,2;BYMINUTE={minutes}");
+        assert!(refused(Rule::recurring(&dense)).contains("times of a day"));
+        let often = "DTSTART:20260101T000000Z\nRRULE:FREQ=MINUTELY;COUNT=5000";
+        assert!(refused(Rule::recurring(often)).contains("COUNT"));
+        let mixed = "DTSTART:20260101T000000Z\nRRULE:FREQ=MINUTELY\nRRULE:FREQ=YEARLY";
+        assert!(refused(Rule::recurring(mixed)).contains("two schedules"));
         assert!(
             refused(Rule::recurring("DTSTART:20260101T000000Z\nRRULE:FREQ=DAILY;COUNT=4000000"))
                 .contains("COUNT")
