@@ -46,9 +46,11 @@ impl Selection {
         filter.extend(place);
         filter.insert("state", WAITING);
         if !self.full.is_empty() {
-            // One that ends rather than waits is met all the same.
+            // One that ends rather than waits is met all the same, but not where nobody could count what runs.
             let waits = |mut full: Document| {
-                full.insert(LIMIT_ENDS, doc! {"$ne": true});
+                if full.contains_key("limit_max") {
+                    full.insert(LIMIT_ENDS, doc! {"$ne": true});
+                }
                 full
             };
             filter.insert("$nor", self.full.iter().cloned().map(waits).collect::<Vec<_>>());

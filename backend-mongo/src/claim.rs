@@ -8,12 +8,13 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use leasehold_core::backend::{Claim, Claimed, SetAside};
+use leasehold_core::limits::ENDED_BY_A_CLAIM;
 use leasehold_core::{JobId, JobRecord, LeasedJob, QueueName, fail_point};
 use mongodb::bson::{Bson, Document, doc};
 
 use crate::candidates::{self, Candidate, Look, Selection};
 use crate::error::Done;
-use crate::limits;
+use crate::limits::{self, Taken};
 use crate::record::{self, OFF_TURN, RUNNING, UNTIL_CLAIMED, WAITING};
 use crate::replace::REPLACEMENTS;
 use crate::session::{Change, Db, Kept, Session, millis};
@@ -21,6 +22,8 @@ use crate::turns::Turn;
 
 /// How often a claim looks for more after others were quicker.
 const ROUNDS: usize = 16;
+/// How many jobs a claim looks at besides those that it may take, where those that end stand before them.
+const ENDING: usize = 200;
 
 pub(crate) async fn claim(db: &Db, request: &Claim) -> Done<Claimed> {
     let turn = db.turns.enter().await;
@@ -35,9 +38,11 @@ pub(crate) async fn claim(db: &Db, request: &Claim) -> Done<Claimed> {
         db.heads.forget();
     }
     let mut claimed = Claimed { set_aside: outcome?, ..Claimed::default() };
+    let stopped = taking.endable() == 0;
     claimed.jobs = in_order(taking.taken);
     if claimed.jobs.len() < request.limit {
-        claimed.next_due = next_due;
+        // What stands behind as many as a claim may end is due by now.
+        claimed.next_due = if stopped { Some(Duration::ZERO) } else { next_due };
     }
     db.signals.taken(&claimed.jobs);
     Ok(claimed)
@@ -55,17 +60,30 @@ struct Taking<'a> {
     selection: Selection,
     turn: Turn<'a>,
     taken: Vec<LeasedJob>,
+    /// How many ended because they have no room.
+    ended: usize,
 }
 
 impl<'a> Taking<'a> {
     fn new(db: &'a Db, request: &'a Claim, turn: Turn<'a>) -> Self {
         let queues: Vec<_> = request.queues.iter().collect();
-        Self { db, request, selection: Selection::new(request, &queues), turn, taken: Vec::new() }
+        let selection = Selection::new(request, &queues);
+        Self { db, request, selection, turn, taken: Vec::new(), ended: 0 }
     }
 
     /// How many more jobs were asked for.
     fn room(&self) -> usize {
         self.request.limit - self.taken.len()
+    }
+
+    /// How many more jobs it may end.
+    fn endable(&self) -> usize {
+        ENDED_BY_A_CLAIM - self.ended
+    }
+
+    /// How many jobs to look for: the more, the more of them ended so far.
+    fn sought(&self) -> usize {
+        self.room().max((self.ended * 2).min(ENDING).min(self.endable()))
     }
 
     /// Looks for the first time, and leaves queues out that turn out to give it nothing.
@@ -85,34 +103,38 @@ impl<'a> Taking<'a> {
 
     /// Looks further down than others if there is much to take.
     async fn look(&self) -> Done<Look> {
-        let room = self.room();
+        let sought = self.sought();
         let deep = self.db.heads.is_deep(&self.selection.name);
-        let skip = if deep { room * (self.turn.place + fastrand::usize(..=self.db.crowd.get())) } else { 0 };
-        let look = candidates::look(self.db, self.request, &self.selection, room, skip).await?;
-        if look.candidates.len() < room && skip > 0 {
-            return candidates::look(self.db, self.request, &self.selection, room, 0).await;
+        let skip =
+            if deep { self.room() * (self.turn.place + fastrand::usize(..=self.db.crowd.get())) } else { 0 };
+        let look = candidates::look(self.db, self.request, &self.selection, sought, skip).await?;
+        if look.candidates.len() < sought && skip > 0 {
+            return candidates::look(self.db, self.request, &self.selection, sought, 0).await;
         }
         Ok(look)
     }
 
     /// Takes until the claim is full or nothing waits. Tells which records could not be read.
     async fn all(&mut self, mut look: Look) -> Done<Vec<SetAside>> {
-        let mut set_aside = Vec::new();
-        for _ in 0..ROUNDS {
-            let room = self.room();
+        let (mut set_aside, mut rounds) = (Vec::new(), 0);
+        while rounds < ROUNDS {
+            let sought = self.sought();
             let (bad, found) = (look.bad.len(), look.candidates.len());
             record::set_aside(self.db, &look.bad).await?;
             set_aside.extend(look.bad.drain(..).map(|(_, why)| why));
             if found == 0 && bad == 0 {
                 break;
             }
-            let full = self.selection.full.len();
+            let (full, ended) = (self.selection.full.len(), self.ended);
             let taken = self.take(look.candidates).await?;
-            if self.selection.full.len() == full {
-                self.db.crowd.learn(found, taken);
+            if self.ended == ended {
+                rounds += 1;
+                if self.selection.full.len() == full {
+                    self.db.crowd.learn(found, taken);
+                }
             }
-            self.db.heads.taken(&self.selection.name, taken, found + bad >= room);
-            if self.room() == 0 || found + bad < room && taken == found {
+            self.db.heads.taken(&self.selection.name, taken, found + bad >= sought);
+            if self.room() == 0 || self.endable() == 0 || found + bad < sought && taken == found {
                 break;
             }
             look = self.look().await?;
@@ -120,40 +142,45 @@ impl<'a> Taking<'a> {
         Ok(set_aside)
     }
 
-    async fn take(&mut self, candidates: Vec<Candidate>) -> Done<usize> {
+    async fn take(&mut self, mut candidates: Vec<Candidate>) -> Done<usize> {
         if candidates.is_empty() {
             return Ok(0);
         }
+        // More than there is room for only if all of them would rather end than wait.
+        let ending = candidates.iter().take_while(|candidate| candidate.ends).count();
+        candidates.truncate(self.room().max(ending));
         let noted: Vec<JobId> = candidates.iter().map(|candidate| candidate.job.id).collect();
         fail_point!("claim::looked");
         note(self.db, self.request, &candidates).await?;
         fail_point!("claim::noted");
-        let ending: Vec<Candidate> = candidates.iter().filter(|candidate| candidate.ends).cloned().collect();
-        let (taken, mut full) = take(self.db, self.request, candidates).await?;
-        limits::end_without_room(self.db, ending, &full).await?;
-        unnote(self.db, self.request, noted, &taken).await?;
+        let Taken { leased, mut full, mut over } =
+            take(self.db, self.request, candidates, self.room()).await?;
+        over.truncate(self.endable());
+        self.ended += limits::end(self.db, self.request, &over).await?;
+        unnote(self.db, self.request, noted, &leased).await?;
+        full.retain(|key| !self.selection.full.contains(key));
         if !full.is_empty() && self.selection.full.is_empty() {
             // All at once, so that no number of full keys stands before a job that may be taken.
             full.extend(limits::full(self.db).await?);
         }
         self.selection.full.extend(full);
-        let count = taken.len();
-        self.taken.extend(taken);
+        let count = leased.len();
+        self.taken.extend(leased);
         Ok(count)
     }
 }
 
-/// Takes those that still wait, as far as their limit keys allow it. Tells which keys are full.
-async fn take(db: &Db, request: &Claim, candidates: Vec<Candidate>) -> Done<(Vec<LeasedJob>, Vec<Document>)> {
+/// Takes up to so many of those that still wait, as far as their limit keys allow it. Of those that have none, there are
+/// no more.
+async fn take(db: &Db, request: &Claim, candidates: Vec<Candidate>, room: usize) -> Done<Taken> {
     let (free, limited): (Vec<_>, Vec<_>) = candidates.into_iter().partition(|job| job.limit.is_none());
-    let mut taken = lease(&mut db.plain(), request, free).await?;
-    let mut full = Vec::new();
-    if !limited.is_empty() {
-        let (more, keys) = limits::take(db, request, limited).await?;
-        taken.extend(more);
-        full = keys;
+    let mut leased = lease(&mut db.plain(), request, free).await?;
+    if limited.is_empty() {
+        return Ok(Taken { leased, ..Taken::default() });
     }
-    Ok((taken, full))
+    let mut taken = limits::take(db, request, limited, room).await?;
+    leased.append(&mut taken.leased);
+    Ok(Taken { leased, ..taken })
 }
 
 /// Notes which jobs this claim is about to take, so that it finds them when it is repeated (clause E2). The server
@@ -211,14 +238,8 @@ pub(crate) async fn lease(
     if candidates.is_empty() {
         return Ok(Vec::new());
     }
-    let mut alike: Vec<(&Candidate, Vec<Bson>)> = Vec::new();
-    for candidate in &candidates {
-        match alike.iter_mut().find(|(other, _)| other.is_written_like(candidate)) {
-            Some((_, ids)) => ids.push(candidate.id.clone()),
-            None => alike.push((candidate, vec![candidate.id.clone()])),
-        }
-    }
-    let changes = alike.into_iter().map(|(like, ids)| taking(session.db, request, like, ids)).collect();
+    let changes =
+        alike(&candidates).into_iter().map(|(like, ids)| taking(session.db, request, like, ids)).collect();
     let matched = session.update(Kept::Jobs, changes).await?.whole()?;
     let leased = |candidate: Candidate| leased(request, candidate.job, candidate.lease);
     if matched == candidates.len() as u64 {
@@ -236,8 +257,20 @@ fn leased(request: &Claim, job: JobRecord, lease: Duration) -> LeasedJob {
     LeasedJob::new(job, token, lease)
 }
 
-/// The statement that takes jobs which are alike. What it compares makes sure that they are as they were seen.
-fn taking(db: &Db, request: &Claim, like: &Candidate, ids: Vec<Bson>) -> Change {
+/// Candidates that one statement can write, with the ids of all that are like them.
+pub(crate) fn alike(candidates: &[Candidate]) -> Vec<(&Candidate, Vec<Bson>)> {
+    let mut alike: Vec<(&Candidate, Vec<Bson>)> = Vec::new();
+    for candidate in candidates {
+        match alike.iter_mut().find(|(other, _)| other.is_written_like(candidate)) {
+            Some((_, ids)) => ids.push(candidate.id.clone()),
+            None => alike.push((candidate, vec![candidate.id.clone()])),
+        }
+    }
+    alike
+}
+
+/// The condition for jobs which are alike: they still wait as they were seen, due and where the claim looks.
+pub(crate) fn as_seen(db: &Db, request: &Claim, like: &Candidate, ids: Vec<Bson>) -> Document {
     // It may have been moved meanwhile.
     let queues: Vec<_> = request.queues.iter().map(QueueName::as_str).collect();
     let mut filter = doc! {
@@ -248,6 +281,11 @@ fn taking(db: &Db, request: &Claim, like: &Candidate, ids: Vec<Bson>) -> Change 
     if let Some(replacements) = &like.replacements {
         filter.insert(REPLACEMENTS, doc! {"$eq": replacements});
     }
+    filter
+}
+
+/// The statement that takes jobs which are alike.
+fn taking(db: &Db, request: &Claim, like: &Candidate, ids: Vec<Bson>) -> Change {
     let mut fields = doc! {
         "state": RUNNING,
         "attempt": like.job.attempt,
@@ -262,7 +300,7 @@ fn taking(db: &Db, request: &Claim, like: &Candidate, ids: Vec<Bson>) -> Change 
         fields.insert("reason", "$$REMOVE");
         fields.insert(OFF_TURN, "$$REMOVE");
     }
-    Change::many(filter, vec![doc! {"$set": fields}])
+    Change::many(as_seen(db, request, like, ids), vec![doc! {"$set": fields}])
 }
 
 /// What a repeated claim gets: what it holds, and what it was about to take and nobody else did, as far as it is still
@@ -294,7 +332,7 @@ async fn repeated(db: &Db, request: &Claim, selection: &Selection, jobs: Vec<Bso
     }
     let room = request.limit.saturating_sub(leases.len());
     candidates.truncate(room);
-    leases.extend(take(db, request, candidates).await?.0);
+    leases.extend(take(db, request, candidates, room).await?.leased);
     record::set_aside(db, &bad).await?;
     claimed.set_aside = bad.into_iter().map(|(_, why)| why).collect();
     claimed.jobs = in_order(leases);

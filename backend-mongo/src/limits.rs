@@ -3,41 +3,55 @@
 //! Whoever claims jobs of a key writes to the key's document first, so that two never count at the same time; then it
 //! counts the running jobs of the key and takes what fits, all in one transaction.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use leasehold_core::backend::Claim;
-use leasehold_core::{LeasedJob, Reason};
+use leasehold_core::{JobId, LeasedJob, Reason};
 use mongodb::bson::{Document, doc};
 
 use crate::candidates::Candidate;
-use crate::claim::lease;
+use crate::claim::{alike, as_seen, lease};
 use crate::error::{DUPLICATE, Done};
-use crate::record::{self, RUNNING, WAITING};
+use crate::record::{self, RUNNING};
 use crate::session::{Change, Db, Kept, Session};
 use crate::transition::{Next, stages};
 
-/// What was taken, and which keys are full.
-type Taken = (Vec<LeasedJob>, Vec<Document>);
+/// What became of some candidates.
+#[derive(Default)]
+pub(crate) struct Taken {
+    pub(crate) leased: Vec<LeasedJob>,
+    /// Which keys are full.
+    pub(crate) full: Vec<Document>,
+    /// Those without room that would rather end than wait.
+    pub(crate) over: Vec<Candidate>,
+}
+
+impl Taken {
+    fn join(&mut self, more: Self) {
+        self.leased.extend(more.leased);
+        self.full.extend(more.full);
+        self.over.extend(more.over);
+    }
+}
 
 /// How often jobs are tried to be taken while others write to the same keys: half a second, and less when the keys are
 /// tried apart.
 const TRIES: u32 = 8;
 const TRIES_APART: u32 = 3;
 
-/// Takes what fits. A claimer that dies within its transaction leaves its keys locked until the server gives the
+/// Takes what fits, up to so many; those behind the last of so many are not judged. A claimer that dies within its transaction leaves its keys locked until the server gives the
 /// transaction up: such keys are told as full, and hold up no others.
-pub(crate) async fn take(db: &Db, request: &Claim, candidates: Vec<Candidate>) -> Done<Taken> {
-    let (mut taken, mut full) = (Vec::new(), Vec::new());
+pub(crate) async fn take(db: &Db, request: &Claim, candidates: Vec<Candidate>, room: usize) -> Done<Taken> {
+    let mut taken = Taken::default();
     let (mut parts, mut tries) = (vec![candidates], TRIES);
-    while let Some(part) = parts.pop() {
+    while let Some(mut part) = parts.pop() {
         let keys = keys(&part);
-        match try_to_take(db, request, &part, &keys, tries).await? {
-            Some((more, keys)) => {
-                taken.extend(more);
-                full.extend(keys);
-            }
-            None if keys.len() < 2 => full.push(doc! {"limit_key": {"$in": keys}}),
+        match try_to_take(db, request, (&part, room), &keys, tries).await? {
+            Some(more) => taken.join(more),
+            None if keys.len() < 2 => taken.full.push(doc! {"limit_key": {"$in": keys}}),
             None => {
+                // All that are left may be taken, in whatever order.
+                part.truncate(room);
                 let middle = &keys[keys.len() / 2];
                 let is_below = |job: &Candidate| job.limit.as_ref().is_some_and(|(key, _)| key < middle);
                 let (below, rest) = part.into_iter().partition(is_below);
@@ -46,7 +60,7 @@ pub(crate) async fn take(db: &Db, request: &Claim, candidates: Vec<Candidate>) -
             }
         }
     }
-    Ok((taken, full))
+    Ok(taken)
 }
 
 fn keys(candidates: &[Candidate]) -> Vec<String> {
@@ -58,7 +72,7 @@ fn keys(candidates: &[Candidate]) -> Vec<String> {
 async fn try_to_take(
     db: &Db,
     request: &Claim,
-    candidates: &[Candidate],
+    candidates: (&[Candidate], usize),
     keys: &[String],
     tries: u32,
 ) -> Done<Option<Taken>> {
@@ -103,61 +117,82 @@ async fn make(db: &Db, keys: &[String]) -> Done<()> {
     db.plain().insert(Kept::Limits, new).await?.unless(DUPLICATE).map(drop)
 }
 
-/// Takes what fits; nothing if a key has no document yet.
+/// Takes what fits, up to so many; nothing if a key has no document yet.
 async fn within(
     session: &mut Session<'_>,
     request: &Claim,
-    candidates: &[Candidate],
+    (candidates, room): (&[Candidate], usize),
     keys: &[String],
 ) -> Done<Option<Taken>> {
     let touch = Change::many(doc! {"_id": {"$in": keys}}, doc! {"$inc": {"claims": 1_i64}});
     if session.update(Kept::Limits, vec![touch]).await?.whole()? < keys.len() as u64 {
         return Ok(None);
     }
-    let pipeline = vec![
-        doc! {"$match": {"state": RUNNING, "limit_key": {"$type": "string", "$in": keys}}},
-        doc! {"$group": {"_id": "$limit_key", "n": {"$sum": 1}}},
-    ];
-    let mut running: HashMap<String, i64> = HashMap::new();
-    for counted in session.read(Kept::Jobs, pipeline).await? {
-        let n = record::whole(counted.get("n")).unwrap_or(0);
-        running.extend(counted.get_str("_id").ok().map(|key| (key.to_owned(), n)));
-    }
-    let mut chosen = Vec::new();
+    let mut running = Running::read(session, keys).await?;
+    let mut planned = running.clone();
+    let (mut chosen, mut rest) = (Vec::new(), Vec::new());
     for job in candidates {
-        let Some((key, max)) = &job.limit else { continue };
-        let running = running.entry(key.clone()).or_default();
-        if *running < *max {
-            *running += 1;
+        if chosen.len() == room {
+            break;
+        }
+        if planned.has_room(job) {
+            planned.add(job);
             chosen.push(job.clone());
+        } else {
+            rest.push(job);
         }
     }
-    let full = |(key, n): (String, i64)| doc! {"limit_key": key, "limit_max": {"$lte": n}};
-    let full = running.into_iter().map(full).collect();
-    Ok(Some((lease(session, request, chosen).await?, full)))
+    let leased = lease(session, request, chosen).await?;
+    // Only what was really given runs: what was chosen may have been changed since it was looked at.
+    let given: HashSet<JobId> = leased.iter().map(|leased| leased.job.id).collect();
+    candidates.iter().filter(|job| given.contains(&job.job.id)).for_each(|job| running.add(job));
+    let over = rest.into_iter().filter(|job| job.ends && !running.has_room(job)).cloned().collect();
+    Ok(Some(Taken { leased, full: running.full(), over }))
 }
 
-/// Ends those of these jobs whose keys are full and that still wait as they were seen: they would rather end than wait.
-pub(crate) async fn end_without_room(db: &Db, candidates: Vec<Candidate>, full: &[Document]) -> Done<()> {
-    let is_full = |candidate: &Candidate| {
-        let Some((key, max)) = &candidate.limit else { return false };
-        full.iter().any(|full| {
-            let runs = full.get_document("limit_max").ok().and_then(|n| record::whole(n.get("$lte")));
-            full.get_str("limit_key").is_ok_and(|of| of == key) && runs.is_some_and(|runs| runs >= *max)
-        })
-    };
-    let ending: Vec<Candidate> = candidates.into_iter().filter(is_full).collect();
-    if ending.is_empty() {
-        return Ok(());
-    }
-    let end = |candidate: &Candidate| {
-        let job = &candidate.job;
-        let filter = doc! {
-            "_id": candidate.id.clone(), "state": WAITING, "attempt": job.attempt - 1, "generation": job.generation,
+/// How many jobs run, by limit key.
+#[derive(Clone)]
+struct Running(HashMap<String, i64>);
+
+impl Running {
+    async fn read(session: &mut Session<'_>, keys: &[String]) -> Done<Self> {
+        let pipeline = vec![
+            doc! {"$match": {"state": RUNNING, "limit_key": {"$type": "string", "$in": keys}}},
+            doc! {"$group": {"_id": "$limit_key", "n": {"$sum": 1}}},
+        ];
+        let counted = session.read(Kept::Jobs, pipeline).await?;
+        let of = |counted: &Document| {
+            Some((counted.get_str("_id").ok()?.to_owned(), record::whole(counted.get("n")).unwrap_or(0)))
         };
-        Change::many(filter, stages(db, Next::ends("cancelled", Reason::LimitReached), Document::new()))
+        Ok(Self(counted.iter().filter_map(of).collect()))
+    }
+
+    fn has_room(&self, job: &Candidate) -> bool {
+        job.limit.as_ref().is_none_or(|(key, max)| self.0.get(key).is_none_or(|running| running < max))
+    }
+
+    fn add(&mut self, job: &Candidate) {
+        if let Some((key, _)) = &job.limit {
+            *self.0.entry(key.clone()).or_default() += 1;
+        }
+    }
+
+    fn full(self) -> Vec<Document> {
+        self.0.into_iter().map(|(key, n)| doc! {"limit_key": key, "limit_max": {"$lte": n}}).collect()
+    }
+}
+
+/// Ends those of these jobs that still wait as they were seen, due and in their queues. Tells how many.
+pub(crate) async fn end(db: &Db, request: &Claim, over: &[Candidate]) -> Done<usize> {
+    if over.is_empty() {
+        return Ok(0);
+    }
+    let end = |(like, ids): (&Candidate, _)| {
+        let ended = stages(db, Next::ends("cancelled", Reason::LimitReached), Document::new());
+        Change::many(as_seen(db, request, like, ids), ended)
     };
-    db.plain().update(Kept::Jobs, ending.iter().map(end).collect()).await?.whole()?;
-    db.signals.look_at(ending.iter().map(|candidate| candidate.job.id).collect(), Vec::new());
-    Ok(())
+    let changes = alike(over).into_iter().map(end).collect();
+    let ended = db.plain().update(Kept::Jobs, changes).await?.whole()?;
+    db.signals.look_at(over.iter().map(|candidate| candidate.job.id).collect(), Vec::new());
+    Ok(usize::try_from(ended).unwrap_or(usize::MAX))
 }

@@ -95,9 +95,11 @@ fn filters(holder: JobId, new: &NewJob) -> Option<(Document, Document)> {
     let key = new.options.unique.as_ref()?.key.as_str();
     let holds = doc! {"_id": record::uuid(holder.as_uuid()), "unique_key": {"$type": "string", "$eq": key}};
     let (mut held, mut waits) = (holds.clone(), holds);
-    held.insert("$or", vec![doc! {"state": {"$ne": WAITING}}, doc! {"kind": {"$ne": new.kind.as_str()}}]);
-    let newcomer = record::uuid(new.id.as_uuid());
-    waits.extend(doc! {"state": WAITING, "kind": new.kind.as_str(), REPLACED: {"$ne": newcomer}});
+    // Whatever became of the holder since: a newcomer that came by before was not kept out (clause E2).
+    let came_by = doc! {"$ne": record::uuid(new.id.as_uuid())};
+    let keeps_out = vec![doc! {"state": {"$ne": WAITING}}, doc! {"kind": {"$ne": new.kind.as_str()}}];
+    held.extend(doc! {"$or": keeps_out, REPLACED: came_by.clone()});
+    waits.extend(doc! {"state": WAITING, "kind": new.kind.as_str(), REPLACED: came_by});
     Some((held, waits))
 }
 

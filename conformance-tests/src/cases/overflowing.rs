@@ -1,9 +1,13 @@
 //! C9, where a job ends rather than waits for room.
 
+use std::time::Duration;
+
 use leasehold_core::backend::{Action, Claim, EnqueueAnswer, TagRule};
 use leasehold_core::{Due, JobId, Keep, NewJob, Reason, Retention, State, UniqueScope, limits};
 
-use crate::bench::{Bench, FAIL, SUCCEED, job, kind, kinds, limit_key, queue, secs, tag, tags, unique_key};
+use crate::bench::{
+    Bench, FAIL, SUCCEED, in_time, job, kind, kinds, limit_key, queue, secs, tag, tags, unique_key,
+};
 use crate::breach::{Done, Kept, Trouble, must, must_be, must_eq};
 use crate::case::cases;
 
@@ -22,6 +26,8 @@ cases! {
     [C9, P4, S1] lets_go_of_all_that_it_held;
     /// However many there are, a claim ends no more of them than was said, and they stand before no other for ever.
     [C9, C7] ends_them_in_bounded_batches;
+    /// Who finds nothing but those that end is told to ask again at once, as long as there may be more behind them.
+    [C9, C6, C7] tells_to_ask_again_as_long_as_they_hide_another;
     /// Workers that race run no more than may, and every other job has ended so.
     [C9, S2] runs_or_ends_every_job_of_a_race needs [StrictLimits];
 }
@@ -167,6 +173,31 @@ async fn ends_them_in_bounded_batches(t: Bench) -> Kept {
     }
     given.extend(t.claim(1).await?.into_iter().map(|lease| lease.job.id));
     must_eq!(given, [plain]);
+    Ok(())
+}
+
+async fn tells_to_ask_again_as_long_as_they_hide_another(t: Bench) -> Kept {
+    t.hold_this(ending(1)).await?;
+    for many in [20, limits::ENDED_BY_A_CLAIM + 100] {
+        let mut left = many;
+        while left > 0 {
+            let some = left.min(200);
+            t.add_all((0..some).map(|_| ending(1).priority(1))).await?;
+            left -= some;
+        }
+        let plain = t.add(job()).await?;
+        let mut claims = 0;
+        let given = loop {
+            let claimed = t.backend().claim(in_time(1), t.asking(1)).await?;
+            if let Some(lease) = claimed.jobs.first() {
+                break lease.job.id;
+            }
+            must_eq!(claimed.next_due, Some(Duration::ZERO), "until a job behind {many} without room is due");
+            claims += 1;
+            must!(claims < 200, "{claims} claims were not given a job behind {many} without room");
+        };
+        must_eq!(given, plain);
+    }
     Ok(())
 }
 
