@@ -315,19 +315,16 @@ impl<A: 'static, H: Handler<A>> Handler<A> for PushedBack<H> {
     }
 }
 
-/// Enqueues the payload once more, for later. An attempt that was known to have begun has done so; if somebody has removed
-/// the payload since, it stays removed.
+/// Enqueues the payload once more, for later, in each attempt: nobody can tell whether the one before came so far. It is
+/// the same job each time.
 async fn push_back(attempt: &Attempt) -> Result<()> {
     let record = attempt.job();
-    if record.attempt > 1 && record.crashes == 0 {
-        return Ok(());
-    }
     let after = record.options.headers.get(PUSHED_BACK).and_then(|millis| millis.parse().ok());
     let after = Duration::from_millis(after.ok_or_else(|| Error::invalid("no span to come back after"))?);
     let mut job = NewJob::new(record.kind.clone(), record.payload.clone());
     job = job.id(JobId::of_pushed_back(record.id, record.generation)).queue(record.queue.clone());
     job.options = record.options.clone();
-    job.due = Due::In(after);
+    job.due = Due::In(after.min(limits::SPAN));
     if let Some(unique) = job.options.unique.take() {
         // Whoever added it again meanwhile has said when.
         job.options.unique = Some(unique.on_conflict(OnConflict::Keep));
