@@ -229,9 +229,11 @@ impl Course {
         self.news = true;
         let failure = match &outcome {
             Outcome::Success(_) => return self.done.add(index),
+            // Told to end: of this one nothing is known, and an error may be the way it ended itself.
+            Outcome::Failure(_) | Outcome::Interrupted | Outcome::Released if self.attempt.is_cancelled() => {
+                return;
+            }
             Outcome::Failure(failure) => Some(failure.clone()),
-            // Told to end: of this one nothing is known.
-            Outcome::Interrupted | Outcome::Released if self.attempt.is_cancelled() => return,
             _ => None,
         };
         let part = self.part(index).job;

@@ -5,8 +5,8 @@ use std::time::Duration;
 use leasehold_core::layer::Operation;
 use leasehold_core::policy::Outcome;
 use leasehold_core::testing::run_all;
-use leasehold_core::worker::{RawOptions, WorkerBuilder};
-use leasehold_core::{ErrorKind, Payload, State, Store};
+use leasehold_core::worker::{EndedBy, RawOptions, WorkerBuilder};
+use leasehold_core::{Attempt, ErrorKind, JobRecord, Payload, State, Store};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
@@ -130,22 +130,65 @@ async fn one_that_gives_itself_back_does_so_alone() {
 async fn what_runs_goes_on_while_a_job_is_made_of_what_failed() {
     let probe = Probe::quiet();
     let store = probe.store();
-    raw(&store).list().push_many(numbers(2)).await.unwrap();
+    raw(&store).list().push_many(numbers(3)).await.unwrap();
     probe.set(|op| if op == Operation::Enqueue { Fate::Hang } else { Fate::Pass });
     let (tell, mut told) = mpsc::unbounded_channel();
     let handler = move |payload: Payload| {
         let tell = tell.clone();
         async move {
-            if payload.as_bytes() == b"0" {
-                return Err("no good");
+            match payload.as_bytes() {
+                b"0" => return Err("no good"),
+                b"1" => sleep(SECOND).await,
+                _ => {
+                    sleep(10 * SECOND).await;
+                    tell.send(()).unwrap();
+                }
             }
-            sleep(10 * SECOND).await;
-            tell.send(()).unwrap();
             Ok(())
         }
     };
-    let options = RawOptions::default().concurrency(2);
+    let options = RawOptions::default().concurrency(3);
     let running = builder(&store).handle_raw("click", options, handler).build().unwrap().start();
-    timeout(11 * SECOND, told.recv()).await.expect("the other payload waits").unwrap();
+    timeout(11 * SECOND, told.recv()).await.expect("the last payload waits").unwrap();
     drop(running);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_ends_because_it_is_told_to_has_not_failed() {
+    let (store, runs) = (store(), Runs::default());
+    let bundle = raw(&store).with(|job| job.max_attempts(1)).list().push_many(numbers(3)).await.unwrap()[0];
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let (noted, failures) = (runs.clone(), Runs::default());
+    let heeding = move |attempt: Attempt| {
+        let (text, _) = noted.note(&attempt.job().payload);
+        let tell = tell.clone();
+        async move {
+            if text == "1" {
+                tell.send(()).unwrap();
+                attempt.cancelled().await;
+                return Err("told to end");
+            }
+            Ok(())
+        }
+    };
+    let noted = failures.clone();
+    let worker = builder(&store)
+        .handle_raw("click", RawOptions::default(), heeding.clone())
+        .on_failure(move |job: &JobRecord, _| drop(noted.note(&job.payload)));
+    let running = worker.fail_fast().build().unwrap().start();
+    told.recv().await.unwrap();
+    let summary = running.stop().await.unwrap();
+    assert_eq!((summary.released, summary.ended_by, failures.sum()), (1, EndedBy::Stopped, 0));
+    assert_eq!(jobs(&store).await.len(), 0);
+
+    // Whose record somebody cancels does not come back as a job either.
+    let worker = builder(&store).handle_raw("click", RawOptions::default(), heeding).build().unwrap();
+    let running = worker.start();
+    told.recv().await.unwrap();
+    store.cancel(bundle).await.unwrap();
+    while store.find(bundle).await.unwrap().unwrap().state != State::Cancelled {
+        sleep(SECOND).await;
+    }
+    assert_eq!(running.stop().await.unwrap().cancelled, 1);
+    assert_eq!((jobs(&store).await.len(), runs.of("0"), runs.of("1"), runs.of("2")), (0, 1, 2, 0));
 }
