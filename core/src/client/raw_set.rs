@@ -232,9 +232,11 @@ impl RawTimed {
     }
 
     /// Has each payload come back by itself so long after it is taken, however it went, unless it is
-    /// [removed](Self::remove) or added again for another time. Defaults to not coming back.
+    /// [removed](Self::remove) or added again for another time. A span of more than a hundred years is taken for that
+    /// long. Defaults to not coming back.
     #[must_use]
     pub fn push_back(mut self, after: Duration) -> Self {
+        let after = after.min(limits::SPAN);
         self.0.0 = self.0.0.with(|job| job.header(PUSHED_BACK, after.as_millis().to_string()));
         self
     }

@@ -8,14 +8,14 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use serde::{Deserialize, Serialize};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 use tower::ServiceExt;
 
 use super::attempt::Attempt;
 use super::handler::Handler;
 use super::options::RawOptions;
 use super::panics;
-use crate::backend::{EnqueueAnswer, Verdict};
+use crate::backend::{EnqueueAnswer, Enqueued, Verdict};
 use crate::error::{Error, Result};
 use crate::id::JobId;
 use crate::job::{Bundle, Due, JobRecord, LeasedJob, NewJob, OnConflict, PUSHED_BACK, Progress, Reason};
@@ -52,9 +52,7 @@ impl Handler<Bundled> for Bundled {
                     return Outcome::Failure(JobFailure { reason: Reason::BadPayload, ..failure });
                 }
             };
-            let done = attempt.cursor::<Done>().ok().flatten().unwrap_or_default();
-            let course =
-                Course { attempt, bundle, kind: this.kind, options: this.options, done, apart: Vec::new() };
+            let course = Course::new(attempt, bundle, this);
             course.run().await.unwrap_or_else(|error| Outcome::Failure(error_of(&error)))
         }
         .boxed()
@@ -101,73 +99,115 @@ struct Course {
     bundle: Bundle,
     kind: Kind,
     options: RawOptions,
+    /// Whether a worker has died over the bundle.
+    careful: bool,
     done: Done,
+    /// From here on no payload was begun.
+    next: u32,
     /// Payloads that are to become jobs of their own. They are not done before they have.
     apart: Vec<(u32, NewJob)>,
+    /// Whether more is known than was reported.
+    news: bool,
+    /// When news is to be reported.
+    due: Instant,
+    /// Why a payload could not become a job.
+    error: Option<Error>,
 }
 
 impl Course {
+    fn new(attempt: Attempt, bundle: Bundle, Bundled { kind, options }: Bundled) -> Self {
+        let careful = attempt.job().crashes > 0;
+        let done = attempt.cursor::<Done>().ok().flatten().unwrap_or_default();
+        let due = Instant::now() + REPORT;
+        let (next, apart, news, error) = (0, Vec::new(), false, None);
+        Self { attempt, bundle, kind, options, careful, done, next, apart, news, due, error }
+    }
+
     /// Once a worker has died over this bundle, each payload is told before it begins: the one at which another
     /// worker dies becomes a job of its own, with a crash budget of its own, and costs the others nothing.
     async fn run(mut self) -> Result<Outcome> {
-        let careful = self.attempt.job().crashes > 0;
-        let most = if careful { 1 } else { self.options.concurrency };
-        if let Some(at) = self.done.at.take().filter(|at| careful && !self.done.has(*at)) {
+        let most = if self.careful { 1 } else { self.options.concurrency };
+        let killer = self.done.at.take().filter(|at| self.careful && !self.done.has(*at));
+        if let Some(killer) = killer {
             let failure = JobFailure::error("crash", "a worker died while it ran in a bundle");
-            self.set_apart(at, Duration::ZERO, Some(&failure));
-            self.write_apart().await?;
+            self.set_apart(killer, Duration::ZERO, Some(&failure));
+            // Before another is told in its place.
+            let written = self.write_apart().await;
+            self.written(written);
         }
-        let (mut next, mut reported) = (0, Instant::now());
-        let mut running = FuturesUnordered::new();
+        let (mut running, mut writing) = (FuturesUnordered::new(), FuturesUnordered::new());
+        let mut alarm = std::pin::pin!(sleep_until(self.due));
         loop {
             while running.len() < most
-                && !self.attempt.is_cancelled()
-                && let Some(index) = self.next(&mut next)
+                && let Some(index) = self.begin().await?
             {
-                if careful {
-                    self.done.at = Some(index);
-                    self.attempt.save_cursor(&self.done).await?;
-                }
                 let part = self.part(index);
                 running.push(one(self.attempt.clone(), part).map(move |outcome| (index, outcome)));
             }
-            let Some((index, outcome)) = running.next().await else {
-                if self.apart.is_empty() {
-                    break;
-                }
-                // What is to become a job may be what holds up the rest.
-                self.write_apart().await?;
-                continue;
-            };
-            self.ended(index, outcome);
-            if self.apart.len() >= APART || reported.elapsed() >= REPORT {
-                self.write_apart().await?;
-                self.report()?;
-                reported = Instant::now();
+            if running.is_empty() && writing.is_empty() && (self.apart.is_empty() || self.error.is_some()) {
+                break;
             }
-            // Handlers that never wait must not hold up whatever else there is to do.
+            if writing.is_empty() && self.is_to_write(running.is_empty()) {
+                writing.push(self.write_apart());
+            }
+            if self.news && self.is_due() {
+                self.report()?;
+                alarm.as_mut().reset(self.due);
+            }
+            // Those that never wait must not hold up what is being written.
+            tokio::select! {
+                biased;
+                Some(written) = writing.next() => self.written(written),
+                Some((index, outcome)) = running.next() => self.ended(index, outcome),
+                () = &mut alarm, if self.news => {}
+            }
+            // Nor whatever else there is to do.
             tokio::task::coop::consume_budget().await;
         }
-        self.write_apart().await?;
-        if self.done.until as usize >= self.bundle.payloads.len() {
-            return Ok(Outcome::Success(None));
+        match self.error.take() {
+            Some(error) => Err(error),
+            None if self.is_done() => Ok(Outcome::Success(None)),
+            None => Ok(Outcome::Interrupted),
         }
-        self.report()?;
-        Ok(Outcome::Interrupted)
+    }
+
+    /// The next payload to run, if one is to be begun now.
+    async fn begin(&mut self) -> Result<Option<u32>> {
+        if self.attempt.is_cancelled() || self.error.is_some() {
+            return Ok(None);
+        }
+        let index = self.next();
+        if self.careful && index.is_some() {
+            self.done.at = index;
+            self.attempt.save_cursor(&self.done).await?;
+        }
+        Ok(index)
+    }
+
+    fn is_done(&self) -> bool {
+        self.done.until as usize >= self.bundle.payloads.len()
+    }
+
+    fn is_due(&self) -> bool {
+        Instant::now() >= self.due
+    }
+
+    /// Whether jobs are to be made now. If nothing runs, these may be what holds up the rest.
+    fn is_to_write(&self, idle: bool) -> bool {
+        let there = !self.apart.is_empty() && self.error.is_none();
+        there && (idle || self.apart.len() >= APART || self.is_due())
     }
 
     /// The next payload that is not done, unless it lies too far ahead of one that runs.
-    fn next(&self, next: &mut u32) -> Option<u32> {
+    fn next(&mut self) -> Option<u32> {
         let apart = |index: u32| self.apart.iter().any(|(apart, _)| *apart == index);
-        *next = (*next).max(self.done.until);
-        while self.done.has(*next) || apart(*next) {
-            *next += 1;
+        let mut next = self.next.max(self.done.until);
+        while self.done.has(next) || apart(next) {
+            next += 1;
         }
-        let there = (*next as usize) < self.bundle.payloads.len() && *next < self.done.until + WINDOW;
-        there.then(|| {
-            *next += 1;
-            *next - 1
-        })
+        let there = (next as usize) < self.bundle.payloads.len() && next < self.done.until + WINDOW;
+        self.next = next + u32::from(there);
+        there.then_some(next)
     }
 
     /// A payload as the job that it would be alone.
@@ -186,11 +226,14 @@ impl Course {
 
     /// Notes how a payload's run ended.
     fn ended(&mut self, index: u32, outcome: Outcome) {
+        self.news = true;
         let failure = match &outcome {
             Outcome::Success(_) => return self.done.add(index),
+            // Told to end: of this one nothing is known, and an error may be the way it ended itself.
+            Outcome::Failure(_) | Outcome::Interrupted | Outcome::Released if self.attempt.is_cancelled() => {
+                return;
+            }
             Outcome::Failure(failure) => Some(failure.clone()),
-            // Told to end: of this one nothing is known.
-            Outcome::Interrupted | Outcome::Released => return,
             _ => None,
         };
         let part = self.part(index).job;
@@ -229,34 +272,26 @@ impl Course {
         self.apart.push((index, job));
     }
 
-    /// Enqueues the jobs that payloads are to become, however long that takes, and notes that these are done.
-    async fn write_apart(&mut self) -> Result<()> {
-        let mut pause = Duration::from_millis(100);
-        while !self.apart.is_empty() {
-            let queue = self.attempt.store().queue(self.attempt.job().queue.clone())?;
-            let jobs: Vec<NewJob> = self.apart.iter().map(|(_, job)| job.clone()).collect();
-            match queue.enqueue_all(jobs).await {
-                Ok(answers) => {
-                    for ((index, _), answer) in std::mem::take(&mut self.apart).into_iter().zip(answers) {
-                        if let EnqueueAnswer::Refused(error) = answer.answer {
-                            return Err(error);
-                        }
-                        self.done.add(index);
-                    }
-                }
-                Err(error) if error.is_transient() && !self.attempt.is_cancelled() => {
-                    tracing::warn!(%error, "payloads that failed could not become jobs; trying again");
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(Duration::from_secs(5));
-                }
-                Err(error) => return Err(error),
+    /// Has the jobs be made that payloads are to become; answers how that went for each of the first so many.
+    fn write_apart(&self) -> BoxFuture<'static, Vec<Result<()>>> {
+        write(self.attempt.clone(), self.apart.iter().map(|(_, job)| job.clone()).collect()).boxed()
+    }
+
+    /// Notes which payloads have become jobs, and are done therefore.
+    fn written(&mut self, answers: Vec<Result<()>>) {
+        let answered = self.apart.drain(..answers.len());
+        for ((index, _), answer) in answered.zip(answers) {
+            match answer {
+                Ok(()) => self.done.add(index),
+                Err(error) => drop(self.error.get_or_insert(error)),
             }
         }
-        Ok(())
+        (self.news, self.due) = (true, Instant::now());
     }
 
     /// Tells which payloads are done. It is written with the next renewal of the lease.
-    fn report(&self) -> Result<()> {
+    fn report(&mut self) -> Result<()> {
+        (self.news, self.due) = (false, Instant::now() + REPORT);
         let why = |error| Error::invalid("a cursor cannot be written").caused_by(error);
         let cursor = serde_json::to_string(&self.done).map_err(why)?;
         let total = Some(self.bundle.payloads.len() as u64);
@@ -264,6 +299,62 @@ impl Course {
             Progress { done: self.done.count(), total, cursor: Some(cursor), ..Progress::default() };
         self.attempt.progress(progress);
         Ok(())
+    }
+}
+
+/// However the course ends, by itself or because it is cut off: what is done stays done.
+impl Drop for Course {
+    fn drop(&mut self) {
+        if self.news
+            && !self.is_done()
+            && let Err(error) = self.report()
+        {
+            tracing::warn!(%error, "what was done of a record is not known");
+        }
+    }
+}
+
+/// Enqueues jobs, however long that takes; one that is refused costs the others nothing. Answers for each, up to the first
+/// that could not be sent.
+async fn write(attempt: Attempt, jobs: Vec<NewJob>) -> Vec<Result<()>> {
+    match enqueue(&attempt, jobs.clone()).await {
+        Ok(answers) => answers,
+        Err(error) if error.is_refusal() && jobs.len() > 1 => {
+            let mut answers = Vec::with_capacity(jobs.len());
+            for job in jobs {
+                answers.push(enqueue(&attempt, vec![job]).await.and_then(|mut alone| alone.remove(0)));
+            }
+            answers
+        }
+        Err(error) => vec![Err(error)],
+    }
+}
+
+/// Enqueues jobs, as often as it takes unless the attempt is told to end.
+async fn enqueue(attempt: &Attempt, jobs: Vec<NewJob>) -> Result<Vec<Result<()>>> {
+    let queue = attempt.store().queue(attempt.job().queue.clone())?;
+    let mut pause = Duration::from_millis(100);
+    loop {
+        let error = match queue.enqueue_all(jobs.clone()).await {
+            Ok(answers) => return Ok(answers.into_iter().map(taken_in).collect()),
+            Err(error) => error,
+        };
+        if !error.is_transient() || attempt.is_cancelled() {
+            return Err(error);
+        }
+        tracing::warn!(%error, "payloads that failed could not become jobs; trying again");
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = attempt.cancelled() => {}
+        }
+        pause = (pause * 2).min(Duration::from_secs(5));
+    }
+}
+
+fn taken_in(answer: Enqueued) -> Result<()> {
+    match answer.answer {
+        EnqueueAnswer::Refused(error) => Err(error),
+        _ => Ok(()),
     }
 }
 
@@ -315,19 +406,16 @@ impl<A: 'static, H: Handler<A>> Handler<A> for PushedBack<H> {
     }
 }
 
-/// Enqueues the payload once more, for later. An attempt that was known to have begun has done so; if somebody has removed
-/// the payload since, it stays removed.
+/// Enqueues the payload once more, for later, in each attempt: nobody can tell whether the one before came so far. It is
+/// the same job each time.
 async fn push_back(attempt: &Attempt) -> Result<()> {
     let record = attempt.job();
-    if record.attempt > 1 && record.crashes == 0 {
-        return Ok(());
-    }
     let after = record.options.headers.get(PUSHED_BACK).and_then(|millis| millis.parse().ok());
     let after = Duration::from_millis(after.ok_or_else(|| Error::invalid("no span to come back after"))?);
     let mut job = NewJob::new(record.kind.clone(), record.payload.clone());
     job = job.id(JobId::of_pushed_back(record.id, record.generation)).queue(record.queue.clone());
     job.options = record.options.clone();
-    job.due = Due::In(after);
+    job.due = Due::In(after.min(limits::SPAN));
     if let Some(unique) = job.options.unique.take() {
         // Whoever added it again meanwhile has said when.
         job.options.unique = Some(unique.on_conflict(OnConflict::Keep));

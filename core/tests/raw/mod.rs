@@ -1,5 +1,6 @@
 //! Queues of bare payloads.
 
+mod ends;
 mod lists;
 mod sets;
 

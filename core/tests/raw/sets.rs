@@ -1,10 +1,12 @@
 use std::time::Duration;
 
 use leasehold_core::client::{Graph, RawCount};
+use leasehold_core::layer::Operation;
 use leasehold_core::worker::RawOptions;
-use leasehold_core::{Due, ErrorKind, JobId, Payload, Timestamp};
+use leasehold_core::{Due, ErrorKind, JobId, Payload, Timestamp, limits};
 
 use super::{Runs, builder, jobs, left, noting, raw};
+use crate::probe::{Fate, Probe};
 use crate::store;
 
 const HOUR: Duration = Duration::from_hours(1);
@@ -140,5 +142,39 @@ async fn what_is_pushed_back_comes_again_once_however_often_it_is_tried() {
     let waiting: Vec<JobId> =
         jobs(&store).await.iter().filter(|j| j.state.is_waiting()).map(|j| j.id).collect();
     assert_eq!(waiting.len(), 1);
+    running.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_pushed_back_comes_again_though_the_first_attempt_could_not_say_so() {
+    let probe = Probe::quiet();
+    let (store, runs) = (probe.store(), Runs::default());
+    raw(&store).timed().push_back(HOUR).push("poll".to_owned(), Due::Now).await.unwrap();
+    let mut refused = false;
+    probe.set(move |op| {
+        if op == Operation::Enqueue && !std::mem::replace(&mut refused, true) {
+            return Fate::Refuse(ErrorKind::Internal);
+        }
+        Fate::Pass
+    });
+    let running = noting(&store, &runs).build().unwrap().start();
+    tokio::time::sleep(HOUR / 2).await;
+    assert_eq!(runs.of("poll"), 1);
+    tokio::time::sleep(2 * HOUR).await;
+    assert_eq!(runs.of("poll"), 3);
+    running.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_to_come_back_in_more_than_a_hundred_years_comes_back_in_a_hundred() {
+    let (store, runs) = (store(), Runs::default());
+    let timed = raw(&store).timed().push_back(2 * limits::SPAN);
+    timed.push("comet".to_owned(), Due::Now).await.unwrap();
+    let running = noting(&store, &runs).build().unwrap().start();
+    tokio::time::sleep(HOUR).await;
+    assert_eq!(runs.of("comet"), 1);
+    let (_, due) = timed.first(2).await.unwrap()[0].clone();
+    let now = store.now().await.unwrap();
+    assert!(now.plus(limits::SPAN - 2 * HOUR) < due && due <= now.plus(limits::SPAN), "{due:?}");
     running.stop().await.unwrap();
 }
