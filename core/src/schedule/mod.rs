@@ -3,6 +3,7 @@
 
 mod plan;
 mod record;
+mod recurrence;
 mod rule;
 
 pub use plan::{CatchUp, MOST_MISSED, ON_TIME, Overlap, Plan, plan};
