@@ -188,7 +188,7 @@ async fn who_dies_while_removing_what_is_not_there_swallows_nothing() {
     let store = probe.store();
     let set = raw(&store).set();
     let die = || {
-        probe.set(|op| if op == Operation::Amend { Fate::Refuse(ErrorKind::Internal) } else { Fate::Pass })
+        probe.set(|op| if op == Operation::Amend { Fate::Refuse(ErrorKind::Internal) } else { Fate::Pass });
     };
     for _ in 0..2 {
         die();
