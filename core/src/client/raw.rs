@@ -1,4 +1,4 @@
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use futures::TryStreamExt;
 
@@ -20,6 +20,8 @@ const MOST_PER_RECORD: usize = 10_000;
 const COUNTED: usize = 200;
 /// How many payloads a look into a queue reads.
 const LOOKED_AT: usize = 10_000;
+/// How many slices a graph may have.
+const SLICES: RangeInclusive<usize> = 1..=10_000;
 /// How many records are read at once where each may be large.
 const PAGE: usize = 20;
 
@@ -276,15 +278,19 @@ pub struct Graph {
 
 impl Graph {
     pub(super) async fn of(raw: &Raw, range: Range<Timestamp>, slices: usize) -> Result<Self> {
-        let records = raw.first(raw.kind.clone(), LOOKED_AT + 1).await?;
-        let (from, to) = (range.start.as_millis(), range.end.as_millis());
-        if slices == 0 || to <= from {
-            return Err(Error::invalid("a graph needs a range that is not empty, and a slice at least"));
+        // Wider than an i64, which has no room for the length of the longest range.
+        let (from, to) = (i128::from(range.start.as_millis()), i128::from(range.end.as_millis()));
+        if !SLICES.contains(&slices) || to <= from {
+            let most = SLICES.end();
+            return Err(Error::invalid(format!(
+                "a graph needs a range that is not empty, and from 1 to {most} slices"
+            )));
         }
+        let records = raw.first(raw.kind.clone(), LOOKED_AT + 1).await?;
         let mut graph = Self { slices: vec![0; slices], all: records.len() <= LOOKED_AT, ..Self::default() };
         for record in records.iter().take(LOOKED_AT) {
-            let at = record.due.as_millis();
-            let place = i128::from(at - from) * slices as i128 / i128::from(to - from);
+            let at = i128::from(record.due.as_millis());
+            let place = (at - from) * slices as i128 / (to - from);
             let slot = match usize::try_from(place) {
                 _ if at < from => &mut graph.before,
                 Ok(place) if place < slices => &mut graph.slices[place],

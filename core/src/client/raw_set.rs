@@ -2,10 +2,13 @@ use std::ops::Range;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
+use uuid::Uuid;
 
+use super::queue::Queue;
 use super::raw::{Graph, Raw, RawCount};
 use crate::backend::{AmendAnswer, EnqueueAnswer, Enqueued};
 use crate::error::{Error, Result};
+use crate::id::JobId;
 use crate::job::{Due, NewJob, OnConflict, PUSHED_BACK, Payload, State, Unique, UniqueScope};
 use crate::limits;
 use crate::name::{Kind, UniqueKey};
@@ -15,8 +18,40 @@ use crate::time::Timestamp;
 const ZERO_SCORE: i64 = 750_000_000_000;
 /// The largest score, and less one the lowest: they stand for moments from 1970 to 2017.
 const SCORES: Range<i64> = -ZERO_SCORE..ZERO_SCORE;
-/// How long what looks for a payload may stand in for it, should whoever looks be gone in between.
-const LOOKING: Duration = Duration::from_secs(10);
+/// Of these are made the ids of what looks for payloads.
+const LOOKING: &str = "leasehold raw look";
+
+/// The job that holds a payload's key while somebody looks for it. By its id alone everybody knows what it is.
+fn look_of(key: &UniqueKey) -> JobId {
+    JobId::from_uuid(Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("{LOOKING} {key}").as_bytes()))
+}
+
+impl Queue {
+    /// Enqueues payloads that have keys. Where one is merely looked for, whoever looks finds nothing, be it still there or
+    /// dead: the key is for the payload.
+    pub(crate) async fn enqueue_keyed(&self, jobs: Vec<NewJob>) -> Result<Vec<Enqueued>> {
+        let look = |job: &NewJob| job.options.unique.as_ref().map(|unique| look_of(&unique.key));
+        let mut answers = self.enqueue_all(jobs.clone()).await?;
+        loop {
+            let in_the_way = |(job, answer): (&NewJob, &Enqueued)| {
+                matches!(answer.answer, EnqueueAnswer::Held) && look(job) == Some(answer.job)
+            };
+            let pairs = jobs.iter().zip(&answers).enumerate();
+            let again: Vec<_> = pairs.filter(|(_, pair)| in_the_way(*pair)).map(|(index, _)| index).collect();
+            if again.is_empty() {
+                return Ok(answers);
+            }
+            for index in &again {
+                self.store().delete(answers[*index].job).await?;
+            }
+            let left: Vec<NewJob> = again.iter().map(|index| jobs[*index].clone()).collect();
+            let answered = self.enqueue_all(left).await?;
+            for (index, answer) in again.into_iter().zip(answered) {
+                answers[index] = answer;
+            }
+        }
+    }
+}
 
 /// Payloads of which each waits once: a job each, with a unique key that is made of the payload.
 #[derive(Debug, Clone)]
@@ -46,7 +81,7 @@ impl Keyed {
     /// Adds jobs and tells how many are new.
     async fn push(&self, jobs: impl IntoIterator<Item = Result<NewJob>>) -> Result<u64> {
         let jobs = jobs.into_iter().collect::<Result<Vec<_>>>()?;
-        let answers = self.0.queue.enqueue_all(jobs).await?;
+        let answers = self.0.queue.enqueue_keyed(jobs).await?;
         let mut new = 0;
         for Enqueued { answer, .. } in answers {
             match answer {
@@ -58,14 +93,20 @@ impl Keyed {
     }
 
     /// Removes a payload that waits. Whoever holds its key is told to whoever asks for it too, in the name of a job that
-    /// nobody runs and that goes at once.
+    /// nobody runs and that goes at once. Should it stay, for its maker has died, it goes when somebody next wants the key:
+    /// it holds that for as long as it is there.
     async fn remove(&self, payload: Payload) -> Result<bool> {
         let key = self.key(&payload)?;
-        let mut probe = NewJob::new(Kind::new(format!("{}?", self.0.kind))?, Payload::EMPTY);
-        probe = probe.delay(limits::SPAN).unique(key, UniqueScope::For(LOOKING));
-        let Enqueued { job, answer } = self.0.queue.submit(probe).await?;
+        let look = NewJob::new(self.looking()?, Payload::EMPTY).id(look_of(&key));
+        let look = look.delay(limits::SPAN).unique(key, UniqueScope::UntilFinished);
+        let Enqueued { job, answer } = self.0.queue.submit(look).await?;
         let gone = self.0.queue.store().delete(job).await?;
         Ok(matches!(answer, EnqueueAnswer::Held) && gone == AmendAnswer::Applied)
+    }
+
+    /// The kind of what looks for payloads.
+    fn looking(&self) -> Result<Kind> {
+        Kind::new(format!("{}?", self.0.kind))
     }
 
     /// From the queue's own counts, which are kept.
@@ -81,7 +122,9 @@ impl Keyed {
     }
 
     async fn clear(&self) -> Result<u64> {
-        self.0.clear(vec![self.0.kind.clone()]).await
+        let gone = self.0.clear(vec![self.0.kind.clone()]).await?;
+        self.0.clear(vec![self.looking()?]).await?;
+        Ok(gone)
     }
 }
 
@@ -203,8 +246,8 @@ impl RawSorted {
     /// How many payloads have their scores in which slice of a range.
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for an empty range or none of the slices; those named at
-    /// [`Store`](crate::Store).
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for an empty range, or slices that are not from 1 to 10,000; those
+    /// named at [`Store`](crate::Store).
     pub async fn graph(&self, scores: Range<i64>, slices: usize) -> Result<Graph> {
         let at = |score: i64| Timestamp::from_millis(score.saturating_add(ZERO_SCORE));
         Graph::of(&self.0.0, at(scores.start)..at(scores.end), slices).await
@@ -272,8 +315,8 @@ impl RawTimed {
     /// How many payloads have their times in which slice of a range.
     ///
     /// # Errors
-    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for an empty range or none of the slices; those named at
-    /// [`Store`](crate::Store).
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) for an empty range, or slices that are not from 1 to 10,000; those
+    /// named at [`Store`](crate::Store).
     pub async fn graph(&self, times: Range<Timestamp>, slices: usize) -> Result<Graph> {
         Graph::of(&self.0.0, times, slices).await
     }

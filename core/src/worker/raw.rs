@@ -420,5 +420,6 @@ async fn push_back(attempt: &Attempt) -> Result<()> {
         // Whoever added it again meanwhile has said when.
         job.options.unique = Some(unique.on_conflict(OnConflict::Keep));
     }
-    attempt.store().queue(record.queue.clone())?.enqueue(job).await.map(drop)
+    let answers = attempt.store().queue(record.queue.clone())?.enqueue_keyed(vec![job]).await?;
+    answers.into_iter().try_for_each(taken_in)
 }

@@ -66,6 +66,9 @@ async fn the_lowest_score_comes_first_and_moves() {
     let graph = sorted.graph(10..14, 2).await.unwrap();
     assert_eq!(graph, Graph { before: 1, slices: vec![2, 1], after: 1, all: true });
     assert_eq!(sorted.graph(3..3, 2).await.unwrap_err().kind(), ErrorKind::InvalidInput);
+    let all = sorted.graph(i64::MIN..i64::MAX, 4).await.unwrap();
+    assert_eq!((all.before, all.slices.iter().sum::<u64>(), all.after), (0, 5, 0));
+    assert_eq!(sorted.graph(0..10, usize::MAX).await.unwrap_err().kind(), ErrorKind::InvalidInput);
     for score in [most, -most - 1] {
         assert_eq!(sorted.push("x".to_owned(), score).await.unwrap_err().kind(), ErrorKind::InvalidInput);
     }
@@ -176,5 +179,86 @@ async fn what_is_to_come_back_in_more_than_a_hundred_years_comes_back_in_a_hundr
     let (_, due) = timed.first(2).await.unwrap()[0].clone();
     let now = store.now().await.unwrap();
     assert!(now.plus(limits::SPAN - 2 * HOUR) < due && due <= now.plus(limits::SPAN), "{due:?}");
+    running.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_dies_while_removing_what_is_not_there_swallows_nothing() {
+    let probe = Probe::quiet();
+    let store = probe.store();
+    let set = raw(&store).set();
+    let die = || {
+        probe.set(|op| if op == Operation::Amend { Fate::Refuse(ErrorKind::Internal) } else { Fate::Pass });
+    };
+    for _ in 0..2 {
+        die();
+        set.remove("a".to_owned()).await.unwrap_err();
+        probe.set(|_| Fate::Pass);
+        assert_eq!(set.push_many(["a", "b", "a"].map(str::to_owned)).await.unwrap(), 2);
+        assert_eq!(set.first(9).await.unwrap(), ["a", "b"].map(|text| Payload::from(text.to_owned())));
+        assert_eq!(set.count().await.unwrap().payloads, 2);
+        assert!(set.remove("a".to_owned()).await.unwrap() && set.remove("b".to_owned()).await.unwrap());
+        assert_eq!(set.count().await.unwrap().payloads, 0);
+    }
+    for _ in 0..2 {
+        die();
+        set.remove("a".to_owned()).await.unwrap_err();
+        probe.set(|_| Fate::Pass);
+        assert!(!set.remove("a".to_owned()).await.unwrap());
+        assert_eq!(set.count().await.unwrap().payloads, 0);
+    }
+    die();
+    set.remove("a".to_owned()).await.unwrap_err();
+    probe.set(|_| Fate::Pass);
+    assert_eq!((set.clear().await.unwrap(), set.count().await.unwrap().payloads), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_pushed_while_it_is_removed_is_there_afterwards() {
+    let probe = Probe::quiet();
+    let store = probe.store();
+    let set = raw(&store).set();
+    let mut late = false;
+    probe.set(move |op| {
+        let first = op == Operation::Amend && !std::mem::replace(&mut late, true);
+        if first { Fate::Late(Duration::from_secs(1)) } else { Fate::Pass }
+    });
+    let push = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        set.push("a".to_owned()).await.unwrap()
+    };
+    let (removed, pushed) = tokio::join!(set.remove("a".to_owned()), push);
+    assert_eq!((removed.unwrap(), pushed), (false, true));
+    assert_eq!(set.first(9).await.unwrap(), [Payload::from("a".to_owned())]);
+    assert_eq!(set.count().await.unwrap().payloads, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_pushed_back_is_not_swallowed_by_who_looks_for_it() {
+    let probe = Probe::quiet();
+    let (store, runs) = (probe.store(), Runs::default());
+    let timed = raw(&store).timed().push_back(HOUR);
+    timed.push("poll".to_owned(), Due::Now).await.unwrap();
+    let noted = runs.clone();
+    let handler = move |payload: Payload| {
+        let (text, run) = noted.note(&payload);
+        let (timed, probe) = (timed.clone(), probe.clone());
+        async move {
+            if run > 1 {
+                return Ok(());
+            }
+            assert!(timed.remove(text.clone()).await.unwrap());
+            probe.set(
+                |op| if op == Operation::Amend { Fate::Refuse(ErrorKind::Internal) } else { Fate::Pass },
+            );
+            timed.remove(text).await.unwrap_err();
+            probe.set(|_| Fate::Pass);
+            Err("once more")
+        }
+    };
+    let running =
+        builder(&store).handle_raw("click", RawOptions::default(), handler).build().unwrap().start();
+    tokio::time::sleep(2 * HOUR + HOUR / 2).await;
+    assert_eq!(runs.of("poll"), 4);
     running.stop().await.unwrap();
 }
