@@ -375,7 +375,7 @@ mod tests {
 
     #[test]
     fn the_next_of_a_recurrence_is_found_at_once_however_long_ago_it_began() {
-        let begun = std::time::Instant::now();
+        let begun = tokio::time::Instant::now();
         for (zone, freq) in [
             ("Europe/Berlin", "SECONDLY"),
             ("America/New_York", "MINUTELY;INTERVAL=7"),
