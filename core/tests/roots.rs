@@ -45,6 +45,17 @@ async fn until(ran: &Ran, count: usize) -> Duration {
     begun.elapsed()
 }
 
+/// A store that counts how often it is asked for its queues.
+fn counting() -> (Arc<AtomicUsize>, Probe) {
+    let (asked, probe) = (Arc::new(AtomicUsize::new(0)), Probe::quiet());
+    let counted = asked.clone();
+    probe.set(move |op| {
+        counted.fetch_add(usize::from(op == Operation::Queues), Ordering::SeqCst);
+        Fate::Pass
+    });
+    (asked, probe)
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_root_means_itself_and_all_that_lies_under_it() {
     let store = store();
@@ -103,12 +114,7 @@ async fn an_event_of_a_queue_that_was_never_there_is_enough() {
 
 #[tokio::test(start_paused = true)]
 async fn a_store_is_asked_for_its_queues_once_a_second_by_all_its_workers() {
-    let (asked, probe) = (Arc::new(AtomicUsize::new(0)), Probe::quiet());
-    let counted = asked.clone();
-    probe.set(move |op| {
-        counted.fetch_add(usize::from(op == Operation::Queues), Ordering::SeqCst);
-        Fate::Pass
-    });
+    let (asked, probe) = counting();
     let store = probe.store();
     let workers: Vec<_> = (0..4)
         .map(|_| taking(&store, &["main/"]).0.poll(Duration::from_millis(50)).build().unwrap().start())
@@ -126,12 +132,7 @@ async fn a_store_is_asked_for_its_queues_once_a_second_by_all_its_workers() {
 
 #[tokio::test(start_paused = true)]
 async fn a_store_is_asked_for_its_queues_rarely_where_none_is_a_root_nor_has_a_rate() {
-    let (asked, probe) = (Arc::new(AtomicUsize::new(0)), Probe::quiet());
-    let counted = asked.clone();
-    probe.set(move |op| {
-        counted.fetch_add(usize::from(op == Operation::Queues), Ordering::SeqCst);
-        Fate::Pass
-    });
+    let (asked, probe) = counting();
     let store = probe.store();
     let workers: Vec<_> = (0..4).map(|_| taking(&store, &["main/a"]).0.build().unwrap().start()).collect();
     sleep(Duration::from_secs(60)).await;

@@ -31,6 +31,13 @@ impl Known {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// These queues, and all that lie under roots among them.
+    fn meant(&self, asked: &[QueueName]) -> BTreeSet<QueueName> {
+        let known = self.names();
+        let under = known.iter().filter(|name| asked.iter().any(|asked| asked.means(name)));
+        asked.iter().chain(under).cloned().collect()
+    }
+
     /// So many of these, others each time until all have had their turn.
     fn in_turn(&self, mut names: Vec<QueueName>, most: usize) -> Vec<QueueName> {
         if names.len() > most {
@@ -51,10 +58,7 @@ impl Store {
             return asked.to_vec();
         }
         self.look_for_queues(LOOK).await;
-        let known = self.known().names();
-        let under = known.iter().filter(|name| asked.iter().any(|asked| asked.means(name)));
-        let meant: BTreeSet<QueueName> = asked.iter().chain(under).cloned().collect();
-        drop(known);
+        let meant = self.known().meant(asked);
         self.known().in_turn(meant.into_iter().collect(), self.limits().page)
     }
 
@@ -63,9 +67,7 @@ impl Store {
         if !asked.iter().any(QueueName::is_root) {
             return 1;
         }
-        let known = self.known().names();
-        let under = known.iter().filter(|name| asked.iter().any(|asked| asked.means(name))).count();
-        (under + asked.len()).div_ceil(self.limits().page.max(1))
+        self.known().meant(asked).len().div_ceil(self.limits().page.max(1))
     }
 
     /// Asks the store for its queues, if it was not asked for so long, and tells whether others came to light.

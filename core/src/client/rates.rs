@@ -76,9 +76,8 @@ impl Rates {
         self.stale = true;
     }
 
-    /// Whether the rates have become others, as the store has them now.
-    pub(crate) async fn are_others(&self) -> bool {
-        self.store.look_for_queues(Duration::ZERO).await;
+    /// Whether the rates have become others, as the store had them when it was last asked.
+    pub(crate) fn are_others(&self) -> bool {
         self.store.known_rates() != self.known
     }
 

@@ -57,7 +57,7 @@ impl<T: Serialize + DeserializeOwned> Shared<T> {
         deadline: Deadline,
         mut change: impl FnMut(Option<T>, Timestamp) -> Result<(Timestamp, T, A), E>,
     ) -> Result<(Instant, Result<A, E>)> {
-        let mut wait = AGAIN;
+        let mut overtaken = Overtaken::by(deadline);
         loop {
             let began = Instant::now();
             let named = Registers::named(self.space, self.name.clone());
@@ -73,18 +73,41 @@ impl<T: Serialize + DeserializeOwned> Shared<T> {
             let request = PutRegister { expires: Some(expires), ..request };
             match self.store.backend().put_register(deadline, request).await {
                 Ok(()) => return Ok((began, Ok(answer))),
-                Err(error) if error.kind() == ErrorKind::Conflict && !deadline.has_passed() => {}
-                Err(error) => return Err(error),
+                Err(error) => overtaken.or(error).await?,
             }
-            tokio::time::sleep(jittered(wait).mul_f64(fastrand::f64())).await;
-            wait = (wait * 2).min(LONGEST);
         }
+    }
+}
+
+/// Waits between two tries of somebody who reads, decides and writes over what was read, while others are quicker.
+pub(super) struct Overtaken {
+    deadline: Deadline,
+    wait: Duration,
+}
+
+impl Overtaken {
+    /// Until this deadline.
+    pub(super) fn by(deadline: Deadline) -> Self {
+        Self { deadline, wait: AGAIN }
+    }
+
+    /// Waits a little longer each time if the write failed because somebody else was quicker.
+    ///
+    /// # Errors
+    /// What it failed by, if it is something else or the deadline has passed.
+    pub(super) async fn or(&mut self, error: Error) -> Result<()> {
+        if error.kind() != ErrorKind::Conflict || self.deadline.has_passed() {
+            return Err(error);
+        }
+        tokio::time::sleep(jittered(self.wait).mul_f64(fastrand::f64())).await;
+        self.wait = (self.wait * 2).min(LONGEST);
+        Ok(())
     }
 }
 
 impl Register {
     /// What its body says.
-    fn said<T: DeserializeOwned>(&self) -> Result<T> {
+    pub(crate) fn said<T: DeserializeOwned>(&self) -> Result<T> {
         let why = |error: Error| {
             Error::corrupt(format!("the {} {:?} cannot be read: {error}", self.space, self.name))
         };

@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 
+use super::register::Overtaken;
 use super::store::Store;
 use crate::backend::{DeleteRegister, Register, RegisterPage, Registers, Space};
 use crate::error::{Error, ErrorKind, Result};
@@ -10,8 +11,6 @@ use crate::time::Timestamp;
 
 /// Bytes that a schedule must leave for what is noted of its ticks.
 const SPARE: usize = 32 * 1_024;
-/// How often a change is decided anew because somebody else changed the schedule meanwhile.
-const TRIES: usize = 20;
 
 /// The schedules of a [`Store`]. They fire while somebody [fires](Self::fire) them.
 #[derive(Debug, Clone)]
@@ -207,7 +206,7 @@ impl Schedules {
         name: &RegisterName,
         decide: impl Fn(Option<Body>, Timestamp) -> Result<Option<Body>>,
     ) -> Result<ScheduleRecord> {
-        let mut tries = 0;
+        let mut overtaken = Overtaken::by(self.store.deadline());
         loop {
             let page = self.read(Registers::named(Space::Schedule, name.clone())).await?;
             let there = page.registers.into_iter().next().map(ScheduleRecord::try_from).transpose()?;
@@ -220,8 +219,7 @@ impl Schedules {
             let put = body.put(name.clone(), due, expected, most)?;
             match self.store.backend().put_register(self.store.deadline(), put.clone()).await {
                 Ok(()) => return Register::from(put).try_into(),
-                Err(error) if error.kind() == ErrorKind::Conflict && tries < TRIES => tries += 1,
-                Err(error) => return Err(error),
+                Err(error) => overtaken.or(error).await?,
             }
         }
     }

@@ -209,11 +209,8 @@ impl TryFrom<Register> for ScheduleRecord {
     type Error = Error;
 
     fn try_from(register: Register) -> Result<Self> {
-        let Register { name, body, version, .. } = register;
-        let why = |error: Error| {
-            Error::new(ErrorKind::Corrupt, format!("the schedule {name:?} cannot be read")).caused_by(error)
-        };
-        let body: Body = body.parse().map_err(why)?;
+        let body: Body = register.said()?;
+        let Register { name, version, .. } = register;
         let (runs, edits) = (body.runs.iter().cloned().collect(), body.edits.iter().cloned().collect());
         let next = body.firing.first().copied().or(body.next);
         Ok(Self { name, schedule: body.schedule.clone(), next, runs, edits, body, version })

@@ -33,8 +33,10 @@ pub(super) async fn fetch(shared: Arc<Shared>, ready: Ready) {
         shared.redo_failed().await;
     }
     let mut wake = Wake::new(shared.store.backend().clone(), known::heard(&shared.queues));
-    // What was known before may be a second old.
-    shared.look_for_queues().await;
+    if shared.has_roots() {
+        // What was known before may be a second old.
+        shared.store.look_for_queues(Duration::ZERO).await;
+    }
     let (mut failures, mut turns) = (0, 0_usize);
     let rates = Rates::new(&shared.store);
     let mut asking = Asking { rates, unknown: None, ready };
@@ -55,7 +57,7 @@ pub(super) async fn fetch(shared: Arc<Shared>, ready: Ready) {
                 dry = if taken.found == 0 && taken.next_due != Some(Duration::ZERO) { dry + 1 } else { 0 };
                 if shared.config.until_idle && idle && dry > 0 && !taken.held_back {
                     let others_are_left = dry < shared.store.pages(&shared.queues);
-                    if others_are_left || shared.look_for_queues().await || asking.rates.are_others().await {
+                    if others_are_left || shared.has_news(&asking.rates).await {
                         continue;
                     }
                     shared.end_by(EndedBy::Idle);
@@ -125,9 +127,14 @@ struct Taken {
 }
 
 impl Shared {
-    /// Looks which queues lie under its roots, if it has any, and tells whether others came to light.
-    async fn look_for_queues(&self) -> bool {
-        self.queues.iter().any(QueueName::is_root) && self.store.look_for_queues(Duration::ZERO).await
+    fn has_roots(&self) -> bool {
+        self.queues.iter().any(QueueName::is_root)
+    }
+
+    /// Looks at the queues, and tells whether others came to light that may lie under its roots, or other rates.
+    async fn has_news(&self, rates: &Rates) -> bool {
+        let came = self.store.look_for_queues(Duration::ZERO).await;
+        came && self.has_roots() || rates.are_others()
     }
 
     /// Sends failed jobs round again, however long the store takes to answer.

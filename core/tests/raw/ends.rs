@@ -75,16 +75,23 @@ fn failing(store: &Store, runs: &Runs, at: &'static [(&'static str, u32)]) -> Wo
     builder(store).handle_raw("click", RawOptions::default(), handler)
 }
 
+/// Has the next so many calls that enqueue fail by this.
+fn refuse_enqueues(probe: &Probe, mut calls: u32, kind: ErrorKind) {
+    probe.set(move |op| {
+        if op != Operation::Enqueue || calls == 0 {
+            return Fate::Pass;
+        }
+        calls -= 1;
+        Fate::Refuse(kind)
+    });
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_attempt_that_fails_repeats_nothing_that_ended() {
     let probe = Probe::quiet();
     let (store, runs) = (probe.store(), Runs::default());
     raw(&store).list().push_many(numbers(10)).await.unwrap();
-    let mut calls = 0;
-    probe.set(move |op| {
-        calls += u32::from(op == Operation::Enqueue);
-        if op == Operation::Enqueue && calls == 1 { Fate::Refuse(ErrorKind::Internal) } else { Fate::Pass }
-    });
+    refuse_enqueues(&probe, 1, ErrorKind::Internal);
     let worker = failing(&store, &runs, &[("5", 2)]).build().unwrap();
     let summary = run_all(&store, worker).await.unwrap();
     assert_eq!((summary.retried, summary.succeeded), (1, 2));
@@ -98,12 +105,8 @@ async fn one_that_may_not_become_a_job_costs_the_others_nothing() {
     let probe = Probe::quiet();
     let (store, runs) = (probe.store(), Runs::default());
     raw(&store).list().push_many(numbers(10)).await.unwrap();
-    let mut calls = 0;
     // Three together, then the first of them alone.
-    probe.set(move |op| {
-        calls += u32::from(op == Operation::Enqueue);
-        if op == Operation::Enqueue && calls <= 2 { Fate::Refuse(ErrorKind::TooLarge) } else { Fate::Pass }
-    });
+    refuse_enqueues(&probe, 2, ErrorKind::TooLarge);
     let worker = failing(&store, &runs, &[("2", 2), ("4", 1), ("6", 1)]).build().unwrap();
     let summary = run_all(&store, worker).await.unwrap();
     assert_eq!((summary.retried, summary.succeeded), (1, 4));
