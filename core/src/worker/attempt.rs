@@ -195,8 +195,7 @@ impl Attempt {
 
     /// When failed attempts of a kind are tried again, where the job does not say.
     pub(super) fn policy(&self, kind: &Kind) -> &RetryPolicy {
-        let options = self.routes().of(kind).map(|(_, options)| options);
-        options.and_then(|options| options.retry.as_ref()).unwrap_or(&self.0.shared.config.retry)
+        self.0.shared.policy(kind)
     }
 
     /// How long an attempt may run where neither job nor handler says.
@@ -206,6 +205,10 @@ impl Attempt {
 
     pub(super) fn routes(&self) -> &Routes {
         &self.0.shared.routes
+    }
+
+    pub(super) fn entry(&self) -> &Arc<Entry> {
+        &self.0.entry
     }
 
     pub(super) fn leased(&self) -> &LeasedJob {

@@ -311,13 +311,9 @@ impl Held {
     }
 
     /// Holds the jobs that a claim which began at `asked_at` got.
-    pub(super) fn add(&self, leased: Vec<LeasedJob>, asked_at: Instant) -> Vec<(LeasedJob, Arc<Entry>)> {
-        let entry = |leased: LeasedJob| {
-            let entry = self.entry(&leased, asked_at);
-            (leased, entry)
-        };
-        let added: Vec<_> = leased.into_iter().map(entry).collect();
-        self.entries().extend(added.iter().map(|(_, entry)| (entry.token, entry.clone())));
+    pub(super) fn add(&self, leased: &[LeasedJob], asked_at: Instant) -> Vec<Arc<Entry>> {
+        let added: Vec<_> = leased.iter().map(|leased| self.entry(leased, asked_at)).collect();
+        self.entries().extend(added.iter().map(|entry| (entry.token, entry.clone())));
         // Once for all: the heartbeat looks at every entry whenever it is told.
         self.changed.notify_one();
         added
