@@ -4,8 +4,9 @@
 mod lane;
 mod queue;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use foldhash::HashMap;
 use leasehold_core::backend::{Event, Register, Space};
 use leasehold_core::{
     ClaimId, JobId, LeaseToken, LimitKey, QueueName, RegisterName, State, Timestamp, Unique, UniqueKey,
@@ -79,17 +80,17 @@ impl Tables {
         Self {
             config,
             rows: Slab::new(),
-            ids: HashMap::new(),
+            ids: HashMap::default(),
             by_age: BTreeMap::new(),
             queues: Vec::new(),
             queue_names: BTreeMap::new(),
             leases: BTreeSet::new(),
-            claims: HashMap::new(),
+            claims: HashMap::default(),
             granted: VecDeque::new(),
             over: Vec::new(),
-            running: HashMap::new(),
-            keys: HashMap::new(),
-            replaced: HashMap::new(),
+            running: HashMap::default(),
+            keys: HashMap::default(),
+            replaced: HashMap::default(),
             expiry: BTreeSet::new(),
             logs: Logs::default(),
             registers: BTreeMap::new(),
