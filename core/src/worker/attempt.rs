@@ -169,14 +169,14 @@ impl Attempt {
 
     /// Whether the handler should end: its lease is lost, somebody cancelled the job, or the worker stops.
     pub fn is_cancelled(&self) -> bool {
-        self.0.entry.cancelled().is_cancelled()
+        self.0.entry.cause().is_some()
     }
 
     /// Waits until the handler should end. If it does not end itself it is dropped: at once if its lease is
     /// lost, [a grace period](super::WorkerBuilder::cancel_grace) later if somebody cancelled the job or the
     /// worker stops.
     pub async fn cancelled(&self) {
-        self.0.entry.cancelled().cancelled().await;
+        self.0.entry.cancelled().await;
     }
 
     /// Who runs it.

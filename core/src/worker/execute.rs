@@ -239,7 +239,7 @@ impl Shared {
     /// Waits until the handler is to be dropped: at once when its lease is lost, at the end of the worker's
     /// grace, or a grace period after somebody cancelled the job.
     async fn cut_off(&self, entry: &Entry, grace: Option<Duration>) -> Cause {
-        entry.cancelled().cancelled().await;
+        entry.cancelled().await;
         let grace = async {
             match entry.cause() {
                 Some(Cause::CancelRequested) => {
@@ -251,7 +251,7 @@ impl Shared {
         };
         tokio::select! {
             () = grace => {}
-            () = entry.lost().cancelled() => {}
+            () = entry.lost() => {}
             () = self.interrupt.cancelled() => {}
         }
         entry.cause().unwrap_or(Cause::Stopping)
