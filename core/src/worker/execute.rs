@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt;
-use metrics::{counter, histogram};
+use metrics::{Histogram, counter, histogram};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -19,7 +19,7 @@ use super::run::EndedBy;
 use super::shared::Shared;
 use crate::backend::Settlement;
 use crate::job::{JobRecord, Reason};
-use crate::name::Kind;
+use crate::name::{Kind, QueueName};
 use crate::policy::{Decision, HandlerError, JobFailure, Outcome, RetryPolicy, after_attempt};
 use crate::telemetry;
 
@@ -105,9 +105,9 @@ pub(super) async fn execute(shared: Arc<Shared>, mut claimed: mpsc::UnboundedRec
 
 /// Runs one job after another for as long as any wait: short ones cost no task each.
 async fn slot(shared: Arc<Shared>, waiting: Arc<Waiting>, first: Attempt) {
-    let mut next = Some(first);
+    let (mut next, mut times) = (Some(first), Times::default());
     while let Some(attempt) = next {
-        run(&shared, attempt).await;
+        run(&shared, attempt, &mut times).await;
         shared.load.running.fetch_sub(1, Ordering::AcqRel);
         next = shared.begin(&waiting);
         shared.tell_room();
@@ -148,6 +148,9 @@ impl Shared {
 
     /// Writes what the handler said last: once the attempt is settled the store takes it no more.
     async fn last_words(&self, entry: &Arc<Entry>) {
+        if !entry.has_progress() && !entry.has_lines() {
+            return;
+        }
         let written = async {
             if entry.has_progress() {
                 self.renew(vec![entry.clone()]).await;
@@ -181,8 +184,26 @@ impl Shared {
     }
 }
 
+/// The metric of a slot's latest job, which is that of most that come next.
+#[derive(Default)]
+struct Times(Option<(QueueName, Kind, Histogram)>);
+
+impl Times {
+    fn of(&mut self, job: &JobRecord) -> &Histogram {
+        let latest = self.0.take().filter(|(queue, kind, _)| *queue == job.queue && *kind == job.kind);
+        let metric = || histogram!("leasehold_job_seconds", &labels(job));
+        let (_, _, times) =
+            self.0.insert(latest.unwrap_or_else(|| (job.queue.clone(), job.kind.clone(), metric())));
+        times
+    }
+}
+
+fn labels(job: &JobRecord) -> [(&'static str, String); 2] {
+    [("queue", job.queue.to_string()), ("kind", job.kind.to_string())]
+}
+
 /// Runs one attempt to its end.
-async fn run(shared: &Shared, attempt: Attempt) {
+async fn run(shared: &Shared, attempt: Attempt, times: &mut Times) {
     let (job, entry) = (attempt.job(), attempt.entry());
     let span = tracing::info_span!("leasehold.job", id = %job.id, kind = %job.kind, queue = %job.queue, attempt = job.attempt);
     telemetry::receive(&span, &job.options.headers);
@@ -196,11 +217,11 @@ async fn run(shared: &Shared, attempt: Attempt) {
     if let Outcome::Failure(failure) = &outcome {
         shared.failed(job, failure);
     }
-    shared.load.ran(begun.elapsed());
-    let labels = [("queue", job.queue.to_string()), ("kind", job.kind.to_string())];
-    histogram!("leasehold_job_seconds", &labels).record(begun.elapsed());
+    let took = begun.elapsed();
+    shared.load.ran(took);
+    times.of(job).record(took);
     if entry.cause() == Some(Cause::LeaseLost) {
-        counter!("leasehold_leases_lost_total", &labels).increment(1);
+        counter!("leasehold_leases_lost_total", &labels(job)).increment(1);
         shared.stats.lost.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(job = %job.id, "the lease was lost; what the handler did is not recorded");
     } else {
