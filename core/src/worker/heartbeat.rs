@@ -23,9 +23,11 @@ pub(super) async fn heartbeat(shared: Arc<Shared>, done: CancellationToken) {
     // Under way beside each other: one that hangs holds up neither the others nor the fences.
     let mut renewals = FuturesUnordered::new();
     loop {
+        *shared.held.plan() = None;
         let held = shared.held.all();
         held.iter().for_each(|entry| entry.fence());
         let at = held.iter().filter_map(|entry| entry.look_at()).min();
+        *shared.held.plan() = at;
         tokio::select! {
             () = done.cancelled() => return,
             () = shared.held.changed.notified() => {}

@@ -307,7 +307,9 @@ pub(super) fn fewer(of: usize) -> usize {
 #[derive(Default)]
 pub(super) struct Held {
     entries: Mutex<HashMap<LeaseToken, Arc<Entry>>>,
-    /// Told when entries come or one has progress to write: the heartbeat plans anew.
+    /// When the heartbeat looks at them next, unless it is to plan anew.
+    look_at: Mutex<Option<Instant>>,
+    /// Told when one is to be looked at before that, or has progress to write: the heartbeat plans anew.
     pub(super) changed: Arc<Notify>,
     /// Told when entries go.
     pub(super) gone: Notify,
@@ -322,9 +324,16 @@ impl Held {
     pub(super) fn add(&self, leased: &[LeasedJob], asked_at: Instant) -> Vec<Arc<Entry>> {
         let added: Vec<_> = leased.iter().map(|leased| self.entry(leased, asked_at)).collect();
         self.entries().extend(added.iter().map(|entry| (entry.token, entry.clone())));
-        // Once for all: the heartbeat looks at every entry whenever it is told.
-        self.changed.notify_one();
+        let look_at = added.iter().filter_map(|entry| entry.look_at()).min();
+        if look_at.is_some_and(|at| self.plan().is_none_or(|planned| at < planned)) {
+            self.changed.notify_one();
+        }
         added
+    }
+
+    /// When the heartbeat looks at the entries next. None while it finds that out: what comes then is told.
+    pub(super) fn plan(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.look_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn entry(&self, leased: &LeasedJob, asked_at: Instant) -> Arc<Entry> {
