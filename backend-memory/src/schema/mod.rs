@@ -21,6 +21,9 @@ use crate::logs::Logs;
 use crate::record::Row;
 use crate::workers::Worker;
 
+/// How many jobs that one operation changed are told one by one.
+const ONE_BY_ONE: usize = 64;
+
 /// All that the store holds.
 pub(crate) struct Tables {
     pub(crate) config: Config,
@@ -57,6 +60,8 @@ pub(crate) struct Tables {
     pub(crate) watched: bool,
     /// What the present operation has to tell.
     events: Vec<Event>,
+    /// The jobs that it changed. One more than are told one by one shows that there are too many.
+    changed: Vec<Event>,
     /// The queues in which it made jobs wait.
     woken: BTreeSet<usize>,
 }
@@ -98,6 +103,7 @@ impl Tables {
             workers: BTreeMap::new(),
             watched: false,
             events: Vec::new(),
+            changed: Vec::new(),
             woken: BTreeSet::new(),
         }
     }
@@ -298,6 +304,11 @@ impl Tables {
     /// reader that fell behind still gets it.
     pub(crate) fn told(&mut self) -> Vec<Event> {
         let mut events = std::mem::take(&mut self.events);
+        if self.changed.len() > ONE_BY_ONE {
+            events.push(Event::Changes);
+            self.changed.clear();
+        }
+        events.append(&mut self.changed);
         for queue in std::mem::take(&mut self.woken) {
             events.push(Event::Waiting { queue: self.queues[queue].name.clone() });
         }
@@ -306,11 +317,13 @@ impl Tables {
 
     fn tell_change(&mut self, slot: usize) {
         let row = &self.rows[slot];
-        let (job, queue, state) = (row.job.id, row.job.queue.clone(), row.job.state);
+        let (job, state) = (row.job.id, row.job.state);
         if state.is_waiting() {
             self.woken.insert(row.queue);
         }
-        self.events.push(Event::Changed { job, queue, state });
+        if self.changed.len() <= ONE_BY_ONE {
+            self.changed.push(Event::Changed { job, queue: row.job.queue.clone(), state });
+        }
     }
 
     /// Frees the key that the job's new state ends the hold of.
