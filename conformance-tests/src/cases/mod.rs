@@ -23,6 +23,7 @@ mod controlling;
 mod fleet;
 mod inspecting;
 mod registers;
+mod schedules;
 mod sharing;
 
 mod calls;
@@ -59,6 +60,7 @@ pub(crate) const TABLES: &[&[Case]] = &[
     controlling::CASES,
     fleet::CASES,
     registers::CASES,
+    schedules::CASES,
     sharing::CASES,
     events::CASES,
     calls::CASES,
