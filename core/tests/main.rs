@@ -23,6 +23,7 @@ mod raw;
 mod retention;
 mod roots;
 mod schedules;
+mod scrapes;
 mod storm;
 mod telemetry;
 mod wakes;

@@ -102,6 +102,8 @@ impl Schedules {
     }
 
     async fn decide(&self, record: &mut ScheduleRecord, hour: Timestamp) -> Result<()> {
+        // What was decided is decided, also where the store's clock was set back.
+        let hour = hour.max(record.body.until);
         let open = self.open_jobs(record).await?;
         let waits = open.iter().find(|job| job.state.is_waiting());
         let state = waits.or(open.first()).map(|job| job.state);
