@@ -24,6 +24,7 @@ mod controlling;
 mod fleet;
 mod inspecting;
 mod registers;
+mod schedules;
 mod sharing;
 
 mod calls;
@@ -61,6 +62,7 @@ pub(crate) const TABLES: &[&[Case]] = &[
     controlling::CASES,
     fleet::CASES,
     registers::CASES,
+    schedules::CASES,
     sharing::CASES,
     events::CASES,
     calls::CASES,
