@@ -242,6 +242,29 @@ fn i18_a_tick_that_was_missed() {
 }
 
 #[test]
+fn i18_a_tick_that_was_decided_and_never_enqueued() {
+    flawed(&[I18], |tale, flaw| {
+        let (name, at) = (RegisterName::new("nightly").unwrap(), Timestamp::from_millis);
+        let job = JobId::of_tick(&name, at(1_000));
+        let mut expected = None;
+        // It is looked after again at 11 s unless it is done, which is no tick; the next one is a minute later.
+        for (next, fires) in [(1_000, vec![]), (11_000, vec![at(1_000)]), (61_000, vec![])] {
+            if next == 61_000 && !flaw {
+                tale.enqueue_as(Tale::put(job), Some(Entry::Created));
+            }
+            let (version, fires) = (VersionId::generate(), Some(fires));
+            let plan = Plan { name: name.clone(), next: Some(at(next)), version, expected, fires };
+            tale.does("o", Call::PutRegister(plan));
+            expected = Some(version);
+        }
+        if !flaw {
+            let lease = tale.claim(job, 1);
+            tale.ends_well(lease);
+        }
+    });
+}
+
+#[test]
 fn i18_a_tick_that_became_two_jobs() {
     flawed(&[I1, I18], |tale, flaw| {
         tick(tale, &[Entry::Created, if flaw { Entry::Created } else { Entry::Existing }], 1);
