@@ -35,7 +35,7 @@ CREATE FUNCTION leasehold.settle(
 ) RETURNS TABLE (ns bigint[], answer smallint, queue text, state smallint)
 LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
-SET cpu_tuple_cost = 1 SET jit = off
+SET cpu_tuple_cost = 1 SET jit = off SET plan_cache_mode = force_generic_plan
 AS $body$
 DECLARE
     hour bigint := coalesce(p_now, leasehold.hour());
@@ -61,15 +61,20 @@ BEGIN
                         CASE WHEN t.state >= 4 THEN j.due ELSE t.due END,
                         CASE WHEN t.state <= 2 AND s.verdict = 2 THEN j.attempt - 1 ELSE j.attempt END,
                         CASE WHEN t.state >= 4 THEN hour END,
-                        leasehold.later(hour, CASE t.state WHEN 4 THEN j.keep_succeeded WHEN 5 THEN j.keep_failed
-                            WHEN 6 THEN j.keep_cancelled END),
+                        leasehold.later(hour, t.keep),
                         CASE WHEN t.state <= 2 OR j.unique_scope = 3 THEN j.unique_key END,
                         s.result
                     FROM (
-                        SELECT leasehold.becomes(s.verdict, j.cancel_requested, j.attempt, j.max_attempts, d.due, hour)
-                            AS state, d.due
-                        FROM (SELECT CASE WHEN s.verdict = 2 AND s.delay = 0 THEN j.due
-                            ELSE leasehold.later(hour, coalesce(s.delay, 0)) END AS due) AS d) AS t),
+                        SELECT b.state, b.due, CASE b.state WHEN 4 THEN j.keep_succeeded WHEN 5 THEN j.keep_failed
+                            WHEN 6 THEN j.keep_cancelled END AS keep
+                        FROM (
+                            SELECT leasehold.becomes(s.verdict, j.cancel_requested, j.attempt, j.max_attempts, d.due, hour)
+                                AS state, d.due
+                            FROM (SELECT CASE WHEN s.verdict = 2 AND s.delay = 0 THEN j.due
+                                ELSE leasehold.later(hour, coalesce(s.delay, 0)) END AS due) AS d) AS b
+                        -- So `keep` is a value: given the expression, `later` would be called, which takes longer than to
+                        -- write it out here.
+                        OFFSET 0) AS t),
                 claim = NULL, lease_until = NULL, cancel_requested = false,
                 crashes = CASE WHEN p_recovers THEN j.crashes + 1 ELSE j.crashes END,
                 history = CASE WHEN s.failure IS NULL THEN j.history
@@ -242,7 +247,8 @@ BEGIN
 END
 $body$;
 
--- Takes jobs out of where they stand, before their rows change in some way that has no statement of its own.
+-- Takes jobs out of where they stand, before their rows change in some way that has no statement of its own. Their rows are
+-- locked: only who has a job's lock may take it from its place, or put it there.
 CREATE FUNCTION leasehold.displace(p_jobs uuid[]) RETURNS void
 LANGUAGE plpgsql AS $body$
 BEGIN
@@ -291,18 +297,6 @@ BEGIN
         WHERE j.id = ANY (p_jobs) AND j.state <= 2;
     INSERT INTO leasehold.ended SELECT j.expires_at, j.id FROM leasehold.jobs j
         WHERE j.id = ANY (p_jobs) AND j.state > 3 AND j.expires_at IS NOT NULL;
-END
-$body$;
-
--- Keeps claims and prunings away from jobs that are to be locked next: those lock where a job stands before its row, so
--- whoever changes a job does it in that order too.
-CREATE FUNCTION leasehold.hold(p_jobs uuid[]) RETURNS void
-LANGUAGE plpgsql AS $body$
-BEGIN
-    PERFORM FROM leasehold.waiting w
-        WHERE w.ctid = ANY (ARRAY(SELECT s.place FROM leasehold.waiting_places(p_jobs) s)) ORDER BY w.id FOR UPDATE;
-    PERFORM FROM leasehold.ended d
-        WHERE d.ctid = ANY (ARRAY(SELECT e.place FROM leasehold.ended_places(p_jobs) e)) ORDER BY d.id FOR UPDATE;
 END
 $body$;
 
