@@ -11,6 +11,7 @@ mod limiting;
 mod overflowing;
 mod selecting;
 
+mod elsewhere;
 mod fencing;
 mod living;
 mod recovering;
@@ -51,6 +52,7 @@ pub(crate) const TABLES: &[&[Case]] = &[
     overflowing::CASES,
     fencing::CASES,
     settling::CASES,
+    elsewhere::CASES,
     living::CASES,
     recovering::CASES,
     stepping::CASES,

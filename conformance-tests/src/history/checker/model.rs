@@ -281,7 +281,12 @@ impl<'h> Model<'h> {
             let cancel = matches!(reply, Some(Reply::Renew(answers))
                 if matches!(answers.get(at), Some(Extended::Held { cancel: true, .. })));
             let fenced = Fenced { op: index, i: op.i, c: op.c, kind, write, answer, cancel };
-            self.story(write.job).writes.push(fenced);
+            let story = self.story(write.job);
+            story.writes.push(fenced);
+            // A retry may have sent it to another queue, as an operator would.
+            if write.queue.is_some() && answer != Some(Answer::Lost) {
+                story.changes.push(op.changed(index, ChangeKind::Move, None));
+            }
         }
     }
 
@@ -352,6 +357,7 @@ impl<'h> Model<'h> {
             }
         }
         self.spread_replacements();
+        self.spread_ends_for_room();
         for (changed, jobs) in broad {
             let named: Option<BTreeSet<&JobId>> = jobs.map(|jobs| jobs.iter().collect());
             for (job, story) in &mut self.stories {
@@ -399,7 +405,7 @@ impl Changed {
 }
 
 impl Op<'_> {
-    fn changed(&self, op: usize, action: ChangeKind, fate: Option<Fate>) -> Changed {
+    pub(super) fn changed(&self, op: usize, action: ChangeKind, fate: Option<Fate>) -> Changed {
         Changed { op, i: self.i, c: self.c, action, fate, pruned: false }
     }
 }
