@@ -45,6 +45,8 @@ pub(super) struct Entry {
     decided: Notify,
     /// Told when the store has answered to what the handler said.
     answered: Notify,
+    /// Told when the lease was renewed.
+    renewed: Notify,
     live: Mutex<Live>,
     changed: Arc<Notify>,
 }
@@ -241,6 +243,8 @@ impl Entry {
         live.asked_at = asked_at;
         live.renewal = Renewal::NotBefore(asked_at);
         live.together = usize::MAX;
+        drop(live);
+        self.renewed.notify_one();
     }
 
     /// Notes that a renewal failed: it is asked for again after a pause that even a short lease can afford.
@@ -275,6 +279,19 @@ impl Entry {
         let renew_at = live.asked_at + LeaseTimes::of(self.lease).renew;
         let at = if live.progress.is_some() { renew_at.min(live.progress_at) } else { renew_at };
         Some(at.max(earliest))
+    }
+
+    /// Waits until the lease is renewed, or was since somebody last waited.
+    #[cfg(all(unix, feature = "process"))]
+    pub(super) async fn was_renewed(&self) {
+        self.renewed.notified().await;
+    }
+
+    /// Halfway from the fence to the end of the lease.
+    #[cfg(all(unix, feature = "process"))]
+    pub(super) fn lives_until(&self) -> Instant {
+        let fence = LeaseTimes::of(self.lease).fence;
+        self.live().asked_at + fence + (self.lease - fence) / 2
     }
 
     pub(super) fn fence_at(&self) -> Instant {
@@ -335,6 +352,7 @@ impl Held {
             lost: CancellationToken::new(),
             decided: Notify::new(),
             answered: Notify::new(),
+            renewed: Notify::new(),
             live: Mutex::new(Live {
                 asked_at,
                 latest: leased.job.progress.clone().unwrap_or_default(),
