@@ -2,6 +2,7 @@
 
 #![deny(dead_code, reason = "a case that is missing in its table would never run")]
 
+mod parking;
 mod producing;
 mod replacing;
 mod uniqueness;
@@ -24,6 +25,7 @@ mod controlling;
 mod fleet;
 mod inspecting;
 mod registers;
+mod schedules;
 mod sharing;
 
 mod calls;
@@ -46,6 +48,7 @@ pub(crate) const TABLES: &[&[Case]] = &[
     producing::CASES,
     uniqueness::CASES,
     replacing::CASES,
+    parking::CASES,
     consuming::CASES,
     selecting::CASES,
     limiting::CASES,
@@ -61,6 +64,7 @@ pub(crate) const TABLES: &[&[Case]] = &[
     controlling::CASES,
     fleet::CASES,
     registers::CASES,
+    schedules::CASES,
     sharing::CASES,
     events::CASES,
     calls::CASES,

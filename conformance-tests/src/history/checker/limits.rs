@@ -105,7 +105,7 @@ impl Model<'_> {
         for story in self.stories.values_mut() {
             let ends = |put: &&Enqueued<'_>| put.put.limit.as_ref().is_some_and(|it| !it.when_full.is_wait());
             let Some(put) = story.puts.iter().filter(ends).min_by_key(|put| put.i) else { continue };
-            let first = self.ops[put.op].changed(put.op, ChangeKind::Cancel, None);
+            let first = self.ops[put.op].changed_by(put.op, ChangeKind::Cancel);
             let requeued = story.changes.iter().filter(|change| change.action == ChangeKind::Requeue);
             let again = requeued.map(|change| Changed { action: ChangeKind::Cancel, fate: None, ..*change });
             let all: Vec<Changed> = again.chain([first]).collect();

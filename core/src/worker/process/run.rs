@@ -135,9 +135,10 @@ impl Settings {
 
 /// Tells the guard of each renewal of the lease. One that takes nothing any more is gone, and seen to be elsewhere.
 async fn keep_alive(guard: &mut ChildStdin, attempt: &Attempt) -> Infallible {
+    let mut end = attempt.lives_until();
     loop {
-        attempt.renewed().await;
-        let _ = live_until(guard, attempt.lives_until()).await;
+        let _ = live_until(guard, end).await;
+        end = attempt.lives_beyond(end).await;
     }
 }
 
