@@ -30,16 +30,20 @@ fn push(command: &mut Cmd, settlement: &Settlement) -> Done<()> {
     let (reason, delay, result) = match verdict {
         Verdict::Succeed { result } => (None, None, result.as_ref()),
         Verdict::Fail { reason } | Verdict::Cancel { reason } => (Some(*reason), None, None),
-        Verdict::Retry { reason, delay } | Verdict::Release { reason, delay } => {
+        Verdict::Retry { reason, delay, .. } | Verdict::Release { reason, delay } => {
             (Some(*reason), Some(*delay), None)
         }
+    };
+    let queue = match verdict {
+        Verdict::Retry { queue: Some(queue), .. } => queue.as_str(),
+        _ => "",
     };
     command.arg(job.to_string()).arg(token.claim(*job).to_string()).arg(verdict.name());
     command.arg(reason.map_or_else(String::new, |reason| reason.to_string()));
     command.arg(delay.map_or(0, millis)).arg(u8::from(result.is_some()));
     command.arg(result.map_or(&[][..], |result| result.as_bytes()));
     command.arg(failure.as_ref().map(serde_json::to_string).transpose()?.unwrap_or_default());
-    command.arg(failure.as_ref().map_or("", |failure| failure.class.as_str()));
+    command.arg(failure.as_ref().map_or("", |failure| failure.class.as_str())).arg(queue);
     Ok(())
 }
 

@@ -1,5 +1,5 @@
 -- ARGV: now, whether by a recoverer, how many failures a job remembers, then of each: job, claim, verdict, reason, delay,
--- whether there is a result, the result, the failure or nothing, its class.
+-- whether there is a result, the result, the failure or nothing, its class, the queue that it goes to or nothing.
 local by_recoverer, remembered = ARGV[2] == '1', tonumber(ARGV[3])
 
 -- The first failure stands at 0, and the latest ones go round after it.
@@ -21,10 +21,24 @@ local function glance(id)
   }
 end
 
+local function touch_elsewhere(job, queue)
+  local moved = { state = 'waiting', queue = queue, priority = job.priority, kind = job.kind, tags = job.tags }
+  moved.limit, moved.limit_max, moved.limit_ends = job.limit, job.limit_max, job.limit_ends
+  touch(moved)
+end
+
+local function go_elsewhere(job, queue, set)
+  count(job.queue, 'deleted', 1)
+  job.queue, job.lane = queue, nil
+  count(queue, 'enqueued', 1)
+  call('HSETNX', prefix .. 'queues', queue, '')
+  set[#set + 1], set[#set + 2] = 'queue', queue
+end
+
 local function settle_one(at)
   local id, claim, verdict, reason, delay = unpack(ARGV, at, at + 4)
   local mark = claim .. ' ' .. verdict .. ' ' .. ARGV[2]
-  local failure, class = ARGV[at + 7], ARGV[at + 8]
+  local failure, class, queue = ARGV[at + 7], ARGV[at + 8], ARGV[at + 9]
   local job = verdict == 'succeed' and failure == '' and glance(id) or load(id)
   if not job then return 'lost' end
   if job.state ~= 'running' or job.claim ~= claim then
@@ -33,9 +47,13 @@ local function settle_one(at)
   if by_recoverer and (job.lease_until or 0) >= now then return 'lost' end
   local goes_on = verdict == 'retry' or verdict == 'release'
   touch(job)
+  -- One that ends stays where it is.
+  local goes_elsewhere = goes_on and queue ~= '' and queue ~= job.queue and not job.cancel and job.attempt < job.max
+  if goes_elsewhere then touch_elsewhere(job, queue) end
   if goes_on then touch_lane(job) end
   leave(job)
   local fields = { 'settled', mark }
+  if goes_elsewhere then go_elsewhere(job, queue, fields) end
   if by_recoverer then fields[3], fields[4] = 'crashes', job.crashes + 1 end
   if failure ~= '' then remember(job, failure, class, fields) end
   if verdict == 'succeed' then
@@ -60,6 +78,6 @@ end
 
 return run(function()
   local answers = {}
-  for at = 4, #ARGV, 9 do answers[#answers + 1] = settle_one(at) end
+  for at = 4, #ARGV, 10 do answers[#answers + 1] = settle_one(at) end
   return answers
 end)

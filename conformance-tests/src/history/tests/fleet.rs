@@ -192,13 +192,33 @@ fn i17_a_lease_that_may_be_taken_back_counts_no_more() {
     let first = tale.claim(jobs[0], 1);
     tale.pass(LEASE);
     // A recovery of which nothing is known may have had its effect.
-    let write = Write { job: first.job, token: first.token, verdict: "retry".into(), span: 0, append: None };
+    let write = Write {
+        job: first.job,
+        token: first.token,
+        verdict: "retry".into(),
+        span: 0,
+        queue: None,
+        append: None,
+    };
     tale.call("r", Call::Recover(vec![write]), None);
     let second = tale.claim(jobs[1], 1);
     end_all(&mut tale, [second]);
     let first = tale.claim(jobs[0], 2);
     tale.ends_well(first);
     tale.passes();
+}
+
+#[test]
+fn a_job_ends_by_itself_only_if_it_would_rather_end_than_wait() {
+    for ends in [true, false] {
+        let mut tale = Tale::new();
+        let Put { limit, .. } = limited(1);
+        let limit = limit.map(|limit| if ends { limit.or_end() } else { limit });
+        let job = tale.enqueue_as(Put { limit, ..limited(1) }, Some(Entry::Created));
+        tale.last_as(Tale::seen(job, State::Cancelled, 0));
+        let verdict = tale.verdict();
+        assert_eq!(verdict.is_valid(), ends, "{verdict}");
+    }
 }
 
 #[test]
