@@ -57,9 +57,7 @@ impl Enqueueing {
     pub fn read(&self, answer: Value) -> Result<Vec<Enqueued>, Error> {
         let answers = answer.extract_error().map_err(crate::error::Fault::from);
         let answers = answers.and_then(|answers| Ok(redis::from_redis_value::<Vec<Value>>(answers)?));
-        answers
-            .and_then(|answers| read(self.jobs.iter().copied(), answers))
-            .map_err(|fault| fault.told(true))
+        answers.and_then(|answers| read(self.jobs.iter().copied(), answers)).map_err(|fault| fault.told(true))
     }
 }
 

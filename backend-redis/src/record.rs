@@ -21,7 +21,7 @@ use crate::session::millis;
 pub(crate) type Hash = HashMap<String, Vec<u8>>;
 
 /// A payload is cut into so many fields of so many bytes at most: see `jobs.lua`.
-const PIECES: usize = 8;
+const PIECES: usize = 3;
 const PIECE: usize = 64;
 
 /// Writes a new job as arguments of a script: its id, when it is due, its lane, its terms, and its fields.

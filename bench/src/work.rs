@@ -67,5 +67,8 @@ async fn of_redis(
         let counts = name != "info";
         counts.then_some(told.split_once(',')?.0.parse::<u64>().ok()?)
     };
-    Ok(Work { processor: Duration::from_secs_f64(processor), commands: commands.lines().filter_map(calls).sum() })
+    Ok(Work {
+        processor: Duration::from_secs_f64(processor),
+        commands: commands.lines().filter_map(calls).sum(),
+    })
 }

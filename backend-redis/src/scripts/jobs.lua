@@ -143,7 +143,7 @@ end
 -- A payload is cut into fields of at most 64 bytes, named by their numbers, so that a hash of short fields takes half the
 -- memory (`hash-max-listpack-value` is 64 unless somebody changed it). One that is longer than so many of them has a key
 -- of its own.
-local PIECES = { '1', '2', '3', '4', '5', '6', '7', '8' }
+local PIECES = { '1', '2', '3' }
 
 local function payload_of(job)
   if not job['1'] then return redis.pcall('GET', prefix .. 'body:' .. job.id) end

@@ -52,12 +52,7 @@ pub(crate) async fn run(
     Ok(())
 }
 
-async fn measure(
-    options: &Options,
-    opened: &Opened,
-    case: &str,
-    report: &mut Report,
-) -> Result<(), Trouble> {
+async fn measure(options: &Options, opened: &Opened, case: &str, report: &mut Report) -> Result<(), Trouble> {
     let (kind, meter) = (opened.kind(), opened.meter().await?);
     let mut samples: Vec<[Vec<Sample>; 2]> = options.batches().map(|_| Default::default()).collect();
     for _ in 0..options.rounds() {
