@@ -1,6 +1,11 @@
 use std::ops::{AddAssign, Sub};
 use std::time::Duration;
 
+#[cfg(feature = "stores")]
+use leasehold_redis::redis::{InfoDict, aio::MultiplexedConnection, cmd, pipe};
+
+use crate::Trouble;
+
 /// What a server did: unlike the time it took, this is the same however busy the machine is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Work {
@@ -32,11 +37,11 @@ pub(crate) enum Meter {
     /// Of a store whose server does not tell, or that has none.
     None,
     #[cfg(feature = "stores")]
-    Redis(leasehold_redis::redis::aio::MultiplexedConnection),
+    Redis(MultiplexedConnection),
 }
 
 impl Meter {
-    pub(crate) async fn read(&self) -> Result<Option<Work>, crate::Trouble> {
+    pub(crate) async fn read(&self) -> Result<Option<Work>, Trouble> {
         match self {
             Self::None => Ok(None),
             #[cfg(feature = "stores")]
@@ -51,13 +56,12 @@ pub(crate) fn between(before: Option<Work>, after: Option<Work>) -> Option<Work>
 }
 
 #[cfg(feature = "stores")]
-async fn of_redis(
-    connection: &mut leasehold_redis::redis::aio::MultiplexedConnection,
-) -> Result<Work, crate::Trouble> {
-    use leasehold_redis::redis::{InfoDict, cmd, pipe};
-
+async fn of_redis(connection: &mut MultiplexedConnection) -> Result<Work, Trouble> {
+    let (mut processor, mut commands) = (cmd("INFO"), cmd("INFO"));
+    processor.arg("cpu");
+    commands.arg("commandstats");
     let mut both = pipe();
-    both.add_command(cmd("INFO").arg("cpu").clone()).add_command(cmd("INFO").arg("commandstats").clone());
+    both.add_command(processor).add_command(commands);
     let (processor, commands): (InfoDict, String) = both.query_async(connection).await?;
     let seconds = |name: &str| processor.get::<f64>(name).unwrap_or_default();
     let processor = seconds("used_cpu_user_main_thread") + seconds("used_cpu_sys_main_thread");
@@ -67,8 +71,6 @@ async fn of_redis(
         let counts = name != "info";
         counts.then_some(told.split_once(',')?.0.parse::<u64>().ok()?)
     };
-    Ok(Work {
-        processor: Duration::from_secs_f64(processor),
-        commands: commands.lines().filter_map(calls).sum(),
-    })
+    let commands = commands.lines().filter_map(calls).sum();
+    Ok(Work { processor: Duration::from_secs_f64(processor), commands })
 }
