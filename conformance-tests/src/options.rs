@@ -13,6 +13,13 @@ pub const CASES: &str = "CONFORMANCE_CASES";
 /// How many random sequences an ordinary run plays on each backend; several kinds of servers share them.
 pub const SEQUENCES: u64 = 1_000;
 
+/// The environment variable that says how many ticks schedulers fire at least that are killed and frozen meanwhile. The
+/// argument `--ticks` goes before it. Defaults to [`ENOUGH_TICKS`].
+pub const TICKS: &str = "CONFORMANCE_TICKS";
+
+/// How many ticks an ordinary run fires so.
+pub const ENOUGH_TICKS: u64 = 150;
+
 /// What this run was told.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Options {
@@ -20,6 +27,8 @@ pub(crate) struct Options {
     pub(crate) seed: Option<u64>,
     /// How many random sequences.
     pub(crate) cases: u64,
+    /// How many ticks.
+    pub(crate) ticks: u64,
 }
 
 static TOLD: OnceLock<Options> = OnceLock::new();
@@ -29,7 +38,7 @@ pub(crate) fn options() -> Options {
     *TOLD.get_or_init(|| Options::of_the_environment(1))
 }
 
-/// Takes `--seed S` and `--cases N` out of the arguments of this process, and hands on the rest. So many kinds of
+/// Takes `--seed S`, `--cases N` and `--ticks N` out of the arguments of this process, and hands on the rest. So many kinds of
 /// servers share the sequences of an ordinary run.
 ///
 /// # Errors
@@ -53,6 +62,7 @@ pub(crate) fn take_from(
         match name {
             "--seed" => told.seed = Some(number()?),
             "--cases" => told.cases = number()?,
+            "--ticks" => told.ticks = number()?,
             _ => rest.push(argument),
         }
     }
@@ -64,7 +74,8 @@ pub(crate) fn take_from(
 impl Options {
     fn of_the_environment(kinds: u64) -> Self {
         let number = |name| std::env::var(name).ok().and_then(|value| value.parse().ok());
-        Self { seed: number(SEED), cases: number(CASES).unwrap_or(SEQUENCES.div_ceil(kinds.max(1))) }
+        let cases = number(CASES).unwrap_or(SEQUENCES.div_ceil(kinds.max(1)));
+        Self { seed: number(SEED), cases, ticks: number(TICKS).unwrap_or(ENOUGH_TICKS) }
     }
 }
 

@@ -138,7 +138,7 @@ local function give(job)
   local until_when = job.lease and text(later(now, job.lease)) or usual_until
   save(job, {
     'state', 'running', 'claim', claim, 'attempt', job.attempt + 1, 'run', run_text, 'lease_until', until_when,
-  }, job.attempt > 0 and NOT_OF_A_CLAIM or job.reason and NOT_OF_A_CLAIM)
+  }, (job.run or job.reason) and NOT_OF_A_CLAIM)
   add('leases', until_when, job.id)
   count(job.queue, 'running', 1)
   tell_changed(job, 'running')

@@ -349,7 +349,7 @@ end
 
 -- Makes a job wait that was taken out of its place, sets these fields too, and removes those.
 local function put_back(job, due, reason, set, unset)
-  for _, item in ipairs({ 'state', 'waiting', 'reason', reason, 'due', text(due) }) do set[#set + 1] = item end
+  for _, item in ipairs({ 'state', 'waiting', 'due', text(due), reason and 'reason', reason }) do set[#set + 1] = item end
   if job.state == 'succeeded' then set[#set + 1], set[#set + 2] = 'settled', latest_of(job) end
   save(job, set, unset)
   job.state, job.due = 'waiting', due

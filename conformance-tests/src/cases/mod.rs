@@ -2,6 +2,7 @@
 
 #![deny(dead_code, reason = "a case that is missing in its table would never run")]
 
+mod parking;
 mod producing;
 mod replacing;
 mod uniqueness;
@@ -23,6 +24,7 @@ mod controlling;
 mod fleet;
 mod inspecting;
 mod registers;
+mod schedules;
 mod sharing;
 
 mod calls;
@@ -45,6 +47,7 @@ pub(crate) const TABLES: &[&[Case]] = &[
     producing::CASES,
     uniqueness::CASES,
     replacing::CASES,
+    parking::CASES,
     consuming::CASES,
     selecting::CASES,
     limiting::CASES,
@@ -59,6 +62,7 @@ pub(crate) const TABLES: &[&[Case]] = &[
     controlling::CASES,
     fleet::CASES,
     registers::CASES,
+    schedules::CASES,
     sharing::CASES,
     events::CASES,
     calls::CASES,

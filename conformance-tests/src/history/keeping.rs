@@ -2,8 +2,9 @@
 
 use leasehold_core::backend::{
     Action, Amend, AmendAnswer, Claim, EnqueueAnswer, LogAppend, LogLine, LogPage, LogSource, PutRegister,
-    ReadLogs, Renewal, Renewed, Select, Settlement, Verdict,
+    ReadLogs, Register, Renewal, Renewed, Select, Settlement, Verdict,
 };
+use leasehold_core::schedule::ScheduleRecord;
 use leasehold_core::{Due, JobRecord, LeasedJob, NewJob};
 
 use super::event::{
@@ -101,6 +102,8 @@ pub(super) fn change(request: &Amend) -> Change {
         Action::Move { .. } => ChangeKind::Move,
         Action::Reprioritise { .. } => ChangeKind::Reprioritise,
         Action::Postpone { .. } => ChangeKind::Postpone,
+        Action::Unpark { .. } => ChangeKind::Unpark,
+        Action::CancelParked => ChangeKind::CancelParked,
     };
     let jobs = match &request.select {
         Select::Ids(ids) => Some(ids.clone()),
@@ -110,7 +113,11 @@ pub(super) fn change(request: &Amend) -> Change {
         Action::Move { queue } => Some(queue.clone()),
         _ => None,
     };
-    Change { action, jobs, queue }
+    let parks = matches!(
+        request.action,
+        Action::Postpone { due: Due::PARKED } | Action::Requeue { due: Due::PARKED }
+    );
+    Change { action, jobs, queue, parks }
 }
 
 pub(super) fn asked(request: &Claim) -> Asked {
@@ -174,5 +181,7 @@ pub(super) fn fate(answer: AmendAnswer) -> Fate {
 
 pub(super) fn plan(request: &PutRegister) -> Plan {
     let PutRegister { name, next, version, expected, .. } = request;
-    Plan { name: name.clone(), next: *next, version: *version, expected: *expected }
+    let read = ScheduleRecord::try_from(Register::from(request.clone()));
+    let fires = read.ok().map(|record| record.firing);
+    Plan { name: name.clone(), next: *next, version: *version, expected: *expected, fires }
 }

@@ -6,11 +6,14 @@ mod consumer;
 mod control;
 #[cfg(feature = "schedules")]
 mod fire;
+mod gauges;
 mod held;
 mod hold;
 pub(crate) mod known;
 mod lock;
 mod logs;
+#[cfg(feature = "prometheus")]
+mod prometheus;
 mod queue;
 mod rate;
 mod rates;
@@ -26,10 +29,13 @@ mod wake;
 pub(crate) use asked::Asked;
 pub use consumer::Consumer;
 pub use control::Bulk;
+pub use gauges::Gauges;
 pub use held::HeldJob;
 pub use hold::Hold;
 pub use lock::{Lock, LockGuard};
 pub use logs::{SaidLine, WorkerLog};
+#[cfg(feature = "prometheus")]
+pub use prometheus::Prometheus;
 pub use queue::Queue;
 pub use rate::Admission;
 pub(crate) use rates::Rates;
