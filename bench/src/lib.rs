@@ -30,6 +30,7 @@ mod sample;
 mod server;
 mod stores;
 mod target;
+mod work;
 mod workloads;
 
 use std::error::Error;
