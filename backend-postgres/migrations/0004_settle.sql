@@ -170,7 +170,8 @@ END
 $body$;
 
 -- The leases that ran out, longest ago first. Claims whose jobs are settled may stand before them, more than one call has
--- time for: what was looked through by then is not looked through again.
+-- time for: what was looked through by then is not looked through again. If nothing was found by then, one row without an id
+-- says so.
 CREATE FUNCTION leasehold.expired(p_now bigint, p_limit bigint) RETURNS SETOF leasehold.jobs
 LANGUAGE plpgsql AS $body$
 DECLARE
@@ -182,6 +183,7 @@ DECLARE
     last_claim uuid;
     n bigint;
     all_n bigint := 0;
+    nothing_yet leasehold.jobs;
 BEGIN
     LOOP
         SELECT * INTO looked FROM leasehold.look_through(hour, last_end, last_claim);
@@ -194,7 +196,13 @@ BEGIN
             ORDER BY j.lease_until, j.id LIMIT p_limit - all_n;
         GET DIAGNOSTICS n = ROW_COUNT;
         all_n := all_n + n;
-        EXIT WHEN all_n >= p_limit OR clock_timestamp() > patience;
+        EXIT WHEN all_n >= p_limit;
+        IF clock_timestamp() > patience THEN
+            IF all_n = 0 THEN
+                RETURN NEXT nothing_yet;
+            END IF;
+            RETURN;
+        END IF;
         seen := seen || looked.over;
         last_end := looked.last_end;
         last_claim := looked.last_claim;

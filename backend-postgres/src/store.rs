@@ -183,7 +183,7 @@ impl Backend for Postgres {
     }
 
     async fn expired(&self, deadline: Deadline, request: Expired) -> Result<Vec<ExpiredLease>> {
-        call!(self, "expired", deadline, Reads, s => recover::expired(s, request))
+        call!(self, "expired", deadline, Reads, s => recover::expired(s, request, deadline))
     }
 
     async fn recover(&self, deadline: Deadline, request: Recover) -> Result<Vec<Answer>> {
