@@ -30,19 +30,23 @@ fn push(command: &mut Cmd, settlement: &Settlement) -> Done<()> {
     let (reason, delay, result) = match verdict {
         Verdict::Succeed { result } => (None, None, result.as_ref()),
         Verdict::Fail { reason } | Verdict::Cancel { reason } => (Some(*reason), None, None),
-        Verdict::Retry { reason, delay } | Verdict::Release { reason, delay } => {
+        Verdict::Retry { reason, delay, .. } | Verdict::Release { reason, delay } => {
             (Some(*reason), Some(*delay), None)
         }
+    };
+    let queue = match verdict {
+        Verdict::Retry { queue: Some(queue), .. } => queue.as_str(),
+        _ => "",
     };
     command.arg(job.to_string()).arg(token.claim(*job).to_string()).arg(verdict.name());
     if reason.is_none() && failure.is_none() && result.is_none() {
         command.arg(0);
         return Ok(());
     }
-    command.arg(4 + usize::from(result.is_some()));
+    command.arg(5 + usize::from(result.is_some()));
     command.arg(reason.map_or_else(String::new, |reason| reason.to_string())).arg(delay.map_or(0, millis));
     command.arg(failure.as_ref().map(serde_json::to_string).transpose()?.unwrap_or_default());
-    command.arg(failure.as_ref().map_or("", |failure| failure.class.as_str()));
+    command.arg(failure.as_ref().map_or("", |failure| failure.class.as_str())).arg(queue);
     if let Some(result) = result {
         command.arg(result.as_bytes());
     }

@@ -1,5 +1,6 @@
 -- ARGV: now, whether by a recoverer, how many failures a job remembers, then of each: job, claim, verdict, number of what
--- follows if there is anything to tell: reason, delay, the failure or nothing, its class, the result.
+-- follows if there is anything to tell: reason, delay, the failure or nothing, its class, the queue that it goes to or nothing,
+-- the result.
 local by_recoverer, remembered = ARGV[2] == '1', tonumber(ARGV[3])
 
 -- The first failure stands at 0, and the latest ones go round after it.
@@ -20,12 +21,26 @@ local function glance(id, claim)
   return { id = id, state = 'running', claim = claim, queue = lane.queue, kind = lane.kind, lane = is[3], terms = is[4] }
 end
 
+local function touch_elsewhere(job, queue)
+  local moved = { state = 'waiting', queue = queue, priority = job.priority, kind = job.kind, tags = job.tags }
+  moved.limit, moved.limit_max, moved.limit_ends = job.limit, job.limit_max, job.limit_ends
+  touch(moved)
+end
+
+local function go_elsewhere(job, queue, set)
+  count(job.queue, 'deleted', 1)
+  job.queue, job.lane = queue, nil
+  count(queue, 'enqueued', 1)
+  call('HSETNX', prefix .. 'queues', queue, '')
+  set[#set + 1], set[#set + 2] = 'lane', lane_of(job)
+end
+
 -- Answers 1 where the settlement is applied, 2 where it had been, and 0 where the lease is lost.
 local function settle_one(at, more)
   local id, claim, verdict = ARGV[at], ARGV[at + 1], ARGV[at + 2]
-  local reason, delay, failure, class, result = unpack(ARGV, at + 4, at + 3 + more)
+  local reason, delay, failure, class, queue, result = unpack(ARGV, at + 4, at + 3 + more)
   local succeeds = verdict == 'succeed' and not by_recoverer
-  failure = failure or ''
+  failure, queue = failure or '', queue or ''
   local job = succeeds and failure == '' and glance(id, claim) or load(id)
   if not job then return 0 end
   local mark = claim .. ' ' .. verdict .. ' ' .. ARGV[2]
@@ -33,10 +48,14 @@ local function settle_one(at, more)
   if by_recoverer and (job.lease_until or 0) >= now then return 0 end
   local goes_on = verdict == 'retry' or verdict == 'release'
   touch(job)
+  -- One that ends stays where it is.
+  local goes_elsewhere = goes_on and queue ~= '' and queue ~= job.queue and not job.cancel and job.attempt < terms_of(job).max
+  if goes_elsewhere then touch_elsewhere(job, queue) end
   if goes_on then touch_lane(job) end
   leave(job)
   local fields = succeeds and {} or { 'settled', mark }
-  if by_recoverer then fields[3], fields[4] = 'crashes', job.crashes + 1 end
+  if goes_elsewhere then go_elsewhere(job, queue, fields) end
+  if by_recoverer then fields[#fields + 1], fields[#fields + 2] = 'crashes', job.crashes + 1 end
   if failure ~= '' then remember(job, failure, class, fields) end
   if verdict == 'succeed' then
     if result then fields[#fields + 1], fields[#fields + 2] = 'result', result end

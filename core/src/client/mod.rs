@@ -19,6 +19,7 @@ mod rate;
 mod rates;
 mod raw;
 mod raw_set;
+mod recover;
 mod register;
 #[cfg(feature = "schedules")]
 mod schedules;
