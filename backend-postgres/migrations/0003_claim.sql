@@ -110,30 +110,35 @@ END
 $body$;
 
 -- The first due jobs with a limit key that has room, as far as is known before any lock is taken. Of each key no more
--- than have room. First by walking over those that wait; where thousands wait for keys that are full, by looking at
--- each key once.
+-- than have room. First by walking over a few that stand in front, then over more; where these do not do, because so many
+-- in front wait for keys that are full, by looking at each key once.
 CREATE FUNCTION leasehold.look_limited(
     p_hour bigint, p_queues text[], p_rank smallint, p_only text[], p_except text[], p_has_all text[],
     p_offered text[], p_room bigint, p_chosen uuid[], p_chosen_keys text[], p_tried uuid[]
 ) RETURNS TABLE (place tid, id uuid, limit_key text)
 LANGUAGE plpgsql AS $body$
 DECLARE
-    walk bigint := 256 + p_room;
+    walk bigint;
     full_keys text[];
     full_counts bigint[];
+    end_due bigint;
+    end_id uuid;
     walked boolean;
+    found_jobs bigint;
 BEGIN
     -- What runs and what this claim has chosen already.
     SELECT array_agg(r.k), array_agg(r.n) INTO full_keys, full_counts FROM (
         SELECT a.k, sum(a.n)::bigint AS n FROM (
             SELECT u.limit_key AS k, u.n FROM leasehold.running() u
             UNION ALL SELECT c, 1 FROM unnest(p_chosen_keys) c) AS a GROUP BY a.k) AS r;
-    walked := NOT EXISTS (
-        SELECT FROM unnest(p_queues) AS q (queue) WHERE (
-            SELECT true FROM leasehold.waiting w
+    FOREACH walk IN ARRAY ARRAY[256 + p_room, 4096 + 16 * p_room] LOOP
+        -- Up to where every queue was walked over; none if all of each was.
+        SELECT w.due, w.id INTO end_due, end_id FROM unnest(p_queues) AS q (queue) CROSS JOIN LATERAL (
+            SELECT w.due, w.id FROM leasehold.waiting w
             WHERE w.queue = q.queue AND w.rank = p_rank AND w.due <= p_hour AND w.limit_key IS NOT NULL
-            ORDER BY w.due, w.id OFFSET walk LIMIT 1));
-    IF walked THEN
+            ORDER BY w.due, w.id OFFSET walk - 1 LIMIT 1) AS w
+        ORDER BY w.due, w.id LIMIT 1;
+        walked := NOT FOUND;
         RETURN QUERY
         SELECT o.ctid, o.id, o.limit_key FROM (
             SELECT c.*, coalesce(r.n, 0)
@@ -143,14 +148,18 @@ BEGIN
                     SELECT w.ctid, w.* FROM leasehold.waiting w
                     WHERE w.queue = q.queue AND w.rank = p_rank AND w.due <= p_hour
                         AND w.limit_key IS NOT NULL
-                    ORDER BY w.due, w.id) AS c
+                    ORDER BY w.due, w.id LIMIT walk) AS c
                 LEFT JOIN unnest(full_keys, full_counts) AS r (k, n) ON r.k = c.limit_key
-            WHERE leasehold.suits(c.tags, p_has_all, p_offered)
+            WHERE (walked OR (c.due, c.id) <= (end_due, end_id))
+                AND leasehold.suits(c.tags, p_has_all, p_offered)
                 AND (p_only IS NULL OR c.kind = ANY (p_only)) AND (p_except IS NULL OR c.kind <> ALL (p_except))
                 AND c.id <> ALL (p_chosen) AND c.id <> ALL (p_tried) AND coalesce(r.n, 0) < c.limit_max) AS o
         WHERE o.number <= o.limit_max ORDER BY o.due, o.id LIMIT p_room;
-        RETURN;
-    END IF;
+        GET DIAGNOSTICS found_jobs = ROW_COUNT;
+        IF walked OR found_jobs > 0 THEN
+            RETURN;
+        END IF;
+    END LOOP;
     RETURN QUERY
     WITH RECURSIVE keys AS (
         (SELECT w.limit_key AS k, w.limit_max AS m FROM leasehold.waiting w WHERE w.limit_key IS NOT NULL
