@@ -16,7 +16,7 @@ pub(crate) fn claim(tables: &mut Tables, now: Timestamp, request: &Claim) -> Cla
     let mut claimed = Claimed { jobs, ..Claimed::default() };
     if claimed.jobs.len() < request.limit {
         let due = queues.iter().filter_map(|&queue| tables.queues[queue].next_due()).min();
-        claimed.next_due = due.map(|due| due.since(now));
+        claimed.next_due = due.and_then(|due| Claimed::until(due, now));
     }
     claimed
 }

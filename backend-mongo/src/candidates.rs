@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use leasehold_core::backend::{Claim, KindRule, SetAside, TagRule};
+use leasehold_core::backend::{Claim, Claimed, KindRule, SetAside, TagRule};
 use leasehold_core::{JobRecord, QueueName, State, Timestamp};
 use mongodb::bson::{Bson, Document, doc};
 use tokio::time::Instant;
@@ -276,7 +276,7 @@ fn below(found: &[Document], marks: &Marks) -> usize {
 
 fn until(next: &Document) -> Option<Duration> {
     let fields = Fields(next);
-    Some(fields.moment("next").ok()??.since(fields.moment("now").ok()??))
+    Claimed::until(fields.moment("next").ok()??, fields.moment("now").ok()??)
 }
 
 fn query(

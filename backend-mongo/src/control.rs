@@ -8,7 +8,9 @@ use leasehold_core::authoring::stored::at_most;
 use leasehold_core::backend::{
     Action, Amend, AmendAnswer, Amended, Cursor, Order, Prune, Pruned, QueueRecord, Select, SetQueue,
 };
-use leasehold_core::{Due, Error, ErrorKind, JobId, JobOptions, QueueName, Reason, State, UniqueScope};
+use leasehold_core::{
+    Due, Error, ErrorKind, JobId, JobOptions, QueueName, Reason, State, Timestamp, UniqueScope,
+};
 use mongodb::bson::{Bson, DateTime, Document, doc};
 use uuid::Uuid;
 
@@ -114,7 +116,7 @@ async fn round(
 fn tell(db: &Db, action: &Action, written: Vec<JobId>) {
     match action {
         Action::Delete => {}
-        Action::Cancel => db.signals.look_at(written, Vec::new()),
+        Action::Cancel | Action::CancelParked => db.signals.look_at(written, Vec::new()),
         _ => db.signals.look_at(Vec::new(), written),
     }
 }
@@ -141,6 +143,11 @@ fn state(job: &Document) -> State {
         WAITING => State::Queued,
         other => other.parse().unwrap_or(State::Failed),
     }
+}
+
+/// Whether it waits and is parked (clause P7).
+fn is_parked(job: &Document) -> bool {
+    state(job).is_waiting() && job.get("due") == Some(&date(Timestamp::MAX))
 }
 
 /// What an action does to a job as it was read.
@@ -177,6 +184,10 @@ fn act(job: &Document, action: &Action, held: &HashMap<String, JobId>) -> AmendA
         Action::Reprioritise { .. } => AmendAnswer::Applied,
         Action::Postpone { due } if state.is_waiting() && due_is(due) => AmendAnswer::AlreadyApplied,
         Action::Postpone { .. } if state.is_waiting() => AmendAnswer::Applied,
+        Action::Unpark { .. } if !is_parked(job) => AmendAnswer::AlreadyApplied,
+        Action::Unpark { .. } => AmendAnswer::Applied,
+        Action::CancelParked if state == State::Cancelled => AmendAnswer::AlreadyApplied,
+        Action::CancelParked if is_parked(job) => AmendAnswer::Applied,
         _ => AmendAnswer::Refused(state),
     }
 }
@@ -238,7 +249,7 @@ async fn try_write(
 fn changes(db: &Db, ids: &[JobId], jobs: &[(usize, &Document)], action: &Action, call: &Uuid) -> Vec<Change> {
     let mut alike: BTreeMap<String, (Document, Vec<Document>, Vec<JobId>)> = BTreeMap::new();
     for (i, job) in jobs {
-        let (filter, update) = (as_read(job), update(db, job, action, call));
+        let (filter, update) = (as_read(job, action), update(db, job, action, call));
         let like = format!("{filter} {update:?}");
         alike.entry(like).or_insert_with(|| (filter, update, Vec::new())).2.push(ids[*i]);
     }
@@ -263,12 +274,15 @@ async fn count_out<'a>(session: &mut Session<'_>, jobs: impl Iterator<Item = &'a
     session.update(Kept::Queues, left.into_iter().map(count).collect()).await?.whole().map(drop)
 }
 
-/// A filter for jobs that are as this one was read, but for their ids and due times, on which nothing hangs.
-fn as_read(job: &Document) -> Document {
+/// A filter for jobs that are as this one was read, but for their ids, and for their due times where nothing hangs on those.
+fn as_read(job: &Document, action: &Action) -> Document {
     let mut filter = Document::new();
     let compared = ["queue", "priority", "state", "attempt", "generation", "claim", "cancel_requested"];
     for field in compared {
         filter.insert(field, doc! {"$eq": job.get(field).cloned().unwrap_or(Bson::Null)});
+    }
+    if matches!(action, Action::Unpark { .. } | Action::CancelParked) {
+        filter.insert("due", date(Timestamp::MAX));
     }
     filter
 }
@@ -302,6 +316,10 @@ fn update(db: &Db, job: &Document, action: &Action, call: &Uuid) -> Vec<Document
         }
         Action::Postpone { due } => {
             set(doc! {"due": by(db, *due), "reason": Reason::Postponed.to_string(), OFF_TURN: true})
+        }
+        Action::Unpark { due } => set(doc! {"due": by(db, *due), "reason": "$$REMOVE", OFF_TURN: true}),
+        Action::CancelParked => {
+            stages(db, Next::ends("cancelled", Reason::Dependency), doc! {"amended": mark})
         }
     }
 }

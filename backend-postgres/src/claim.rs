@@ -63,7 +63,7 @@ pub(crate) async fn claim(session: &mut Session<'_>, request: &Claim) -> Done<Cl
         let now = Timestamp::from_millis(row.try_get::<Option<i64>, _>(record::STARTED_AT)?.unwrap_or(0));
         if row.try_get::<Option<Uuid>, _>(0)?.is_none() {
             let next: Option<i64> = row.try_get(record::DUE)?;
-            claimed.next_due = next.map(|next| Timestamp::from_millis(next).since(now));
+            claimed.next_due = next.and_then(|next| Claimed::until(Timestamp::from_millis(next), now));
             continue;
         }
         match record::read(row, now) {

@@ -20,7 +20,8 @@ pub(crate) async fn claim(db: &Db, request: Claim) -> Done<Claimed> {
     let answer: Answer = db.run(&CLAIM, |command| push(command, &request)).await?;
     let (now, next_due, jobs, aside, repeated) = answer;
     let now = moment(now);
-    let mut claimed = Claimed { next_due: next_due.map(|due| moment(due).since(now)), ..Claimed::default() };
+    let mut claimed =
+        Claimed { next_due: next_due.and_then(|due| Claimed::until(moment(due), now)), ..Claimed::default() };
     let unusable = |id: String| SetAside { job: id.parse().ok(), why: "its record is no job's".into() };
     claimed.set_aside.extend(aside.into_iter().map(unusable));
     let mut bad = Vec::new();

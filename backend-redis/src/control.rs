@@ -59,6 +59,8 @@ fn push_action(command: &mut Cmd, action: &Action, preview: bool, matching: bool
         Action::Move { queue } => ("move", (queue.to_string(), 0)),
         Action::Reprioritise { priority } => ("reprioritise", (priority.to_string(), 0)),
         Action::Postpone { due } => ("postpone", with_due(*due)),
+        Action::Unpark { due } => ("unpark", with_due(*due)),
+        Action::CancelParked => ("cancel_parked", (String::new(), 0)),
     };
     command.arg(name).arg(with).arg(millis).arg(u8::from(preview)).arg(u8::from(matching));
 }

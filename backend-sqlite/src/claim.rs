@@ -39,7 +39,7 @@ pub(crate) async fn claim(session: &mut Session, request: Claim) -> Done<Claimed
     }
     if claimed.jobs.len() < request.limit {
         let next = next_due(&mut session.conn, &lanes, session.now).await?;
-        claimed.next_due = next.map(|due| due.since(session.now));
+        claimed.next_due = next.and_then(|due| Claimed::until(due, session.now));
     }
     Ok(claimed)
 }

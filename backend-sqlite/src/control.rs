@@ -100,6 +100,12 @@ fn act(
             return AmendAnswer::AlreadyApplied;
         }
         Action::Postpone { due } if state.is_waiting() => job.wait(due.by(now), Reason::Postponed, now),
+        Action::Unpark { .. } if !job.is_parked(now) => return AmendAnswer::AlreadyApplied,
+        Action::Unpark { due } => job.wait(due.by(now), None, now),
+        Action::CancelParked if state == State::Cancelled => return AmendAnswer::AlreadyApplied,
+        Action::CancelParked if job.is_parked(now) => {
+            job.end(State::Cancelled, Some(Reason::Dependency), now)
+        }
         _ => return AmendAnswer::Refused(state),
     }
     AmendAnswer::Applied

@@ -292,9 +292,14 @@ impl Brief {
     }
 
     /// Lets it wait until it is due.
-    pub(crate) fn wait(&mut self, due: Timestamp, reason: Reason, now: Timestamp) {
+    pub(crate) fn wait(&mut self, due: Timestamp, reason: impl Into<Option<Reason>>, now: Timestamp) {
         self.leave(State::waiting(due, now), reason.into());
         self.due = due.as_millis();
+    }
+
+    /// Whether it waits and is parked (clause P7).
+    pub(crate) fn is_parked(&self, now: Timestamp) -> bool {
+        self.state_at(now).is_waiting() && self.due == Timestamp::MAX.as_millis()
     }
 
     /// Ends it, and sets when it may be removed (clauses S1, F5).

@@ -77,6 +77,26 @@ function what.postpone(job)
   end
 end
 
+-- Parked is what is due at the last moment that there is.
+local function is_parked(job) return job.state == 'waiting' and job.due == LAST_MOMENT end
+
+function what.unpark(job)
+  if not is_parked(job) then return 'already' end
+  return 'applied', function()
+    leave_lane(job)
+    put_back(job, due_by(with, millis), nil, {}, { 'reason' })
+  end
+end
+
+function what.cancel_parked(job)
+  if job.state == 'cancelled' then return 'already' end
+  if not is_parked(job) then return 'refused' end
+  return 'applied', function()
+    leave(job)
+    finish(job, 'cancelled', 'dependency', {})
+  end
+end
+
 local function amend_one(id, job)
   if not job then return { id, 'absent', false } end
   local answer, change, holder = what[action](job)

@@ -459,7 +459,7 @@ end
 
 -- Makes a job wait that was taken out of its place, sets these fields too, and removes those.
 local function put_back(job, due, reason, set, unset)
-  for _, item in ipairs({ 'state', 'waiting', 'reason', reason, 'due', text(due) }) do set[#set + 1] = item end
+  for _, item in ipairs({ 'state', 'waiting', 'due', text(due), reason and 'reason', reason }) do set[#set + 1] = item end
   save(job, set, unset)
   job.state, job.due = 'waiting', due
   wait(job)

@@ -371,6 +371,10 @@ pub enum ChangeKind {
     Reprioritise,
     /// Gives another due time.
     Postpone,
+    /// Gives a parked job a due time.
+    Unpark,
+    /// Cancels a parked job.
+    CancelParked,
     /// Only looks.
     Preview,
 }

@@ -101,6 +101,8 @@ pub(super) fn change(request: &Amend) -> Change {
         Action::Move { .. } => ChangeKind::Move,
         Action::Reprioritise { .. } => ChangeKind::Reprioritise,
         Action::Postpone { .. } => ChangeKind::Postpone,
+        Action::Unpark { .. } => ChangeKind::Unpark,
+        Action::CancelParked => ChangeKind::CancelParked,
     };
     let jobs = match &request.select {
         Select::Ids(ids) => Some(ids.clone()),

@@ -8,6 +8,7 @@ use crate::error::{Error, ErrorKind};
 use crate::id::{ClaimId, JobId, WorkerId};
 use crate::job::LeasedJob;
 use crate::name::{Kind, QueueName, Tag};
+use crate::time::Timestamp;
 
 /// Asks for due jobs.
 #[derive(Debug, Clone)]
@@ -113,8 +114,15 @@ pub struct Claimed {
     pub set_aside: Vec<SetAside>,
     /// How long until the next job of these queues becomes due, where the store can tell cheaply and gave
     /// fewer than asked. Zero if it stopped at jobs that it [ended](crate::limits::ENDED_BY_A_CLAIM) and may find more behind
-    /// them. A hint.
+    /// them. None of a parked one, which becomes due only when it is unparked (P7). A hint.
     pub next_due: Option<Duration>,
+}
+
+impl Claimed {
+    /// How long it is from `now` until the next job is due, if that is due then; none if it is parked (P7).
+    pub fn until(due: Timestamp, now: Timestamp) -> Option<Duration> {
+        (due < Timestamp::MAX).then(|| due.since(now))
+    }
 }
 
 /// A record that cannot be read.

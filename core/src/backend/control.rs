@@ -66,6 +66,13 @@ pub enum Action {
         /// The new moment.
         due: Due,
     },
+    /// Give it a due time if it is parked (P7).
+    Unpark {
+        /// When it may run; not [`Due::PARKED`].
+        due: Due,
+    },
+    /// End it if it is parked, as cancelled for [`Reason::Dependency`](crate::job::Reason::Dependency) (P7).
+    CancelParked,
 }
 
 /// What became of an amendment.

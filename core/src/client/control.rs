@@ -33,6 +33,14 @@ impl Store {
         self.amend(job, Action::Delete).await
     }
 
+    /// Makes a [parked](crate::NewJob::parked) job due now; one that is not parked is left as it is (clause P7).
+    ///
+    /// # Errors
+    /// Only those named at [`Store`].
+    pub async fn unpark(&self, job: JobId) -> Result<AmendAnswer> {
+        self.amend(job, Action::Unpark { due: Due::Now }).await
+    }
+
     /// Changes one job.
     ///
     /// # Errors

@@ -49,6 +49,9 @@ pub enum Due {
 }
 
 impl Due {
+    /// Never, until somebody gives it another due time: what is due then is parked (clause P7).
+    pub const PARKED: Self = Self::At(Timestamp::MAX);
+
     /// The moment, given the store's present one.
     pub fn by(self, now: Timestamp) -> Timestamp {
         match self {
@@ -141,6 +144,16 @@ impl NewJob {
     #[must_use]
     pub fn run_at(mut self, at: Timestamp) -> Self {
         self.due = Due::At(at);
+        self
+    }
+
+    /// Parks it: it is not due before somebody [unparks](crate::Store::unpark) it, whatever the hour (clause P7). Defaults to
+    /// at once.
+    ///
+    /// One that is debounced cannot be parked, since that promises a latest time.
+    #[must_use]
+    pub fn parked(mut self) -> Self {
+        self.due = Due::PARKED;
         self
     }
 

@@ -93,6 +93,11 @@ impl JobRecord {
         }
     }
 
+    /// Whether it waits with no time at which it is due, until somebody unparks or cancels it (clause P7).
+    pub fn is_parked(&self) -> bool {
+        self.state.is_waiting() && self.due == Timestamp::MAX
+    }
+
     /// The latest failed attempt.
     pub fn last_failure(&self) -> Option<&Failure> {
         self.history.last()

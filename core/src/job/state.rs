@@ -87,6 +87,8 @@ pub enum Cause {
     Cancel,
     /// An operator moved its due time.
     Postpone,
+    /// Somebody gave a parked job a due time.
+    Unpark,
     /// A producer gave it a newer payload, and a due time with it.
     Replace,
     /// An operator sent an ended job round again.
@@ -117,6 +119,8 @@ pub const TRANSITIONS: &[(Option<State>, Cause, State)] = &[
     (Some(State::Scheduled), Cause::Postpone, State::Queued),
     (Some(State::Queued), Cause::Postpone, State::Scheduled),
     (Some(State::Queued), Cause::Postpone, State::Queued),
+    (Some(State::Scheduled), Cause::Unpark, State::Scheduled),
+    (Some(State::Scheduled), Cause::Unpark, State::Queued),
     (Some(State::Scheduled), Cause::Replace, State::Scheduled),
     (Some(State::Scheduled), Cause::Replace, State::Queued),
     (Some(State::Queued), Cause::Replace, State::Scheduled),
@@ -188,7 +192,7 @@ pub enum Reason {
     Replaced,
     /// Its concurrency limit was reached and it was told to end rather than wait.
     LimitReached,
-    /// It waits for other jobs, or they did not end well.
+    /// Other jobs that it waited for did not end well.
     Dependency,
 }
 
@@ -210,6 +214,7 @@ mod tests {
             (Some(State::Running), Cause::Recover) => waits || to == State::Failed || to == State::Cancelled,
             (Some(from), Cause::Cancel) => from.is_waiting() && to == State::Cancelled,
             (Some(from), Cause::Postpone | Cause::Replace) => from.is_waiting() && waits,
+            (Some(State::Scheduled), Cause::Unpark) => waits,
             (Some(from), Cause::Requeue) => from.is_terminal() && waits,
             _ => false,
         }

@@ -86,6 +86,13 @@ impl JobRecord {
                 }
                 self.wait(due.by(now), Reason::Postponed, now);
             }
+            Action::Unpark { .. } if !self.is_parked() => return AmendAnswer::AlreadyApplied,
+            // Like one that was just enqueued: nothing is left to say of what it waited for.
+            Action::Unpark { due } => self.wait(due.by(now), None, now),
+            Action::CancelParked if self.state == State::Cancelled => return AmendAnswer::AlreadyApplied,
+            Action::CancelParked if self.is_parked() => {
+                self.end(State::Cancelled, Some(Reason::Dependency), now);
+            }
             _ => return AmendAnswer::Refused(self.state),
         }
         AmendAnswer::Applied
@@ -135,9 +142,9 @@ impl JobRecord {
         self.wait(due, Reason::Requeued, now);
     }
 
-    fn wait(&mut self, due: Timestamp, reason: Reason, now: Timestamp) {
+    fn wait(&mut self, due: Timestamp, reason: impl Into<Option<Reason>>, now: Timestamp) {
         self.due = due;
-        self.leave(State::waiting(due, now), Some(reason));
+        self.leave(State::waiting(due, now), reason.into());
     }
 
     fn leave(&mut self, state: State, reason: Option<Reason>) {
@@ -212,6 +219,9 @@ mod tests {
             (Action::Cancel, Cause::Cancel),
             (Action::Requeue { due }, Cause::Requeue),
             (Action::Postpone { due: Due::In(2 * SECOND) }, Cause::Postpone),
+            (Action::Postpone { due: Due::PARKED }, Cause::Postpone),
+            (Action::Unpark { due }, Cause::Unpark),
+            (Action::CancelParked, Cause::Cancel),
         ];
         for state in State::ALL {
             for (action, cause) in &actions {
@@ -235,6 +245,33 @@ mod tests {
             assert_eq!(running().amend(&action, NOW), AmendAnswer::Refused(State::Running));
         }
         assert_eq!(running().amend(&Action::Reprioritise { priority: 3 }, NOW), AmendAnswer::Applied);
+    }
+
+    #[test]
+    fn unparks_and_cancels_what_is_parked_and_nothing_else() {
+        let parked = || {
+            let mut job = in_state(State::Scheduled);
+            assert_eq!(job.amend(&Action::Postpone { due: Due::PARKED }, NOW), AmendAnswer::Applied);
+            assert!(job.is_parked());
+            job
+        };
+        for (due, state) in [(Due::Now, State::Queued), (Due::In(SECOND), State::Scheduled)] {
+            let mut job = parked();
+            assert_eq!(job.amend(&Action::Unpark { due }, NOW), AmendAnswer::Applied);
+            assert_eq!((job.state, job.reason, job.due), (state, None, due.by(NOW)));
+            assert_eq!(job.amend(&Action::CancelParked, NOW), AmendAnswer::Refused(state));
+        }
+        let mut job = parked();
+        assert_eq!(job.amend(&Action::CancelParked, NOW), AmendAnswer::Applied);
+        assert_eq!((job.state, job.reason), (State::Cancelled, Some(Reason::Dependency)));
+        for state in State::ALL {
+            let (mut job, before) = (in_state(state), in_state(state).state);
+            assert_eq!(job.amend(&Action::Unpark { due: Due::Now }, NOW), AmendAnswer::AlreadyApplied);
+            let ended = state == State::Cancelled;
+            let expected = if ended { AmendAnswer::AlreadyApplied } else { AmendAnswer::Refused(state) };
+            assert_eq!(job.amend(&Action::CancelParked, NOW), expected);
+            assert_eq!(job.state, before);
+        }
     }
 
     #[test]

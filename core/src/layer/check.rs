@@ -194,6 +194,11 @@ impl Checked for Enqueue {
 fn new_job(job: &NewJob, limits: &Limits) -> Result<()> {
     payload("the payload", &job.payload, limits)?;
     due(job.due)?;
+    if job.due == Due::PARKED && matches!(job.on_conflict(), OnConflict::Debounce { .. }) {
+        return Err(Error::invalid(
+            "a debounced job is due in the end whatever comes, so it cannot be parked; let it replace instead",
+        ));
+    }
     options(&job.options, limits)
 }
 
@@ -418,8 +423,12 @@ impl Checked for Amend {
         }
         match &self.action {
             Action::Requeue { due: at } | Action::Postpone { due: at } => due(*at),
+            Action::Unpark { due: Due::PARKED } => Err(Error::invalid(
+                "to unpark a job it needs a due time; to park one, postpone or requeue it to `Due::PARKED`",
+            )),
+            Action::Unpark { due: at } => due(*at),
             Action::Reprioritise { priority: new } => priority(*new),
-            Action::Cancel | Action::Delete | Action::Move { .. } => Ok(()),
+            Action::Cancel | Action::CancelParked | Action::Delete | Action::Move { .. } => Ok(()),
         }
     }
 }

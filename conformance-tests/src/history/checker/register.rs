@@ -168,9 +168,14 @@ impl<'h> Register<'h> {
             Some(Fate::Applied) => changed.filter(|_| !self.is_asked_only(action)),
             Some(Fate::Requested) => changed.filter(|_| self.is_asked_only(action)),
             // Another holder of its key may be in the way of a requeue.
-            Some(Fate::Refused) => (changed.is_none() || action == ChangeKind::Requeue).then(|| self.clone()),
+            Some(Fate::Refused) => {
+                let may_be = matches!(action, ChangeKind::Requeue | ChangeKind::CancelParked);
+                (changed.is_none() || may_be).then(|| self.clone())
+            }
             Some(Fate::AlreadyApplied | Fate::NotFound) => match action {
-                ChangeKind::Cancel => (self.place == Place::Ended(State::Cancelled)).then(|| self.clone()),
+                ChangeKind::Cancel | ChangeKind::CancelParked => {
+                    (self.place == Place::Ended(State::Cancelled)).then(|| self.clone())
+                }
                 _ => Some(self.clone()),
             },
         }
@@ -184,7 +189,9 @@ impl<'h> Register<'h> {
     /// The job after an operator's change; none if its state does not allow it.
     fn changed(&self, action: ChangeKind) -> Option<Self> {
         match (action, self.place) {
-            (ChangeKind::Cancel, Place::Waiting(_)) => Some(self.at(Place::Ended(State::Cancelled))),
+            (ChangeKind::Cancel | ChangeKind::CancelParked, Place::Waiting(_)) => {
+                Some(self.at(Place::Ended(State::Cancelled)))
+            }
             (ChangeKind::Cancel, Place::Running { token, attempt, .. }) => {
                 Some(self.at(Place::Running { token, attempt, cancel: true }))
             }
@@ -192,7 +199,7 @@ impl<'h> Register<'h> {
                 Some(Self { generation: self.generation + 1, ..self.at(Place::Waiting(0)) })
             }
             (ChangeKind::Delete, Place::Waiting(_) | Place::Ended(_)) => Some(self.gone()),
-            (ChangeKind::Postpone, Place::Waiting(_))
+            (ChangeKind::Postpone | ChangeKind::Unpark, Place::Waiting(_))
             | (ChangeKind::Move, Place::Waiting(_) | Place::Ended(_))
             | (ChangeKind::Reprioritise | ChangeKind::Preview, _) => Some(self.clone()),
             _ => None,

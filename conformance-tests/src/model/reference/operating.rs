@@ -43,6 +43,10 @@ impl Reference {
             Action::Reprioritise { priority } => unless_already(record.options.priority == *priority),
             Action::Postpone { .. } if !state.is_waiting() => Refused(state),
             Action::Postpone { due } => unless_already(record.due == due.by(self.now)),
+            Action::Unpark { .. } => unless_already(!record.is_parked()),
+            Action::CancelParked if state == State::Cancelled => AlreadyApplied,
+            Action::CancelParked if record.is_parked() => Applied,
+            Action::CancelParked => Refused(state),
         }
     }
 
@@ -69,6 +73,8 @@ impl Reference {
             }
             Action::Reprioritise { priority } => job.record.options.priority = *priority,
             Action::Postpone { due } => job.wait(due.by(now), Reason::Postponed),
+            Action::Unpark { due } => job.wait(due.by(now), None),
+            Action::CancelParked => job.end(State::Cancelled, Some(Reason::Dependency), now),
             Action::Delete => {}
         }
     }

@@ -93,11 +93,11 @@ impl Job {
         }
     }
 
-    pub(super) fn wait(&mut self, due: Timestamp, reason: Reason) {
+    pub(super) fn wait(&mut self, due: Timestamp, reason: impl Into<Option<Reason>>) {
         self.let_go();
         self.record.state = State::Scheduled;
         self.record.due = due;
-        self.record.reason = Some(reason);
+        self.record.reason = reason.into();
     }
 
     pub(super) fn end(&mut self, state: State, reason: Option<Reason>, now: Timestamp) {
