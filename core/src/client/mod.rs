@@ -6,6 +6,7 @@ mod consumer;
 mod control;
 #[cfg(feature = "schedules")]
 mod fire;
+mod flows;
 mod held;
 mod hold;
 pub(crate) mod known;
@@ -26,6 +27,7 @@ mod wake;
 pub(crate) use asked::Asked;
 pub use consumer::Consumer;
 pub use control::Bulk;
+pub use flows::{Flows, MemberRecord};
 pub use held::HeldJob;
 pub use hold::Hold;
 pub use lock::{Lock, LockGuard};

@@ -212,7 +212,13 @@ impl Flow {
         Adding { flow: self, after: Vec::new(), after_end: Vec::new(), policy }
     }
 
-    fn push(&mut self, job: NewJob, after: &[Span], after_end: &[Span], policy: OnParentFailure) -> Result<()> {
+    fn push(
+        &mut self,
+        job: NewJob,
+        after: &[Span],
+        after_end: &[Span],
+        policy: OnParentFailure,
+    ) -> Result<()> {
         let mut row = Row { jobs: 1, after: after.to_vec(), after_end: after_end.to_vec(), ..Row::default() };
         match policy {
             OnParentFailure::Cancel => {}
@@ -223,7 +229,9 @@ impl Flow {
         let mut job = job;
         match job.due {
             Due::Now => {}
-            Due::In(delay) => row.delay_ms = u64::try_from(delay.as_millis()).ok().filter(|millis| *millis > 0),
+            Due::In(delay) => {
+                row.delay_ms = u64::try_from(delay.as_millis()).ok().filter(|millis| *millis > 0)
+            }
             Due::PARKED => {
                 return Err(Error::invalid(
                     "a job of a flow that is parked would never run; leave its due time to the flow",
@@ -237,15 +245,22 @@ impl Flow {
                 unique.key
             )));
         }
-        job.id = self.id.member(self.plan.size());
         job.due = Due::PARKED;
-        // As long as the flow lives, what became of it must be known.
-        job.options.retention =
-            Retention { succeeded: Keep::Forever, failed: Keep::Forever, cancelled: Keep::Forever };
-        job.options.headers.insert(HEADER.to_owned(), self.id.to_string());
         self.plan.push(row)?;
         self.jobs.push(job);
         Ok(())
+    }
+
+    /// These of its jobs, as they are enqueued.
+    pub(crate) fn new_jobs(&self, from: usize, count: usize) -> impl Iterator<Item = NewJob> + '_ {
+        let jobs = self.jobs.iter().zip(0..).skip(from).take(count);
+        jobs.map(|(job, index)| {
+            let mut job = job.clone().id(self.id.member(index)).header(HEADER, self.id.to_string());
+            // As long as the flow lives, what became of it must be known.
+            job.options.retention =
+                Retention { succeeded: Keep::Forever, failed: Keep::Forever, cancelled: Keep::Forever };
+            job
+        })
     }
 
     fn spans(&self, parents: Parents) -> Result<Vec<Span>> {
@@ -359,8 +374,10 @@ mod tests {
         assert_eq!(parents, [vec![], one(0), one(0), one(0), vec![(0, 4)], one(4), one(5)]);
         assert_eq!(parts.steps().map(Step::index).collect::<Vec<_>>(), [1, 2, 3]);
         assert_eq!(chain.steps().next_back().map(Step::index), Some(6));
-        assert!(flow.jobs.iter().zip(0..).all(|(job, index)| job.id == flow.id.member(index)));
-        assert!(flow.jobs.iter().all(|job| job.due == Due::PARKED && job.options.headers[HEADER] == flow.id.to_string()));
+        let jobs: Vec<NewJob> = flow.new_jobs(1, 9).collect();
+        assert!(jobs.len() == 6 && jobs.iter().zip(1..).all(|(job, index)| job.id == flow.id.member(index)));
+        let id = flow.id.to_string();
+        assert!(jobs.iter().all(|job| job.due == Due::PARKED && job.options.headers[HEADER] == id));
     }
 
     #[test]
@@ -370,7 +387,8 @@ mod tests {
         flow.after(root).add(job()).unwrap();
         flow.after(root).on_parent_failure(OnParentFailure::Run).add(job()).unwrap();
         flow.after(root).on_parent_failure(OnParentFailure::Cancel).add(job()).unwrap();
-        let rows: Vec<_> = flow.plan.rows().iter().map(|row| (row.waits, row.after.len(), row.after_end.len())).collect();
+        let rows: Vec<_> =
+            flow.plan.rows().iter().map(|row| (row.waits, row.after.len(), row.after_end.len())).collect();
         assert_eq!(rows, [(false, 0, 0), (true, 1, 0), (false, 0, 1), (false, 1, 0)]);
     }
 

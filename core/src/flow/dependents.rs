@@ -1,4 +1,4 @@
-use super::plan::Plan;
+use super::plan::{Plan, Span};
 
 /// Who depends on a job: the plan read the other way round.
 ///
@@ -30,6 +30,11 @@ impl Dependents {
         links.sort_by_key(|link| link.from);
         spread(&mut links);
         Self { links }
+    }
+
+    /// About how much memory it takes, and what it is the reverse of.
+    pub(super) fn bytes(&self) -> usize {
+        self.links.len() * (size_of::<Link>() + size_of::<Span>())
     }
 
     /// Tells each row that depends on this job, and whether the job is to succeed for it.

@@ -10,9 +10,11 @@ mod record;
 
 pub use builder::{Adding, Flow, Group, HEADER, OnParentFailure, Parents, Step};
 pub use named::{NAME_HEADER, NamedFlow, NamedJob};
-pub(crate) use plan::{Plan, Row};
+pub(crate) use plan::Plan;
+#[cfg(test)]
+pub(crate) use plan::Row;
 pub(crate) use progress::{Decision, Known, Progress, Survey};
-pub(crate) use record::Body;
+pub(crate) use record::{Body, part, register};
 pub use record::{FlowCounts, FlowRecord, FlowState};
 
 use crate::id::FlowId;

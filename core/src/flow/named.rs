@@ -77,18 +77,22 @@ impl NamedFlow {
             }
         }
         let find = |job: &NamedJob, name: &String| {
-            let why = || Error::invalid(format!("the job {:?} waits for {name:?}, which is not in the flow", job.name));
+            let why = || {
+                Error::invalid(format!("the job {:?} waits for {name:?}, which is not in the flow", job.name))
+            };
             indices.get(name.as_str()).copied().ok_or_else(why)
         };
         let parents = |job: &NamedJob| {
             job.after.iter().chain(&job.after_end).map(|name| find(job, name)).collect::<Result<Vec<usize>>>()
         };
         let parents: Vec<Vec<usize>> = self.jobs.iter().map(parents).collect::<Result<_>>()?;
-        let mut flow = Flow::new(&self.name)?.on_parent_failure(self.on_parent_failure).retention(self.retention);
+        let mut flow =
+            Flow::new(&self.name)?.on_parent_failure(self.on_parent_failure).retention(self.retention);
         let mut steps: HashMap<&str, Step> = HashMap::with_capacity(self.jobs.len());
         for index in self.order(&parents)? {
             let job = &self.jobs[index];
-            let named = |names: &[String]| names.iter().map(|name| steps[name.as_str()]).collect::<Vec<Step>>();
+            let named =
+                |names: &[String]| names.iter().map(|name| steps[name.as_str()]).collect::<Vec<Step>>();
             let adding = flow.after(named(&job.after)).after_end(named(&job.after_end));
             let adding = match job.on_parent_failure {
                 Some(policy) => adding.on_parent_failure(policy),
@@ -188,7 +192,8 @@ mod tests {
             { "name": "a", "kind": "part", "on_parent_failure": "run" },
         ]))
         .unwrap();
-        let names: Vec<&str> = flow.jobs.iter().map(|job| job.options.headers[NAME_HEADER].as_str()).collect();
+        let names: Vec<&str> =
+            flow.jobs.iter().map(|job| job.options.headers[NAME_HEADER].as_str()).collect();
         assert_eq!(names, ["b", "a", "merge", "tell"]);
         assert_eq!(flow.plan.parents(2), [(0, 2)]);
         assert_eq!(flow.plan.rows()[2].delay_ms, Some(5));

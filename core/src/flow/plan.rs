@@ -199,7 +199,10 @@ mod tests {
         }
         plan.push(after(1, &[(1, 100_001)])).unwrap();
         assert_eq!((plan.rows.len(), plan.size()), (3, 100_002));
-        assert_eq!((plan.row_of(0), plan.row_of(1), plan.row_of(100_000), plan.row_of(100_001)), (0, 1, 1, 2));
+        assert_eq!(
+            (plan.row_of(0), plan.row_of(1), plan.row_of(100_000), plan.row_of(100_001)),
+            (0, 1, 1, 2)
+        );
         assert_eq!((plan.members(1), plan.members(3)), (1..100_001, 100_002..100_002));
         assert_eq!(plan.parents(100_001), [(1, 100_001)]);
     }
@@ -209,7 +212,7 @@ mod tests {
         let mut plan = Plan::default();
         plan.push(after(2, &[])).unwrap();
         for job in 2..10_000 {
-            plan.push(after(1, &[(job / 3, job / 3 + 1), (job / 2 + 1, job / 2 + 2)])).unwrap();
+            plan.push(after(1, &[(job / 3, job / 3 + 1), (job / 2, job / 2 + 1)])).unwrap();
         }
         let parts = plan.parts(64 << 10).unwrap();
         assert!(parts.len() > 1 && parts.iter().all(|part| part.len() <= 64 << 10));
@@ -223,9 +226,11 @@ mod tests {
 
     #[test]
     fn rows_that_are_no_plan_are_not_taken_for_one() {
-        for (rows, size) in
-            [(vec![after(1, &[(0, 1)])], 1), (vec![after(1, &[])], 2), (vec![after(1, &[]), after(1, &[(1, 1)])], 2)]
-        {
+        for (rows, size) in [
+            (vec![after(1, &[(0, 1)])], 1),
+            (vec![after(1, &[])], 2),
+            (vec![after(1, &[]), after(1, &[(1, 1)])], 2),
+        ] {
             assert_eq!(Plan::of(rows, size).unwrap_err().kind(), crate::ErrorKind::Corrupt);
         }
     }

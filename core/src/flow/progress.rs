@@ -78,6 +78,12 @@ impl Progress {
         &self.plan
     }
 
+    /// About how much memory it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        let rows = size_of::<Reached>() + size_of::<super::plan::Row>();
+        self.known.len() + self.rows.len() * rows + self.dependents.bytes()
+    }
+
     /// How many jobs have ended, and how.
     pub(crate) fn counts(&self) -> FlowCounts {
         self.counts
@@ -120,6 +126,10 @@ impl Progress {
             return;
         }
         self.counts.count(was, known);
+        if is_unwell(was) {
+            let last = self.last();
+            self.rows[last] = Reached::default();
+        }
         let (rows, plan, mut leads_on) = (&mut self.rows, &self.plan, false);
         self.dependents.each(job, &mut |row, succeeds| {
             let reached = &mut rows[row];
@@ -264,5 +274,212 @@ impl Survey {
             self.row += 1;
         }
         found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::plan::{Row, normal};
+    use super::*;
+
+    /// How a job ends if it runs.
+    const ENDS: [Known; 3] = [Known::Succeeded, Known::Failed, Known::Cancelled];
+
+    fn plans() -> impl Strategy<Value = Plan> {
+        let spans = || prop::collection::vec((0_u32..100, 1_u32..8), 0..3);
+        let row = (1_u32..5, spans(), spans(), any::<bool>(), prop::bool::weighted(0.2));
+        prop::collection::vec(row, 1..12).prop_map(|rows| {
+            let mut plan = Plan::default();
+            for (jobs, after, after_end, waits, free) in rows {
+                let size = plan.size();
+                let within = |spans: Vec<(u32, u32)>| match size {
+                    0 => Vec::new(),
+                    _ if free => Vec::new(),
+                    _ => normal(
+                        spans.into_iter().map(|(at, len)| (at % size, (at % size + len).min(size))).collect(),
+                    ),
+                };
+                let (after, after_end) = (within(after), within(after_end));
+                plan.push(Row { jobs, after, after_end, waits, ..Row::default() }).unwrap();
+            }
+            plan
+        })
+    }
+
+    /// What becomes of each job where each that runs ends so: none of one that waits for ever. By the words of the contract,
+    /// one job at a time.
+    fn naive(plan: &Plan, ends: &[Known]) -> Vec<Option<Known>> {
+        let mut all: Vec<Option<Known>> = Vec::new();
+        for job in 0..plan.size() {
+            let row = &plan.rows()[plan.row_of(job)];
+            let of = |spans: &[Span]| {
+                spans
+                    .iter()
+                    .flat_map(|(from, to)| *from..*to)
+                    .map(|job| all[job as usize])
+                    .collect::<Vec<_>>()
+            };
+            let (after, after_end) = (of(&row.after), of(&row.after_end));
+            let ended = after.iter().chain(&after_end).all(Option::is_some);
+            let well = after.iter().all(|parent| *parent == Some(Known::Succeeded));
+            let doomed = after.iter().any(|parent| parent.is_some_and(is_unwell));
+            all.push(match (ended && well, doomed && !row.waits) {
+                (true, _) => Some(ends[job as usize]),
+                (false, true) => Some(Known::Cancelled),
+                (false, false) => None,
+            });
+        }
+        all
+    }
+
+    /// Plays a flow to its end: jobs that were let go end in any order, and several drivers each hear of some ends, decide
+    /// about what these touch, and look at what they wait for.
+    fn play(plan: &Plan, ends: &[Known], dice: &mut fastrand::Rng, heard: f64) -> Vec<Option<Known>> {
+        let size = plan.size() as usize;
+        let (mut truth, mut running) = (vec![None; size], vec![false; size]);
+        let mut drivers: Vec<Progress> = (0..3).map(|_| Progress::new(plan.clone())).collect();
+        let touched = drivers[0].undone();
+        drive(&mut drivers[0], touched, &mut truth, &mut running);
+        loop {
+            let open: Vec<usize> = (0..size).filter(|job| running[*job] && truth[*job].is_none()).collect();
+            if let Some(job) = dice.choice(&open).copied() {
+                truth[job] = Some(ends[job]);
+                let driver = dice.usize(0..drivers.len());
+                if dice.f64() < heard {
+                    let mut touched = BTreeSet::new();
+                    drivers[driver].note(job as u32, ends[job], &mut touched);
+                    drive(&mut drivers[driver], touched, &mut truth, &mut running);
+                }
+                continue;
+            }
+            let before = truth.clone();
+            let all = (truth.clone(), running.clone());
+            // Nothing runs any more: somebody looks at all, as from time to time.
+            let driver = dice.choose_multiple(0..drivers.len(), 1)[0];
+            look_at_all(&mut drivers[driver], &truth, &running);
+            let touched = drivers[driver].undone();
+            drive(&mut drivers[driver], touched, &mut truth, &mut running);
+            if (&truth, &running) == (&all.0, &all.1) && truth == before {
+                let over = truth.iter().all(Option::is_some);
+                let last = drivers[driver].last();
+                assert_eq!(drivers[driver].decide(last) == Decision::LetGo, over);
+                return truth;
+            }
+        }
+    }
+
+    fn look_at_all(progress: &mut Progress, truth: &[Option<Known>], running: &[bool]) {
+        let (mut survey, mut touched) = (Survey::of(progress), BTreeSet::new());
+        let mut looked = BTreeSet::new();
+        loop {
+            let jobs = survey.next(progress, 3);
+            if jobs.is_empty() {
+                break;
+            }
+            for job in jobs {
+                assert!(looked.insert(job), "job {job} was looked at twice");
+                match truth[job as usize] {
+                    Some(known) => progress.note(job, known, &mut touched),
+                    None => survey.blocks(job),
+                }
+            }
+        }
+        for (job, truth) in (0_u32..).zip(truth).filter(|(job, _)| running[*job as usize]) {
+            let known = progress.known(job);
+            assert_eq!(truth.unwrap_or_default(), known, "job {job} has run, and was not looked at");
+        }
+    }
+
+    fn drive(
+        progress: &mut Progress,
+        mut touched: BTreeSet<usize>,
+        truth: &mut [Option<Known>],
+        running: &mut [bool],
+    ) {
+        let mut looked = BTreeSet::new();
+        while let Some(row) = touched.pop_first() {
+            match progress.decide(row) {
+                Decision::Done => {}
+                Decision::LetGo => {
+                    for job in progress.plan().members(row) {
+                        running[job as usize] |= truth[job as usize].is_none();
+                    }
+                    if row != progress.last() {
+                        progress.done(row);
+                    }
+                }
+                Decision::Cancel => {
+                    let mut rows = BTreeSet::from([row]);
+                    progress.spread(&mut rows);
+                    for row in rows {
+                        for job in progress.plan().members(row) {
+                            assert!(!running[job as usize], "job {job} was cancelled, and let go before");
+                            truth[job as usize] = Some(Known::Cancelled);
+                            progress.note(job, Known::Cancelled, &mut touched);
+                        }
+                        progress.done(row);
+                    }
+                }
+                Decision::Wait(job) => {
+                    assert_eq!(progress.ahead(row, 1), [job]);
+                    if looked.insert((row, job))
+                        && let Some(known) = truth[job as usize]
+                    {
+                        progress.note(job, known, &mut touched);
+                        touched.insert(row);
+                    }
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn each_job_runs_if_and_only_if_its_condition_holds(
+            plan in plans(),
+            ends in prop::collection::vec(prop::sample::select(&ENDS[..]), 60),
+            seed in any::<u64>(),
+            heard in prop::sample::select(vec![0.0, 0.5, 1.0]),
+        ) {
+            let mut dice = fastrand::Rng::with_seed(seed);
+            prop_assert_eq!(play(&plan, &ends, &mut dice, heard), naive(&plan, &ends));
+        }
+
+        #[test]
+        fn who_depends_on_a_job_is_found(plan in plans()) {
+            let dependents = Dependents::of(&plan);
+            for job in 0..plan.size() {
+                let mut found = Vec::new();
+                dependents.each(job, &mut |row, succeeds| found.push((row, succeeds)));
+                let depends = |((from, to), _): &(Span, bool)| (*from..*to).contains(&job);
+                let mut expected: Vec<_> = plan
+                    .rows()
+                    .iter()
+                    .enumerate()
+                    .flat_map(|(row, of)| of.links().filter(depends).map(move |(_, succeeds)| (row, succeeds)))
+                    .collect();
+                found.sort_unstable();
+                expected.sort_unstable();
+                prop_assert_eq!(found, expected);
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_concluded_from_a_failure_is_undone_when_it_is_mended() {
+        let mut plan = Plan::default();
+        plan.push(Row { jobs: 2, ..Row::default() }).unwrap();
+        plan.push(Row { jobs: 1, after: vec![(0, 2)], ..Row::default() }).unwrap();
+        let (mut progress, mut touched) = (Progress::new(plan), BTreeSet::new());
+        progress.done(0);
+        progress.note(1, Known::Failed, &mut touched);
+        assert_eq!((progress.decide(1), touched.contains(&1)), (Decision::Cancel, true));
+        progress.note(1, Known::Succeeded, &mut touched);
+        assert_eq!(progress.decide(1), Decision::Wait(0));
+        progress.note(0, Known::Succeeded, &mut touched);
+        assert_eq!(progress.decide(1), Decision::LetGo);
+        assert_eq!((progress.counts().succeeded, progress.counts().open), (2, 1));
     }
 }

@@ -5,7 +5,7 @@ use super::progress::Known;
 use crate::backend::{PutRegister, Register, Space};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{FlowId, VersionId};
-use crate::job::{Payload, Retention};
+use crate::job::{Payload, Retention, State};
 use crate::name::RegisterName;
 use crate::time::Timestamp;
 
@@ -50,6 +50,15 @@ impl FlowState {
     /// Whether all its jobs have ended.
     pub const fn is_terminal(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
+    }
+
+    /// That of a job that ended so.
+    pub(crate) const fn as_job(self) -> State {
+        match self {
+            Self::Succeeded => State::Succeeded,
+            Self::Failed => State::Failed,
+            _ => State::Cancelled,
+        }
     }
 }
 
@@ -110,6 +119,21 @@ pub struct FlowRecord {
     pub(crate) version: VersionId,
 }
 
+impl FlowRecord {
+    /// Whether its jobs run, or wait.
+    pub(crate) fn goes_on(&self) -> bool {
+        matches!(self.body.state, FlowState::Running | FlowState::Cancelling)
+    }
+
+    /// Shows what is kept of it.
+    pub(crate) fn shown(mut self) -> Self {
+        let Body { state, size, counts, created_at, finished_at, .. } = self.body;
+        (self.state, self.size, self.counts) = (state, size, counts);
+        (self.created_at, self.finished_at) = (created_at, finished_at);
+        self
+    }
+}
+
 /// What is kept of a flow.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Body {
@@ -128,6 +152,9 @@ pub(crate) struct Body {
     pub(crate) plan: Vec<Row>,
     /// In how many registers of its own the plan is, if it is not.
     pub(crate) parts: u32,
+    /// How long it waits until it is looked at again, in milliseconds.
+    #[serde(default)]
+    pub(crate) look_ms: u64,
 }
 
 impl Body {
@@ -144,7 +171,13 @@ impl Body {
             retries: 0,
             plan: Vec::new(),
             parts: 0,
+            look_ms: 0,
         }
+    }
+
+    /// Notes that all its jobs have ended.
+    pub(crate) fn end(&mut self, state: FlowState, counts: FlowCounts, hour: Timestamp) {
+        (self.state, self.counts, self.finished_at) = (state, counts, Some(hour));
     }
 
     /// The write of it over this version, to be looked at then.
@@ -180,7 +213,10 @@ impl TryFrom<Register> for FlowRecord {
         }
         let Format { format } = register.said()?;
         if format > FORMAT {
-            let why = format!("the flow {} is of format {format}; this program reads up to {FORMAT}", register.name);
+            let why = format!(
+                "the flow {} is of format {format}; this program reads up to {FORMAT}",
+                register.name
+            );
             return Err(Error::new(ErrorKind::Incompatible, why));
         }
         let body: Body = register.said()?;

@@ -118,10 +118,18 @@ impl Shared {
                 tracing::warn!(job = %lease.job, attempt = lease.attempt, becomes = verdict.name(), "a lease ran out");
                 Settlement { job: lease.job, token: lease.token, verdict, failure }
             };
-            let settlements = expired.into_iter().map(decide).collect();
+            let settlements: Vec<Settlement> = expired.into_iter().map(decide).collect();
             crate::fail_point!("recover::before_send");
-            let answers =
-                self.store.backend().recover(self.store.deadline(), Recover { settlements }).await?;
+            let answers = self
+                .store
+                .backend()
+                .recover(self.store.deadline(), Recover { settlements: settlements.clone() })
+                .await?;
+            for (settlement, answer) in settlements.iter().zip(&answers) {
+                if *answer != Answer::Lost {
+                    self.hear_of_lost(settlement.job, &settlement.verdict);
+                }
+            }
             let recovered = answers.iter().filter(|answer| **answer != Answer::Lost).count();
             metrics::counter!("leasehold_leases_recovered_total").increment(recovered as u64);
             // Where none could be taken back, others are at it, or hold them locked.

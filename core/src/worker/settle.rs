@@ -116,6 +116,9 @@ impl Shared {
             (_, Verdict::Retry { .. }) => add(&self.stats.retried),
             (_, Verdict::Release { .. }) => add(&self.stats.released),
         }
+        if answer != Answer::Lost {
+            self.hear_of(entry, &settlement.verdict);
+        }
         let outcome = if answer == Answer::Lost { "lost" } else { settlement.verdict.name() };
         counter!("leasehold_jobs_total", "outcome" => outcome).increment(1);
         if answer == Answer::Lost {

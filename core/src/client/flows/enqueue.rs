@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Flows;
+use super::{Flows, Live};
 use crate::backend::{Enqueue, EnqueueAnswer, PutRegister, Space};
 use crate::error::{Error, ErrorKind, Result};
 use crate::flow::{Body, Flow, FlowRecord, FlowState, part};
@@ -44,7 +44,7 @@ impl Flows {
         }
         if let Err(error) = self.fill(flow, &mut record, is_new).await {
             if error.kind() == ErrorKind::Conflict {
-                return self.overtaken(flow.id()).await;
+                return self.overtaken(flow).await;
             }
             return Err(error);
         }
@@ -60,13 +60,8 @@ impl Flows {
         if flow.is_empty() {
             return Err(Error::invalid("a flow without jobs does nothing; give it one at least"));
         }
-        for jobs in flow.jobs.chunks(CHUNK.min(self.store.limits().batch).max(1)) {
-            // Their number of bytes is seen to when they are sent.
-            for job in jobs {
-                Enqueue { jobs: vec![job.clone()] }.check(self.store.limits())?;
-            }
-        }
-        Ok(())
+        let check = |job| Enqueue { jobs: vec![job] }.check(self.store.limits());
+        flow.new_jobs(0, flow.len()).try_for_each(check)
     }
 
     /// Writes that the flow is being built, unless it is there; tells whether it was not.
@@ -114,15 +109,15 @@ impl Flows {
             }
         }
         let limits = self.store.limits();
-        let mut jobs = &flow.jobs[..];
-        while !jobs.is_empty() {
+        let mut sent = 0;
+        while sent < flow.len() {
             if said.elapsed() > GOES_ON {
                 self.goes_on(record).await?;
                 said = Instant::now();
             }
-            let (chunk, rest) = jobs.split_at(fits(jobs, CHUNK.min(limits.batch), limits.batch_bytes));
-            self.send(chunk.to_vec()).await?;
-            jobs = rest;
+            let count = fits(&flow.jobs[sent..], CHUNK.min(limits.batch), limits.batch_bytes);
+            self.send(flow.new_jobs(sent, count).collect()).await?;
+            sent += count;
         }
         let queues: BTreeSet<&QueueName> = flow.jobs.iter().map(|job| &job.queue).collect();
         queues.into_iter().for_each(|queue| self.store.hear_of(queue));
@@ -148,23 +143,26 @@ impl Flows {
     }
 
     /// Somebody else wrote the flow while it was being built: another call with the same flow, or who took it for abandoned.
-    async fn overtaken(&self, flow: FlowId) -> Result<FlowId> {
-        match self.get(flow).await? {
+    async fn overtaken(&self, flow: &Flow) -> Result<FlowId> {
+        match self.get(flow.id()).await? {
             Some(there) if there.state == FlowState::Building => Err(Error::new(
                 ErrorKind::Conflict,
-                format!("the flow {flow} is being enqueued by somebody else as well; wait for it, or try again"),
+                format!(
+                    "the flow {} is being enqueued by somebody else as well; wait for it, or try again",
+                    flow.id()
+                ),
             )),
-            Some(there) if there.state != FlowState::Abandoned => Ok(flow),
-            Some(there) => {
-                self.delete_jobs(flow, there.size).await?;
-                Err(abandoned(flow))
+            Some(there) if there.state != FlowState::Abandoned => Ok(flow.id()),
+            _ => {
+                self.delete_jobs(flow.id(), flow.plan.size()).await?;
+                Err(abandoned(flow.id()))
             }
-            None => Err(abandoned(flow)),
         }
     }
 
     async fn begin_to_run(&self, flow: &Flow, record: &FlowRecord) -> Result<()> {
-        let live = self.remember(record).await?;
+        // Not remembered: who enqueues a flow need not be who runs it.
+        let live = Live::new(flow.id(), 0, record.body.state, flow.plan.clone());
         let roots = flow.plan.rows().iter().enumerate().filter(|(_, row)| row.links().next().is_none());
         self.advance(&live, roots.map(|(row, _)| row).collect()).await
     }

@@ -131,7 +131,8 @@ impl Flows {
         for number in 0..body.parts {
             let request = Registers::named(Space::FlowPlan, part(record.id, number)?);
             let page = self.store.backend().registers(self.store.deadline(), request).await?;
-            let missing = || Error::corrupt(format!("part {number} of the plan of the flow {} is gone", record.id));
+            let missing =
+                || Error::corrupt(format!("part {number} of the plan of the flow {} is gone", record.id));
             rows.push(page.registers.first().ok_or_else(missing)?.said::<Vec<_>>()?);
         }
         Plan::of(rows.into_iter().flatten(), body.size)
