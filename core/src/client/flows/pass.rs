@@ -10,6 +10,9 @@ use crate::id::{FlowId, JobId};
 /// How many jobs one call looks at, or changes.
 pub(super) const BATCH: usize = 1_000;
 
+/// How many jobs that a row waits for are looked at first. Those before the first that has not ended are not looked at again.
+const AHEAD: usize = 16;
+
 /// Jobs that were looked at in one pass, and whether they were parked.
 type Seen = HashMap<u32, bool>;
 
@@ -48,7 +51,7 @@ impl Flows {
     }
 
     async fn advance_from(&self, live: &Live, mut touched: BTreeSet<usize>, seen: &mut Seen) -> Result<()> {
-        let mut ahead = 1;
+        let mut ahead = AHEAD;
         loop {
             let Todo { cancel, let_go, wait, is_over } = decide(live, &touched);
             touched.clear();
@@ -72,7 +75,7 @@ impl Flows {
             }
             self.look(live, &looks, seen, &mut touched).await?;
             touched.extend(wait);
-            ahead = (ahead * 2).min(BATCH);
+            ahead = (ahead * 8).min(BATCH);
         }
     }
 
