@@ -5,7 +5,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use leasehold_core::backend::{Action, Amend, Enqueue, EnqueueAnswer, Select};
+use leasehold_core::backend::{Action, Amend, AmendAnswer, Enqueue, EnqueueAnswer, Select};
 use leasehold_core::{
     Backend, Deadline, Due, JobId, LeasedJob, NewJob, Payload, State, UniqueScope, failpoints,
 };
@@ -81,9 +81,9 @@ async fn claimed(store: &Mongo) -> Vec<LeasedJob> {
     tokio::spawn(async move { claim(&store, 1).await.jobs }).await.expect("a claim")
 }
 
-async fn amended(store: &Mongo, id: JobId, action: Action) {
+async fn amended(store: &Mongo, id: JobId, action: Action) -> AmendAnswer {
     let amend = Amend { select: Select::Ids(vec![id]), action, preview: false };
-    store.amend(soon(), amend).await.expect("amended");
+    store.amend(soon(), amend).await.expect("amended").jobs[0].1
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -96,6 +96,7 @@ async fn what_happens_to_a_job_after_a_look_at_it_counts() {
     does_not_end_before_it_would_be_given(&store, &looked).await;
     settle(&store, &running, &SUCCEED).await;
     is_told_what_its_copy_did(&store).await;
+    takes_no_late_word_on_a_parked_job(&store).await;
 }
 
 /// A job that is replaced while there is room does not end for want of room: its newest payload runs.
@@ -117,7 +118,7 @@ async fn does_not_end_before_it_would_be_given(store: &Mongo, looked: &Next) {
     for action in [Action::Postpone { due: Due::In(SOON) }, Action::Move { queue: elsewhere }] {
         let id = add(store, vec![ending()]).await[0];
         let (at, changes) = (store.clone(), action.clone());
-        looked.is(async move { amended(&at, id, changes).await });
+        looked.is(async move { drop(amended(&at, id, changes).await) });
         assert!(claimed(store).await.is_empty());
         assert!(looked.has_happened());
         let job = find(store, id).await;
@@ -127,6 +128,23 @@ async fn does_not_end_before_it_would_be_given(store: &Mongo, looked: &Next) {
     let id = add(store, vec![ending()]).await[0];
     assert!(claimed(store).await.is_empty());
     assert_eq!(find(store, id).await.state, State::Cancelled);
+}
+
+/// A job that was given a due time since it was found parked is neither ended nor given another one.
+async fn takes_no_late_word_on_a_parked_job(store: &Mongo) {
+    let sending = Next::at("write::before_send");
+    let refused = AmendAnswer::Refused(State::Scheduled);
+    for (late, told) in
+        [(Action::CancelParked, refused), (Action::Unpark { due: Due::Now }, AmendAnswer::AlreadyApplied)]
+    {
+        let id = add(store, vec![job().parked()]).await[0];
+        let (at, far) = (store.clone(), store.clone());
+        let first = Action::Unpark { due: Due::In(SOON) };
+        sending.is(async move { assert_eq!(amended(&at, id, first).await, AmendAnswer::Applied) });
+        let answer = tokio::spawn(async move { amended(&far, id, late).await }).await.expect("an answer");
+        assert!(sending.has_happened());
+        assert_eq!((answer, find(store, id).await.state), (told, State::Scheduled));
+    }
 }
 
 /// A newcomer that replaced a job is told so again, also if the job began to run since.

@@ -36,6 +36,8 @@ pub enum Clause {
     P5,
     /// Verbatim.
     P6,
+    /// Parked.
+    P7,
     /// Exclusive.
     C1,
     /// Fenced.

@@ -144,6 +144,8 @@ const SEEN_IN_SEQUENCES: &[Defect] = &[
     Defect::RecoversLiveLeases,
     Defect::CountsNoCrash,
     Defect::CancelsARunningJobAtOnce,
+    Defect::CancelsWhatWasUnparked,
+    Defect::UnparksWhatWaitsForItsRetry,
     Defect::RequeuesWithOldAttempts,
     Defect::DeletesRunningJobs,
     Defect::PrunesTooEarly,

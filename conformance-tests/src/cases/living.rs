@@ -56,6 +56,7 @@ fn actions() -> Vec<(Action, Option<(Cause, State)>)> {
         (Action::Requeue { due: later }, Some((Cause::Requeue, State::Scheduled))),
         (Action::Postpone { due: later }, Some((Cause::Postpone, State::Scheduled))),
         (Action::Postpone { due: Due::In(secs(0)) }, Some((Cause::Postpone, State::Queued))),
+        (Action::Postpone { due: Due::PARKED }, Some((Cause::Postpone, State::Scheduled))),
         (Action::Move { queue: queue("elsewhere") }, None),
         (Action::Reprioritise { priority: 7 }, None),
         (Action::Delete, None),

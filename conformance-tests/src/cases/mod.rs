@@ -2,6 +2,7 @@
 
 #![deny(dead_code, reason = "a case that is missing in its table would never run")]
 
+mod parking;
 mod producing;
 mod replacing;
 mod uniqueness;
@@ -45,6 +46,7 @@ pub(crate) const TABLES: &[&[Case]] = &[
     producing::CASES,
     uniqueness::CASES,
     replacing::CASES,
+    parking::CASES,
     consuming::CASES,
     selecting::CASES,
     limiting::CASES,

@@ -95,6 +95,7 @@ fn bad_jobs() -> Vec<NewJob> {
         job().unique(unique_key("k"), UniqueScope::For(too_long)),
         job().limit(crate::bench::limit_key("k"), 0),
         job().keep(leasehold_core::Keep::For(too_long)),
+        job().debounce(unique_key("k"), secs(1), secs(9)).parked(),
     ]
 }
 
@@ -117,6 +118,8 @@ async fn ask_out_of_range(backend: &dyn Backend, t: &Bench, held: &LeasedJob) ->
         backend.list(d(), list(0)).await.map(drop),
         backend.amend(d(), amend(Action::Reprioritise { priority: 1_001 })).await.map(drop),
         backend.amend(d(), amend(Action::Postpone { due: Due::In(too_long) })).await.map(drop),
+        backend.amend(d(), amend(Action::Unpark { due: Due::In(too_long) })).await.map(drop),
+        backend.amend(d(), amend(Action::Unpark { due: Due::PARKED })).await.map(drop),
         backend.prune(d(), Prune { limit: 0, workers_after: secs(1) }).await.map(drop),
         backend
             .check_in(d(), CheckIn { worker: t.worker, info, lost_after: too_long, leaving: false })

@@ -205,6 +205,13 @@ pub struct Put {
     pub retention: Retention,
 }
 
+impl Put {
+    /// Whether it has no time at which it is due.
+    pub(crate) fn is_parked(&self) -> bool {
+        self.due == DueAs::At(Timestamp::MAX)
+    }
+}
+
 /// When a job was said to be due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -304,6 +311,9 @@ pub struct Change {
     /// Where to, for a move.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue: Option<QueueName>,
+    /// Whether it gives them no time at which they are due.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub parks: bool,
 }
 
 /// What became of one job of an amendment.
@@ -377,6 +387,13 @@ pub enum ChangeKind {
     CancelParked,
     /// Only looks.
     Preview,
+}
+
+impl ChangeKind {
+    /// Whether it may end a job as cancelled.
+    pub(crate) fn cancels(self) -> bool {
+        matches!(self, Self::Cancel | Self::CancelParked)
+    }
 }
 
 /// An attempt of a job, as its handler knows it.

@@ -112,7 +112,11 @@ pub(super) fn change(request: &Amend) -> Change {
         Action::Move { queue } => Some(queue.clone()),
         _ => None,
     };
-    Change { action, jobs, queue }
+    let parks = matches!(
+        request.action,
+        Action::Postpone { due: Due::PARKED } | Action::Requeue { due: Due::PARKED }
+    );
+    Change { action, jobs, queue, parks }
 }
 
 pub(super) fn asked(request: &Claim) -> Asked {

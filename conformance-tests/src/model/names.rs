@@ -9,8 +9,8 @@ use leasehold_core::backend::{
     Settlement, Space, TagRule, Verdict, WorkerInfo,
 };
 use leasehold_core::{
-    Due, JobId, Kind, LeasedJob, Limit, NewJob, Progress, QueueName, Reason, RegisterName, Tag, Timestamp,
-    Unique, WorkerId,
+    Due, JobId, Kind, LeasedJob, Limit, NewJob, OnConflict, Progress, QueueName, Reason, RegisterName, Tag,
+    Timestamp, Unique, WorkerId,
 };
 use uuid::Uuid;
 
@@ -81,7 +81,10 @@ impl Names {
         let mut job = NewJob::new(one_kind(spec.kind), text(&format!("{{\"number\": {}.0}}", spec.number)));
         job.id = self.id(spec.number);
         job.queue = self.queue(spec.queue);
+        let debounced = matches!(spec.unique, Some((_, _, OnConflict::Debounce { .. })));
         job.due = match spec.due {
+            // The layers let no debounced job be parked.
+            JobDue::Said(Due::PARKED) if debounced => Due::Now,
             JobDue::Said(due) => due,
             JobDue::Before(span) => Due::At(now.minus(span)),
         };
@@ -172,6 +175,8 @@ impl Names {
             step::Action::Move(to) => Action::Move { queue: self.queue(to) },
             step::Action::Reprioritise(priority) => Action::Reprioritise { priority },
             step::Action::Postpone(due) => Action::Postpone { due },
+            step::Action::Unpark(due) => Action::Unpark { due },
+            step::Action::CancelParked => Action::CancelParked,
         }
     }
 

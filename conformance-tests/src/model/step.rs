@@ -151,6 +151,8 @@ pub(super) enum Action {
     Move(u8),
     Reprioritise(i16),
     Postpone(Due),
+    Unpark(Due),
+    CancelParked,
 }
 
 #[derive(Debug, Clone)]
@@ -214,6 +216,7 @@ fn job() -> impl Strategy<Value = Job> {
         4 => Just(JobDue::Said(Due::Now)),
         1 => soon().prop_map(|delay| JobDue::Said(Due::In(delay))),
         1 => soon().prop_map(JobDue::Before),
+        1 => Just(JobDue::Said(Due::PARKED)),
     ];
     let keys =
         (weighted(0.4, (0..KEYS, scope(), on_conflict())), weighted(0.3, (0..KEYS, 1..=2_u32, seldom())));
@@ -292,6 +295,9 @@ fn action() -> impl Strategy<Value = Action> {
         1 => (0..QUEUES).prop_map(Action::Move),
         1 => priority().prop_map(Action::Reprioritise),
         2 => due().prop_map(Action::Postpone),
+        1 => Just(Action::Postpone(Due::PARKED)),
+        3 => due().prop_map(Action::Unpark),
+        2 => Just(Action::CancelParked),
     ]
 }
 

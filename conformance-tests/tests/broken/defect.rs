@@ -91,6 +91,7 @@ defects! {
     /// mongoqueue: each claim writes that this is the first attempt, so that no job ever runs out of them.
     ResetsAttemptsAtTheClaim [C4] "ends_a_job_when_its_attempts_are_spent";
     ReversesPriorities [C6] "gives_higher_priorities_first";
+    SaysToWaitForParkedJobs [P7] "tells_nobody_to_wait_for_a_parked_job";
     SaysToWaitTooLong [C8] "never_says_to_wait_too_long";
     SwapsTheTagRules [C7] "keeps_to_the_tags_that_a_worker_offers";
     TakesQueuesInTurn [C6] "gives_several_queues_in_one_order";
@@ -165,6 +166,8 @@ defects! {
     AnswersInTheOrderOfIds [F4] "finds_jobs_in_the_order_asked";
     /// MRQ: a cancelled job that runs is ended behind its holder's back.
     CancelsARunningJobAtOnce [S5] "lets_an_asked_job_succeed";
+    /// It looks whether the job waits, and not for what.
+    CancelsWhatWasUnparked [P7] "cancels_parked_jobs_and_no_others";
     /// MRQ: counters that go below zero.
     CountsBelowZero [S2] "adds_up_after_every_step";
     CountsEveryQueue [F4] "counts_by_queue_and_state";
@@ -200,6 +203,9 @@ defects! {
     /// A cursor of the time alone: of jobs of the same moment the next page shows none.
     SkipsEqualKeys [F4] "pages_stably_while_jobs_come_and_go";
     TakesAnyCursor [F4] "refuses_a_cursor_of_another_list";
+
+    /// Whoever is late undoes the delay of a retry.
+    UnparksWhatWaitsForItsRetry [P7] "unparks_nothing_but_what_is_parked";
 
     // The fleet, schedules and events.
     EndsItsEvents [F3] "tells_that_jobs_wait";

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use leasehold_core::backend::*;
 use leasehold_core::{
-    Backend, ClaimId, Deadline, Due, JobRecord, LeasedJob, LimitKey, Reason, Result, State,
+    Backend, ClaimId, Deadline, Due, JobRecord, LeasedJob, LimitKey, Reason, Result, State, Timestamp,
 };
 
 use super::{Broken, Defect};
@@ -72,6 +72,10 @@ impl Broken {
             Defect::TakesQueuesInTurn => jobs.sort_by(|a, b| a.job.queue.cmp(&b.job.queue)),
             Defect::ResetsAttemptsAtTheClaim => jobs.iter_mut().for_each(|lease| lease.job.attempt = 1),
             Defect::SaysToWaitTooLong => claimed.next_due = claimed.next_due.map(|wait| wait * 2),
+            Defect::SaysToWaitForParkedJobs => {
+                let end = Timestamp::MAX.since(self.inner.now(deadline).await?);
+                claimed.next_due.get_or_insert(end);
+            }
             Defect::HandsAJobOutTwice if jobs.is_empty() && asked.limit > 0 => {
                 jobs.extend(self.given_before(asked.id));
             }

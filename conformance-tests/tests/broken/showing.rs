@@ -162,6 +162,17 @@ impl Broken {
                 self.end_anyhow(job, Verdict::Cancel { reason: Reason::Cancelled }).await?;
                 Ok(answer)
             }
+            (Defect::CancelsWhatWasUnparked, AmendAnswer::Refused(state), Action::CancelParked)
+                if state.is_waiting() =>
+            {
+                self.amend_one(job, Action::Cancel).await
+            }
+            (Defect::UnparksWhatWaitsForItsRetry, AmendAnswer::AlreadyApplied, Action::Unpark { due }) => {
+                match self.amend_one(job, Action::Postpone { due: *due }).await? {
+                    AmendAnswer::Applied => Ok(AmendAnswer::Applied),
+                    _ => Ok(answer),
+                }
+            }
             _ => Ok(answer),
         }
     }

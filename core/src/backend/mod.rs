@@ -217,6 +217,11 @@ pub trait Backend: std::fmt::Debug + Send + Sync + 'static {
     /// - A waiting job is cancelled at once; of a running one it is asked (S5).
     /// - Only an ended job is requeued: attempts, crashes, result and progress start anew, `generation`
     ///   grows, history stays (S1).
+    /// - [`Action::Unpark`] touches a parked job alone; any other that is there is [`AmendAnswer::AlreadyApplied`]. It has no
+    ///   reason then, and whoever waits for jobs is told as after a postponement (P7).
+    /// - [`Action::CancelParked`] ends a parked job as cancelled, for the reason `dependency`. A cancelled one is
+    ///   [`AmendAnswer::AlreadyApplied`], any other [`AmendAnswer::Refused`] (P7). Both judge and change a job in one step: one
+    ///   that was unparked meanwhile is not parked.
     /// - A running job is not deleted, moved or postponed: [`AmendAnswer::Refused`] (C2). One that is in the queue
     ///   already is [`AmendAnswer::AlreadyApplied`] in any state, as a repeated call must be told (E2).
     /// - No id comes twice: the layers see to it.

@@ -34,12 +34,16 @@ impl Client {
         let job = self.added[self.dice.usize(..self.added.len())];
         let due = Due::In(secs(self.dice.u64(..10)));
         let [main, aside] = queues();
-        let action = match self.dice.u8(..13) {
+        let action = match self.dice.u8(..16) {
             0..=5 => Action::Cancel,
             6..=8 => Action::Requeue { due },
             9 if self.dice.bool() => Action::Postpone { due },
             9 => Action::Reprioritise { priority: self.dice.i16(-1..=1) },
             10 => Action::Move { queue: if self.dice.bool() { main } else { aside } },
+            // What stays parked is unparked when the storm is over.
+            13 => Action::Postpone { due: Due::PARKED },
+            14 => Action::Unpark { due },
+            15 => Action::CancelParked,
             11 => return self.call(prune).await.map(drop),
             _ => Action::Delete,
         };

@@ -8,12 +8,13 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use leasehold_core::backend::{
-    Answer, Capabilities, Claim, ExpiredLease, Filter, Order, PutRegister, Settlement, Space, Watch,
+    Action, Amend, Answer, Capabilities, Claim, ExpiredLease, Filter, Order, PutRegister, Select, Settlement,
+    Space, Watch,
 };
 use leasehold_core::layer::Faults;
 use leasehold_core::policy::{Backoff, RetryPolicy, after_expiry};
 use leasehold_core::{
-    Backend, Deadline, ManualClock, Payload, QueueName, RegisterName, State, Timestamp, VersionId,
+    Backend, Deadline, Due, ManualClock, Payload, QueueName, RegisterName, State, Timestamp, VersionId,
 };
 use tokio::sync::RwLock;
 use tokio::task::JoinSet;
@@ -188,6 +189,7 @@ pub(crate) async fn drain(t: &Bench, time: &RwLock<Time>) -> Kept {
     for _ in 0..100 {
         Time::pass(time, 600).await?;
         while chores::fire(t).await? {}
+        unpark(t).await?;
         let lost = t.expired(500).await?;
         t.recover_all(lost.iter().map(recovery).collect()).await?;
         loop {
@@ -211,6 +213,21 @@ pub(crate) async fn drain(t: &Bench, time: &RwLock<Time>) -> Kept {
         }
     }
     Err(never())
+}
+
+/// Gives whatever is parked a due time.
+async fn unpark(t: &Bench) -> Done {
+    let mut filter = Filter::default();
+    filter.states = Some(vec![State::Scheduled]);
+    let mut after = None;
+    loop {
+        let select = Select::Matching { filter: filter.clone(), as_of: t.hour(), after, limit: 500 };
+        let request = Amend { select, action: Action::Unpark { due: Due::Now }, preview: false };
+        after = t.backend().amend(Deadline::default(), request).await?.next;
+        if after.is_none() {
+            return Ok(());
+        }
+    }
 }
 
 /// Reads every log from its beginning.

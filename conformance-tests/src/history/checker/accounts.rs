@@ -69,7 +69,7 @@ impl Judge<'_, '_> {
             (write.answer != Some(Answer::Lost)).then_some((write.i, write.c, kept))
         });
         // Whoever wants a running job cancelled lets its next settlement end it.
-        let cancels = story.changes.iter().filter(|change| change.action == ChangeKind::Cancel);
+        let cancels = story.changes.iter().filter(|change| change.action.cancels());
         let cancels = cancels.map(|change| (change.i, u64::MAX, retention.cancelled));
         let requeued = |c: u64| {
             story.changes.iter().any(|change| {
@@ -146,7 +146,8 @@ impl Judge<'_, '_> {
         if put.priority != seen.priority && !changed(ChangeKind::Reprioritise) {
             differs.push(format!("its priority, {} and {}", put.priority, seen.priority));
         }
-        let timed = changed(ChangeKind::Postpone) || changed(ChangeKind::Requeue);
+        let timed = [ChangeKind::Postpone, ChangeKind::Requeue].into_iter().any(changed)
+            || put.is_parked() && changed(ChangeKind::Unpark);
         let put_back = |write: &Fenced<'_>| matches!(write.write.verdict.as_str(), "retry" | "release");
         if let DueAs::At(at) = put.due
             && at != seen.due
@@ -213,8 +214,14 @@ impl Judge<'_, '_> {
     fn no_claim_before_its_time(&mut self) {
         let story = self.story;
         let hours = &self.model.hours;
+        // Who unparks a job that is not parked gives it no other time.
+        let parked = story.puts.iter().filter(|put| !put.failed).all(|put| put.put.is_parked());
         let moved = |until: u64| {
-            let timed = |action| matches!(action, ChangeKind::Postpone | ChangeKind::Requeue);
+            let timed = |action| match action {
+                ChangeKind::Postpone | ChangeKind::Requeue => true,
+                ChangeKind::Unpark => parked,
+                _ => false,
+            };
             story.changes.iter().any(|change| timed(change.action) && change.i < until)
         };
         for grant in &story.grants {

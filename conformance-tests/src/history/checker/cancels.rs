@@ -78,5 +78,5 @@ impl Judge<'_, '_> {
 }
 
 fn is_cancel(change: &Changed, fate: Fate) -> bool {
-    change.action == ChangeKind::Cancel && change.fate == Some(fate)
+    change.action.cancels() && change.fate == Some(fate)
 }

@@ -103,7 +103,6 @@ impl Story<'_> {
                     && write.i < until
             })
         };
-        let cancels = |action| action == ChangeKind::Cancel;
         match state {
             State::Scheduled | State::Queued => {
                 self.puts.iter().any(|put| put.may_be_taken_in() && put.i < until)
@@ -117,7 +116,7 @@ impl Story<'_> {
             State::Failed => settled(&["fail", "retry"]),
             State::Cancelled => {
                 settled(&["cancel"])
-                    || self.changes.iter().any(|change| cancels(change.action) && change.i < until)
+                    || self.changes.iter().any(|change| change.action.cancels() && change.i < until)
             }
         }
     }

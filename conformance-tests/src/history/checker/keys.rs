@@ -133,7 +133,7 @@ fn first_end(model: &Model<'_>, story: &Story<'_>, scope: UniqueScope, from: u64
     });
     let settled = settled.map(|write| (write.i, write.c)).filter(|_| scope == UniqueScope::UntilFinished);
     let changed = story.changes.iter().filter(|change| {
-        let cancels = change.action == ChangeKind::Cancel && change.fate != Some(Fate::Requested);
+        let cancels = change.action.cancels() && change.fate != Some(Fate::Requested);
         change.action == ChangeKind::Delete || cancels && !matches!(scope, UniqueScope::For(_))
     });
     let changed = changed.map(|change| (change.i, change.c));

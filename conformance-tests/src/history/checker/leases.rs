@@ -24,7 +24,10 @@ impl<'h> Story<'h> {
     /// From when on the holder or an operator may have let go of the lease.
     pub(super) fn let_go(&self, grant: &Grant<'_>) -> u64 {
         let settled = self.under(grant).filter(|write| write.kind == Kind::Settle).map(|write| write.i);
-        let quiet = |action| matches!(action, ChangeKind::Cancel | ChangeKind::Reprioritise);
+        let quiet = |action| {
+            use ChangeKind::{Cancel, CancelParked, Reprioritise, Unpark};
+            matches!(action, Cancel | Reprioritise | Unpark | CancelParked)
+        };
         let changed =
             self.changes.iter().filter(|c| !quiet(c.action) && !c.pruned && c.c > grant.i).map(|c| c.i);
         settled.chain(changed).min().unwrap_or(u64::MAX)

@@ -31,7 +31,7 @@ use self::model::Story;
 pub(crate) use self::model::{Model, Op, Outcome};
 pub use self::rules::Rules;
 use self::search::Opinion;
-use super::event::{Call, ChangeKind, Entry, Event, Fate, Reply, What};
+use super::event::{Call, Entry, Event, Fate, Reply, What};
 use super::story::short;
 use super::verdict::{About, Finding, Invariant, Tally, Verdict};
 
@@ -186,7 +186,7 @@ fn count(op: &Op<'_>, tally: &mut Tally) {
         (Outcome::Ok(Reply::Settle(answers)), _) => {
             tally.refused += answers.iter().filter(|answer| **answer == Answer::Lost).count();
         }
-        (Outcome::Ok(Reply::Amend(answers)), Call::Amend(change)) if change.action == ChangeKind::Cancel => {
+        (Outcome::Ok(Reply::Amend(answers)), Call::Amend(change)) if change.action.cancels() => {
             let done = |fate: &Fate| matches!(fate, Fate::Applied | Fate::Requested);
             tally.cancels += answers.iter().filter(|(_, fate)| done(fate)).count();
         }

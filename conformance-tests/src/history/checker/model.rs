@@ -8,7 +8,8 @@ use leasehold_core::{JobId, LeaseToken, QueueName, WorkerId};
 use super::hours::{Hours, nanos};
 use super::pairing::pair;
 use crate::history::event::{
-    Asked, Attempt, Call, ChangeKind, Entry, Event, Extended, Fate, Granted, Put, Reply, Seen, What, Write,
+    Asked, Attempt, Call, Change, ChangeKind, Entry, Event, Extended, Fate, Granted, Put, Reply, Seen, What,
+    Write,
 };
 use crate::history::hint::Hint;
 
@@ -107,6 +108,8 @@ pub(crate) struct Changed {
     pub(crate) i: u64,
     pub(crate) c: u64,
     pub(crate) action: ChangeKind,
+    /// Whether it gives the job no time at which it is due (P7).
+    pub(crate) parks: bool,
     /// What was answered; none if nothing is known.
     pub(crate) fate: Option<Fate>,
     /// Whether it is a pruning, which removes only what has ended and is not to be kept.
@@ -227,7 +230,7 @@ impl<'h> Model<'h> {
             (Call::ReadLog(reading), _) => self.story(reading.job).readings.push(index),
             (Call::Amend(change), Some(Reply::Amend(jobs))) if change.action != ChangeKind::Preview => {
                 for (job, fate) in jobs {
-                    let changed = op.changed(index, change.action, Some(*fate));
+                    let changed = op.changed(index, change, Some(*fate));
                     let story = self.story(*job);
                     match fate {
                         Fate::Applied | Fate::Requested => story.changes.push(changed),
@@ -342,10 +345,10 @@ impl<'h> Model<'h> {
             let unknown = matches!(op.outcome, Outcome::Unknown);
             match op.call {
                 Call::Amend(change) if unknown && change.action != ChangeKind::Preview => {
-                    broad.push((op.changed(index, change.action, None), change.jobs.as_ref()));
+                    broad.push((op.changed(index, change, None), change.jobs.as_ref()));
                 }
                 Call::Prune if !matches!(op.outcome, Outcome::Failed | Outcome::Ok(Reply::Prune(0))) => {
-                    let delete = op.changed(index, ChangeKind::Delete, None);
+                    let delete = op.changed_by(index, ChangeKind::Delete);
                     broad.push((Changed { pruned: true, ..delete }, None));
                 }
                 _ => {}
@@ -381,9 +384,9 @@ impl<'h> Model<'h> {
                 };
                 if may_be_meant {
                     let changes = [ChangeKind::Postpone, ChangeKind::Reprioritise];
-                    story.changes.extend(
-                        changes.map(|action| self.ops[newcomer.op].changed(newcomer.op, action, None)),
-                    );
+                    let (op, parks) = (&self.ops[newcomer.op], newcomer.put.is_parked());
+                    let changed = |action| Changed { parks, ..op.changed_by(newcomer.op, action) };
+                    story.changes.extend(changes.map(changed));
                     story.brought.insert(newcomer.put.payload);
                 }
             }
@@ -399,8 +402,13 @@ impl Changed {
 }
 
 impl Op<'_> {
-    fn changed(&self, op: usize, action: ChangeKind, fate: Option<Fate>) -> Changed {
-        Changed { op, i: self.i, c: self.c, action, fate, pruned: false }
+    fn changed(&self, op: usize, change: &Change, fate: Option<Fate>) -> Changed {
+        Changed { parks: change.parks, fate, ..self.changed_by(op, change.action) }
+    }
+
+    /// What else changed a job so, or may have.
+    fn changed_by(&self, op: usize, action: ChangeKind) -> Changed {
+        Changed { op, i: self.i, c: self.c, action, parks: false, fate: None, pruned: false }
     }
 }
 

@@ -3,10 +3,10 @@
 //! Time has no part in it: when a lease runs out or a job is due is judged elsewhere.
 
 use leasehold_core::backend::Answer;
-use leasehold_core::{LeaseToken, State};
+use leasehold_core::{LeaseToken, State, Timestamp};
 
 use super::model::Kind;
-use crate::history::event::{ChangeKind, Entry, Fate};
+use crate::history::event::{ChangeKind, Entry, Fate, Seen};
 
 /// A job at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -21,8 +21,11 @@ pub(super) struct Register<'h> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Place {
     Absent,
-    /// With so many attempts spent.
-    Waiting(u32),
+    Waiting {
+        /// How many attempts are spent.
+        spent: u32,
+        parked: bool,
+    },
     Running {
         token: LeaseToken,
         attempt: u32,
@@ -42,16 +45,33 @@ pub(super) struct Mark<'h> {
 /// What a call does to the job and what it was answered; no answer where nothing is known.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Step<'h> {
-    Enqueue(Option<Entry>),
+    /// An enqueue, and whether it is to be parked.
+    Enqueue(Option<Entry>, bool),
     /// A claim that was given it as this attempt; with none, one that may have been given it.
     Claim(LeaseToken, Option<(u32, u32)>),
     /// A renewal or an append, and what it was told of a cancellation.
     Hold(Kind, LeaseToken, Answer, bool),
     Settle(Mark<'h>, Option<Answer>),
-    Amend(ChangeKind, Option<Fate>),
+    /// A change, and whether it parks the job.
+    Amend(ChangeKind, bool, Option<Fate>),
     Prune,
-    /// A look, with the attempt and the generation that it saw.
-    See(State, u32, u32),
+    See(Sight),
+}
+
+/// What a look shows of a job.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sight {
+    state: State,
+    attempt: u32,
+    generation: u32,
+    parked: bool,
+}
+
+impl From<&Seen> for Sight {
+    fn from(seen: &Seen) -> Self {
+        let parked = seen.state.is_waiting() && seen.due == Timestamp::MAX;
+        Self { state: seen.state, attempt: seen.attempt, generation: seen.generation, parked }
+    }
 }
 
 impl<'h> Register<'h> {
@@ -62,18 +82,20 @@ impl<'h> Register<'h> {
     /// The job after this step; none if the step cannot be taken here, or not with this answer.
     pub(super) fn after(&self, step: &Step<'h>) -> Option<Self> {
         match *step {
-            Step::Enqueue(entry) => self.enqueued(entry),
+            Step::Enqueue(entry, parked) => self.enqueued(entry, parked),
             Step::Claim(token, told) => self.claimed(token, told),
             Step::Hold(kind, token, answer, cancel) => {
                 self.allows(kind, token, answer, cancel).then(|| self.clone())
             }
             Step::Settle(mark, answer) => self.settled(mark, answer),
-            Step::Amend(action, fate) => self.amended(action, fate),
+            Step::Amend(action, parks, fate) => self.amended(action, parks, fate),
             Step::Prune => matches!(self.place, Place::Ended(_)).then(|| self.gone()),
-            Step::See(state, attempt, generation) => {
+            Step::See(Sight { state, attempt, generation, parked: seen_parked }) => {
                 let alike = match self.place {
                     Place::Absent => false,
-                    Place::Waiting(spent) => state.is_waiting() && spent == attempt,
+                    Place::Waiting { spent, parked } => {
+                        state.is_waiting() && spent == attempt && parked == seen_parked
+                    }
                     Place::Running { attempt: present, .. } => state == State::Running && present == attempt,
                     Place::Ended(end) => state == end,
                 };
@@ -90,9 +112,11 @@ impl<'h> Register<'h> {
         Self::absent(self.max_attempts)
     }
 
-    fn enqueued(&self, entry: Option<Entry>) -> Option<Self> {
+    fn enqueued(&self, entry: Option<Entry>, parked: bool) -> Option<Self> {
         match (self.place, entry) {
-            (Place::Absent, None | Some(Entry::Created)) => Some(self.at(Place::Waiting(0))),
+            (Place::Absent, None | Some(Entry::Created)) => {
+                Some(self.at(Place::Waiting { spent: 0, parked }))
+            }
             (Place::Absent, Some(Entry::Held | Entry::Replaced)) => Some(self.clone()),
             (Place::Absent, Some(Entry::Existing))
             | (_, Some(Entry::Created | Entry::Held | Entry::Replaced)) => None,
@@ -102,7 +126,10 @@ impl<'h> Register<'h> {
 
     fn claimed(&self, token: LeaseToken, told: Option<(u32, u32)>) -> Option<Self> {
         let after = match self.place {
-            Place::Waiting(spent) => self.at(Place::Running { token, attempt: spent + 1, cancel: false }),
+            // One that is parked is never given out.
+            Place::Waiting { spent, parked: false } => {
+                self.at(Place::Running { token, attempt: spent + 1, cancel: false })
+            }
             Place::Running { token: present, .. } if present == token => self.clone(),
             _ => return None,
         };
@@ -150,32 +177,35 @@ impl<'h> Register<'h> {
             "cancel" => Place::Ended(State::Cancelled),
             _ if cancel => Place::Ended(State::Cancelled),
             "retry" if attempt >= self.max_attempts => Place::Ended(State::Failed),
-            "retry" => Place::Waiting(attempt),
-            _ => Place::Waiting(attempt.checked_sub(1)?),
+            "retry" => Place::Waiting { spent: attempt, parked: false },
+            _ => Place::Waiting { spent: attempt.checked_sub(1)?, parked: false },
         };
         let mut after = self.at(place);
         after.settled.push(mark);
         Some(after)
     }
 
-    fn amended(&self, action: ChangeKind, fate: Option<Fate>) -> Option<Self> {
+    fn amended(&self, action: ChangeKind, parks: bool, fate: Option<Fate>) -> Option<Self> {
         if fate == Some(Fate::NotFound) || self.place == Place::Absent {
             return (fate == Some(Fate::NotFound) && self.place == Place::Absent).then(|| self.clone());
         }
-        let changed = self.changed(action);
+        let changed = self.changed(action, parks);
         match fate {
             None => changed,
             Some(Fate::Applied) => changed.filter(|_| !self.is_asked_only(action)),
             Some(Fate::Requested) => changed.filter(|_| self.is_asked_only(action)),
             // Another holder of its key may be in the way of a requeue.
             Some(Fate::Refused) => {
-                let may_be = matches!(action, ChangeKind::Requeue | ChangeKind::CancelParked);
-                (changed.is_none() || may_be).then(|| self.clone())
+                let is_so =
+                    action == ChangeKind::CancelParked && self.place == Place::Ended(State::Cancelled);
+                let may_be = changed.is_none() && !is_so || action == ChangeKind::Requeue;
+                may_be.then(|| self.clone())
             }
             Some(Fate::AlreadyApplied | Fate::NotFound) => match action {
                 ChangeKind::Cancel | ChangeKind::CancelParked => {
                     (self.place == Place::Ended(State::Cancelled)).then(|| self.clone())
                 }
+                ChangeKind::Unpark => changed.is_none().then(|| self.clone()),
                 _ => Some(self.clone()),
             },
         }
@@ -187,20 +217,27 @@ impl<'h> Register<'h> {
     }
 
     /// The job after an operator's change; none if its state does not allow it.
-    fn changed(&self, action: ChangeKind) -> Option<Self> {
+    fn changed(&self, action: ChangeKind, parks: bool) -> Option<Self> {
         match (action, self.place) {
-            (ChangeKind::Cancel | ChangeKind::CancelParked, Place::Waiting(_)) => {
+            (ChangeKind::Cancel, Place::Waiting { .. })
+            | (ChangeKind::CancelParked, Place::Waiting { parked: true, .. }) => {
                 Some(self.at(Place::Ended(State::Cancelled)))
             }
             (ChangeKind::Cancel, Place::Running { token, attempt, .. }) => {
                 Some(self.at(Place::Running { token, attempt, cancel: true }))
             }
-            (ChangeKind::Requeue, Place::Ended(_)) => {
-                Some(Self { generation: self.generation + 1, ..self.at(Place::Waiting(0)) })
+            (ChangeKind::Requeue, Place::Ended(_)) => Some(Self {
+                generation: self.generation + 1,
+                ..self.at(Place::Waiting { spent: 0, parked: parks })
+            }),
+            (ChangeKind::Delete, Place::Waiting { .. } | Place::Ended(_)) => Some(self.gone()),
+            (ChangeKind::Postpone, Place::Waiting { spent, .. }) => {
+                Some(self.at(Place::Waiting { spent, parked: parks }))
             }
-            (ChangeKind::Delete, Place::Waiting(_) | Place::Ended(_)) => Some(self.gone()),
-            (ChangeKind::Postpone | ChangeKind::Unpark, Place::Waiting(_))
-            | (ChangeKind::Move, Place::Waiting(_) | Place::Ended(_))
+            (ChangeKind::Unpark, Place::Waiting { spent, parked: true }) => {
+                Some(self.at(Place::Waiting { spent, parked: false }))
+            }
+            (ChangeKind::Move, Place::Waiting { .. } | Place::Ended(_))
             | (ChangeKind::Reprioritise | ChangeKind::Preview, _) => Some(self.clone()),
             _ => None,
         }

@@ -108,7 +108,11 @@ impl<'h> Judge<'_, 'h> {
             steps.push(enqueuing(put));
             // Where a call may have been made twice, the first may have done what the second found done.
             if self.rules.repeats_inside && put.entry == Some(Entry::Existing) {
-                steps.push(Timed { c: None, step: Step::Enqueue(None), ..enqueuing(put) });
+                steps.push(Timed {
+                    c: None,
+                    step: Step::Enqueue(None, put.put.is_parked()),
+                    ..enqueuing(put)
+                });
             }
         }
         for grant in &self.story.grants {
@@ -129,12 +133,11 @@ impl<'h> Judge<'_, 'h> {
             }
         }
         for sight in &self.story.sights {
-            let seen = sight.seen;
-            let step = Step::See(seen.state, seen.attempt, seen.generation);
+            let step = Step::See(sight.seen.into());
             steps.push(Timed { op: Some(sight.op), i: sight.i, c: Some(sight.c), step });
         }
         steps.extend(self.story.last.map(|seen| {
-            let step = Step::See(seen.state, seen.attempt, seen.generation);
+            let step = Step::See(seen.into());
             Timed { op: None, i: u64::MAX, c: Some(u64::MAX), step }
         }));
         steps
@@ -172,7 +175,7 @@ impl<'h> Judge<'_, 'h> {
             // What is there in the end, and was taken in but once, was not removed.
             true if self.story.last.is_some() && self.story.lives() < 2 => return None,
             true => Step::Prune,
-            false => Step::Amend(change.action, change.fate),
+            false => Step::Amend(change.action, change.parks, change.fate),
         };
         let timed = Timed { op: Some(change.op), i: change.i, c, step };
         (change.fate != Some(Fate::Refused) || !self.rules.repeats_inside).then_some(timed)
@@ -181,7 +184,7 @@ impl<'h> Judge<'_, 'h> {
 
 fn enqueuing<'h>(put: &Enqueued<'h>) -> Timed<'h> {
     let c = put.entry.map(|_| put.c);
-    Timed { op: Some(put.op), i: put.i, c, step: Step::Enqueue(put.entry) }
+    Timed { op: Some(put.op), i: put.i, c, step: Step::Enqueue(put.entry, put.put.is_parked()) }
 }
 
 fn writing<'h>(write: &Fenced<'h>) -> Option<Timed<'h>> {

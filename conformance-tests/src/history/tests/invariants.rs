@@ -5,7 +5,7 @@ use leasehold_core::{ClaimId, JobId, State, Timestamp};
 
 use super::tale::{LEASE, Lease, MAX_ATTEMPTS, Tale, flawed};
 use crate::history::Invariant::{I1, I2, I3, I4, I5, I6, I7, I8, I9};
-use crate::history::event::{Call, ChangeKind, DueAs, Entry, Put, Reply, Seen, What};
+use crate::history::event::{Call, ChangeKind, DueAs, Entry, Fate, Put, Reply, Seen, What};
 
 #[test]
 fn i1_an_acknowledged_job_that_is_gone() {
@@ -354,6 +354,18 @@ fn i8_a_retry_that_an_operator_hurried() {
     let second = tale.claim(first.job, 2);
     tale.ends_well(second);
     tale.passes();
+}
+
+#[test]
+fn i8_a_retry_that_was_unparked() {
+    flawed(&[I8], |tale, flaw| {
+        let first = tale.held();
+        tale.settle_after(first, "retry", 50, Some(Applied));
+        tale.amend_as(first.job, ChangeKind::Unpark, if flaw { Fate::Applied } else { Fate::AlreadyApplied });
+        tale.pass(if flaw { 10 } else { 50 });
+        let second = tale.claim(first.job, 2);
+        tale.ends_well(second);
+    });
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The second opinion: what the search finds, and what it finds an order for.
 
 use leasehold_core::backend::Answer::{AlreadyApplied, Applied, Lost};
-use leasehold_core::{ClaimId, State};
+use leasehold_core::{ClaimId, State, Timestamp};
 
 use super::tale::{LEASE, Lease, Tale};
 use crate::history::Invariant::Linear;
@@ -43,6 +43,62 @@ fn a_refusal_that_nothing_explains() {
             tale.passes();
         } else {
             finds(tale);
+        }
+    }
+}
+
+#[test]
+fn a_parked_job_that_was_unparked_and_cancelled_too() {
+    for (fate, fits) in [(Fate::Applied, false), (Fate::AlreadyApplied, false), (Fate::Refused, true)] {
+        let mut tale = Tale::new();
+        let job = tale.enqueue_parked();
+        tale.amend_as(job, ChangeKind::Unpark, Fate::Applied);
+        tale.amend_as(job, ChangeKind::CancelParked, fate);
+        if fits {
+            let lease = tale.claim(job, 1);
+            tale.ends_well(lease);
+            tale.passes();
+        } else {
+            tale.last(job, State::Cancelled);
+            finds(tale);
+        }
+    }
+}
+
+#[test]
+fn a_word_on_a_parked_job_that_was_not_heard() {
+    for (change, fate, fits) in [
+        (ChangeKind::Unpark, Fate::AlreadyApplied, false),
+        (ChangeKind::CancelParked, Fate::Refused, false),
+        (ChangeKind::CancelParked, Fate::AlreadyApplied, false),
+        (ChangeKind::CancelParked, Fate::Applied, true),
+    ] {
+        let mut tale = Tale::new();
+        let job = tale.enqueue_parked();
+        tale.amend_as(job, change, fate);
+        let state = if fits { State::Cancelled } else { State::Scheduled };
+        tale.rules.drained = fits;
+        tale.last_as(Seen { due: Timestamp::MAX, ..Tale::seen(job, state, 0) });
+        if fits {
+            tale.passes();
+        } else {
+            finds(tale);
+        }
+    }
+}
+
+#[test]
+fn a_parked_job_given_out() {
+    for parks in [true, false] {
+        let mut tale = Tale::new();
+        let job = tale.enqueue();
+        tale.amend_so(job, ChangeKind::Postpone, parks, Fate::Applied);
+        let lease = tale.claim(job, 1);
+        tale.ends_well(lease);
+        if parks {
+            finds(tale);
+        } else {
+            tale.passes();
         }
     }
 }

@@ -101,6 +101,11 @@ impl Tale {
         job
     }
 
+    pub(super) fn enqueue_parked(&mut self) -> JobId {
+        let due = DueAs::At(Timestamp::MAX);
+        self.enqueue_as(Put { due, ..Self::put(JobId::generate()) }, Some(Entry::Created))
+    }
+
     pub(super) fn enqueue(&mut self) -> JobId {
         self.enqueue_as(Self::put(JobId::generate()), Some(Entry::Created))
     }
@@ -184,7 +189,12 @@ impl Tale {
 
     /// An amendment, and what became of it.
     pub(super) fn amend_as(&mut self, job: JobId, action: ChangeKind, fate: Fate) {
-        let change = Change { action, jobs: Some(vec![job]), queue: None };
+        self.amend_so(job, action, false, fate);
+    }
+
+    /// An amendment that parks the job or does not, and what became of it.
+    pub(super) fn amend_so(&mut self, job: JobId, action: ChangeKind, parks: bool, fate: Fate) {
+        let change = Change { action, jobs: Some(vec![job]), queue: None, parks };
         self.call("o", Call::Amend(change), Some(Reply::Amend(vec![(job, fate)])));
     }
 

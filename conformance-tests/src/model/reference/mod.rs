@@ -87,7 +87,8 @@ impl Reference {
         }
         edges.extend(self.registers.values().flat_map(|it| [it.next, it.expires]).flatten());
         edges.extend(self.workers.values().map(|worker| worker.record.seen_at.plus(worker.lost_after)));
-        edges.retain(|edge| *edge >= self.now);
+        // Nobody waits for the hour at which parked jobs would be due.
+        edges.retain(|edge| *edge >= self.now && *edge < Timestamp::MAX);
         edges.sort_unstable();
         edges.dedup();
         edges
