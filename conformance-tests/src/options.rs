@@ -10,6 +10,13 @@ pub const SEED: &str = "CONFORMANCE_SEED";
 /// The argument `--cases` goes before it. Defaults to [`SEQUENCES`].
 pub const CASES: &str = "CONFORMANCE_CASES";
 
+/// The environment variable that says how many jobs the flow has whose workers are killed. The argument `--flow` goes before
+/// it. Defaults to [`FLOW`].
+pub(crate) const FLOW_JOBS: &str = "CONFORMANCE_FLOW";
+
+/// How many jobs that flow has in an ordinary run.
+pub(crate) const FLOW: u64 = 300;
+
 /// How many random sequences an ordinary run plays on each backend; several kinds of servers share them.
 pub const SEQUENCES: u64 = 1_000;
 
@@ -20,6 +27,8 @@ pub(crate) struct Options {
     pub(crate) seed: Option<u64>,
     /// How many random sequences.
     pub(crate) cases: u64,
+    /// How many jobs the flow has whose workers are killed.
+    pub(crate) flow: u64,
 }
 
 static TOLD: OnceLock<Options> = OnceLock::new();
@@ -29,7 +38,7 @@ pub(crate) fn options() -> Options {
     *TOLD.get_or_init(|| Options::of_the_environment(1))
 }
 
-/// Takes `--seed S` and `--cases N` out of the arguments of this process, and hands on the rest. So many kinds of
+/// Takes `--seed S`, `--cases N` and `--flow N` out of the arguments of this process, and hands on the rest. So many kinds of
 /// servers share the sequences of an ordinary run.
 ///
 /// # Errors
@@ -53,6 +62,7 @@ pub(crate) fn take_from(
         match name {
             "--seed" => told.seed = Some(number()?),
             "--cases" => told.cases = number()?,
+            "--flow" => told.flow = number()?,
             _ => rest.push(argument),
         }
     }
@@ -64,7 +74,11 @@ pub(crate) fn take_from(
 impl Options {
     fn of_the_environment(kinds: u64) -> Self {
         let number = |name| std::env::var(name).ok().and_then(|value| value.parse().ok());
-        Self { seed: number(SEED), cases: number(CASES).unwrap_or(SEQUENCES.div_ceil(kinds.max(1))) }
+        Self {
+            seed: number(SEED),
+            cases: number(CASES).unwrap_or(SEQUENCES.div_ceil(kinds.max(1))),
+            flow: number(FLOW_JOBS).unwrap_or(FLOW),
+        }
     }
 }
 

@@ -22,6 +22,7 @@ mod logs;
 
 mod controlling;
 mod fleet;
+pub(crate) mod flows;
 mod inspecting;
 mod registers;
 mod sharing;
@@ -62,6 +63,7 @@ pub(crate) const TABLES: &[&[Case]] = &[
     fleet::CASES,
     registers::CASES,
     sharing::CASES,
+    flows::CASES,
     events::CASES,
     calls::CASES,
     failing::CASES,

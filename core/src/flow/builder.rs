@@ -1,3 +1,5 @@
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 
 use super::plan::{Plan, Row, Span, normal};
@@ -249,6 +251,28 @@ impl Flow {
         self.plan.push(row)?;
         self.jobs.push(job);
         Ok(())
+    }
+
+    /// These of its jobs, by number.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if not all of them are there.
+    pub fn group(&self, jobs: Range<u32>) -> Result<Group> {
+        if jobs.start > jobs.end || jobs.end > self.plan.size() {
+            let size = self.plan.size();
+            return Err(Error::invalid(format!("the flow has {size} jobs, and so not those of {jobs:?}")));
+        }
+        Ok(Group { flow: self.id, span: (jobs.start, jobs.end) })
+    }
+
+    /// What each of its jobs waits for: the numbers of those that are to succeed before, and of those that are to end.
+    pub fn conditions(&self) -> impl Iterator<Item = (Vec<Range<u32>>, Vec<Range<u32>>)> + '_ {
+        let ranges = |spans: &[Span]| spans.iter().map(|(from, to)| *from..*to).collect::<Vec<_>>();
+        let rows = self.plan.rows().iter();
+        rows.flat_map(move |row| {
+            let of = (ranges(&row.after), ranges(&row.after_end));
+            std::iter::repeat_n(of, row.jobs as usize)
+        })
     }
 
     /// These of its jobs, as they are enqueued.

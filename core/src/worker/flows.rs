@@ -33,6 +33,8 @@ pub(super) struct Heard {
 struct Ends {
     flows: HashMap<FlowId, Flow>,
     waiting: usize,
+    /// Whether it was looked for flows that are due, and is not right now.
+    looked: bool,
 }
 
 /// What is left to be followed up of a flow. One is led on at once, and what comes meanwhile goes together.
@@ -57,9 +59,10 @@ impl Heard {
         }
     }
 
-    /// Whether nothing is left to be followed up.
+    /// Whether nothing is left to be followed up, and it was looked for what others left.
     pub(super) fn is_quiet(&self) -> bool {
-        self.ends().flows.is_empty()
+        let ends = self.ends();
+        ends.flows.is_empty() && ends.looked
     }
 
     /// A flow to be led on, and what ended of it; none if there is none that is not.
@@ -107,7 +110,7 @@ impl Shared {
             tokio::select! {
                 Some(flow) = led.next() => self.heard.led(flow),
                 () = self.heard.more.notified() => {}
-                () = done.cancelled(), if self.heard.is_quiet() => return,
+                () = done.cancelled(), if self.heard.ends().flows.is_empty() => return,
             }
         }
     }
@@ -119,9 +122,16 @@ impl Shared {
                 () = done.cancelled() => return,
                 () = tokio::time::sleep_until(next) => {}
             }
+            self.heard.ends().looked = false;
+            let flows = self.store.flows();
             // One of several workers on a store of one process is enough.
-            let looked = self.store.flows();
-            let _ = done.run_until_cancelled(looked.drive_due(self.config.recovery.mul_f64(0.8))).await;
+            let looks = flows.drive_if_due(self.config.recovery.mul_f64(0.8));
+            let looked = done.run_until_cancelled(looks).await;
+            self.heard.ends().looked = true;
+            self.heard.led.notify_waiters();
+            if looked.is_none() {
+                return;
+            }
             next = Instant::now() + jittered(self.config.recovery);
         }
     }

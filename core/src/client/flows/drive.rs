@@ -29,22 +29,26 @@ impl Flows {
     /// no worker runs, but [consumers](crate::Consumer). It may be dropped at any moment.
     pub async fn drive(&self) {
         loop {
-            self.drive_due(Duration::ZERO).await;
+            self.drive_if_due(Duration::ZERO).await;
             tokio::time::sleep(jittered(LOOK)).await;
         }
     }
 
-    /// Looks after all flows that are due, unless somebody in this process did within this time.
-    pub(crate) async fn drive_due(&self, since: Duration) {
+    /// The same once, unless somebody in this process did within this time.
+    pub(crate) async fn drive_if_due(&self, since: Duration) {
         if !self.store.flow_cache().is_time(since) {
             return;
         }
-        if let Err(error) = self.try_drive_due().await {
+        if let Err(error) = self.drive_due().await {
             tracing::warn!(%error, "flows could not be looked at");
         }
     }
 
-    async fn try_drive_due(&self) -> Result<()> {
+    /// Looks after all flows that are due now, once.
+    ///
+    /// # Errors
+    /// Only those named at [`Store`](crate::Store). What fails for one flow alone is reported, and tried again later.
+    pub async fn drive_due(&self) -> Result<()> {
         let limit = BATCH.min(self.store.limits().page);
         let mut after = None;
         loop {
