@@ -1,5 +1,6 @@
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use foldhash::HashMap;
 use leasehold_core::backend::{Answer, AppendLogs, Event, LogAppend, LogLine, LogPage, LogSource, ReadLogs};
 use leasehold_core::{JobId, Timestamp, WorkerId};
 

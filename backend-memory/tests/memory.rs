@@ -121,6 +121,22 @@ async fn a_reader_that_falls_behind_is_told_so() {
 }
 
 #[tokio::test]
+async fn many_changes_at_once_are_told_by_one_event() {
+    let store = Memory::on_clock(ManualClock::default());
+    let mut events = store.watch(in_time(), Watch::default()).await.unwrap();
+    for (jobs, told) in [(64, 64), (65, 0)] {
+        enqueue(&store, (0..jobs).map(|_| job()).collect()).await.unwrap();
+        for _ in 0..told {
+            assert!(matches!(events.next().await, Some(Event::Changed { .. })));
+        }
+        if told == 0 {
+            assert_eq!(events.next().await, Some(Event::Changes));
+        }
+        assert_eq!(events.next().await, Some(Event::Waiting { queue: QueueName::default() }));
+    }
+}
+
+#[tokio::test]
 async fn says_when_the_next_job_is_due_where_it_gave_fewer_than_asked() {
     let clock = ManualClock::default();
     let store = Memory::on_clock(clock.clone());

@@ -118,7 +118,7 @@ async fn does_not_end_before_it_would_be_given(store: &Mongo, looked: &Next) {
     for action in [Action::Postpone { due: Due::In(SOON) }, Action::Move { queue: elsewhere }] {
         let id = add(store, vec![ending()]).await[0];
         let (at, changes) = (store.clone(), action.clone());
-        looked.is(async move { drop(amended(&at, id, changes).await) });
+        looked.is(async move { assert_eq!(amended(&at, id, changes).await, AmendAnswer::Applied) });
         assert!(claimed(store).await.is_empty());
         assert!(looked.has_happened());
         let job = find(store, id).await;

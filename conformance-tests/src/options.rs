@@ -12,13 +12,20 @@ pub const CASES: &str = "CONFORMANCE_CASES";
 
 /// The environment variable that says how many jobs the flow has whose workers are killed. The argument `--flow` goes before
 /// it. Defaults to [`FLOW`].
-pub(crate) const FLOW_JOBS: &str = "CONFORMANCE_FLOW";
+pub const FLOW_JOBS: &str = "CONFORMANCE_FLOW";
 
 /// How many jobs that flow has in an ordinary run.
-pub(crate) const FLOW: u64 = 300;
+pub const FLOW: u64 = 300;
 
 /// How many random sequences an ordinary run plays on each backend; several kinds of servers share them.
 pub const SEQUENCES: u64 = 1_000;
+
+/// The environment variable that says how many ticks schedulers fire at least that are killed and frozen meanwhile. The
+/// argument `--ticks` goes before it. Defaults to [`ENOUGH_TICKS`].
+pub const TICKS: &str = "CONFORMANCE_TICKS";
+
+/// How many ticks an ordinary run fires so.
+pub const ENOUGH_TICKS: u64 = 150;
 
 /// What this run was told.
 #[derive(Debug, Clone, Copy)]
@@ -29,6 +36,8 @@ pub(crate) struct Options {
     pub(crate) cases: u64,
     /// How many jobs the flow has whose workers are killed.
     pub(crate) flow: u64,
+    /// How many ticks.
+    pub(crate) ticks: u64,
 }
 
 static TOLD: OnceLock<Options> = OnceLock::new();
@@ -38,8 +47,8 @@ pub(crate) fn options() -> Options {
     *TOLD.get_or_init(|| Options::of_the_environment(1))
 }
 
-/// Takes `--seed S`, `--cases N` and `--flow N` out of the arguments of this process, and hands on the rest. So many kinds of
-/// servers share the sequences of an ordinary run.
+/// Takes `--seed S`, `--cases N`, `--ticks N` and `--flow N` out of the arguments of this process, and hands on the rest. So
+/// many kinds of servers share the sequences of an ordinary run.
 ///
 /// # Errors
 /// That one of them has no number.
@@ -63,6 +72,7 @@ pub(crate) fn take_from(
             "--seed" => told.seed = Some(number()?),
             "--cases" => told.cases = number()?,
             "--flow" => told.flow = number()?,
+            "--ticks" => told.ticks = number()?,
             _ => rest.push(argument),
         }
     }
@@ -74,11 +84,9 @@ pub(crate) fn take_from(
 impl Options {
     fn of_the_environment(kinds: u64) -> Self {
         let number = |name| std::env::var(name).ok().and_then(|value| value.parse().ok());
-        Self {
-            seed: number(SEED),
-            cases: number(CASES).unwrap_or(SEQUENCES.div_ceil(kinds.max(1))),
-            flow: number(FLOW_JOBS).unwrap_or(FLOW),
-        }
+        let cases = number(CASES).unwrap_or(SEQUENCES.div_ceil(kinds.max(1)));
+        let (ticks, flow) = (number(TICKS).unwrap_or(ENOUGH_TICKS), number(FLOW_JOBS).unwrap_or(FLOW));
+        Self { seed: number(SEED), cases, ticks, flow }
     }
 }
 

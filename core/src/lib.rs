@@ -21,7 +21,7 @@ pub mod name;
 pub mod policy;
 #[cfg(feature = "schedules")]
 pub mod schedule;
-mod telemetry;
+pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod time;

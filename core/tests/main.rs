@@ -1,6 +1,7 @@
 //! The client, the worker and the layers, on the store in memory and virtual time.
 #![allow(clippy::unwrap_used, reason = "a test's helpers fail the test")]
 
+mod absurd;
 mod consumer;
 mod context;
 mod cursor;
@@ -23,6 +24,7 @@ mod raw;
 mod retention;
 mod roots;
 mod schedules;
+mod scrapes;
 mod storm;
 mod telemetry;
 mod wakes;

@@ -4,40 +4,39 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use leasehold_core::backend::{PutRegister, Space};
-use leasehold_core::schedule::{CatchUp, HEADER, Overlap, Rule, Schedule};
+use leasehold_core::schedule::{CatchUp, HEADER, Origin, Overlap, Rule, Schedule, Weekday};
 use leasehold_core::testing::{Chaos, Faults, enqueued};
 use leasehold_core::{
-    Attempt, Deadline, ErrorKind, JobId, JobRecord, Keep, Limits, NewJob, Payload, QueueName, RegisterName,
-    State, Store, Timestamp, Worker,
+    Attempt, ErrorKind, JobId, JobRecord, Keep, Limits, NewJob, Payload, QueueName, RegisterName, State,
+    Store, Timestamp, Worker,
 };
 use leasehold_memory::Memory;
 use tokio::time::sleep;
 
 use crate::store;
 
-const MINUTE: Duration = Duration::from_mins(1);
+pub(crate) const MINUTE: Duration = Duration::from_mins(1);
 
-fn name(name: &str) -> RegisterName {
+pub(crate) fn name(name: &str) -> RegisterName {
     RegisterName::new(name).unwrap()
 }
 
-async fn every(store: &Store, period: Duration) -> Schedule {
+pub(crate) async fn every(store: &Store, period: Duration) -> Schedule {
     let rule = Rule::every(period, store.now().await.unwrap()).unwrap();
     Schedule::new(rule, NewJob::dynamic("tick", &1).unwrap()).unwrap()
 }
 
 /// Fires schedules for so long.
-async fn fire(store: &Store, time: Duration) {
+pub(crate) async fn fire(store: &Store, time: Duration) {
     let _ = tokio::time::timeout(time, store.schedules().fire()).await;
 }
 
-async fn jobs(store: &Store) -> Vec<JobRecord> {
+pub(crate) async fn jobs(store: &Store) -> Vec<JobRecord> {
     enqueued(store, "tick").await.unwrap()
 }
 
 /// The ticks that fired, as the schedule remembers them, in seconds from a moment.
-async fn ticks(store: &Store, from: Timestamp) -> Vec<i64> {
+pub(crate) async fn ticks(store: &Store, from: Timestamp) -> Vec<i64> {
     let runs = store.schedules().get("s").await.unwrap().unwrap().runs;
     runs.iter().filter_map(|run| run.tick).map(|tick| (tick.as_millis() - from.as_millis()) / 1_000).collect()
 }
@@ -54,7 +53,10 @@ async fn each_tick_is_one_job_however_many_fire() {
     assert_eq!(jobs.len(), 10);
     assert!(jobs.iter().all(|job| job.options.headers[HEADER] == "s"));
     let runs = store.schedules().get("s").await.unwrap().unwrap().runs;
-    assert!(runs.iter().all(|run| jobs.iter().any(|job| job.id == run.job)));
+    for (run, job) in runs.iter().zip(&jobs) {
+        let origin = Origin { schedule: name("s"), tick: run.tick };
+        assert_eq!((run.job, Some(origin)), (job.id, Origin::of(job)));
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -106,7 +108,9 @@ async fn rests_while_it_is_paused_and_misses_nothing_then() {
     fire(&store, MINUTE * 5 + MINUTE / 2).await;
     assert!(jobs(&store).await.is_empty());
     let by_hand = schedules.run_now("s").await.unwrap();
-    assert_eq!(jobs(&store).await[0].id, by_hand);
+    let job = &jobs(&store).await[0];
+    let origin = Origin { schedule: name("s"), tick: None };
+    assert_eq!((job.id, Origin::of(job)), (by_hand, Some(origin)));
     let resumed = schedules.pause("s", false).await.unwrap();
     assert_eq!(resumed.next, Some(from.plus(MINUTE * 6)));
     assert_eq!((resumed.runs[0].job, resumed.runs[0].tick), (by_hand, None));
@@ -132,6 +136,35 @@ async fn a_change_keeps_what_was_and_counts_from_now() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn moves_to_another_store_as_it_is_and_no_tick_is_missed_or_doubled() {
+    let (here, there) = (store(), store());
+    let from = here.now().await.unwrap();
+    let (mine, others) = (here.schedules(), there.schedules());
+    mine.put("s", every(&here, MINUTE * 2).await).await.unwrap();
+    mine.put("s", every(&here, MINUTE).await.catch_up(CatchUp::All(10))).await.unwrap();
+    fire(&here, MINUTE * 2 + MINUTE / 2).await;
+    let before = mine.get("s").await.unwrap().unwrap();
+    sleep(MINUTE).await;
+    let moved = mine.move_to("s", &others).await.unwrap();
+    assert_eq!(mine.get("s").await.unwrap(), None);
+    assert_eq!(
+        (&moved.schedule, &moved.runs, &moved.edits, moved.next),
+        (&before.schedule, &before.runs, &before.edits, before.next)
+    );
+    assert_eq!((moved.runs.len(), moved.edits.len()), (2, 1));
+    tokio::join!(fire(&here, MINUTE), fire(&there, MINUTE));
+    assert_eq!(ticks(&there, from).await, [60, 120, 180, 240]);
+    assert_eq!((jobs(&here).await.len(), jobs(&there).await.len()), (2, 2));
+
+    // One of the same name is there: it stays, and goes on here.
+    mine.put("s", every(&here, MINUTE).await).await.unwrap();
+    let next = mine.get("s").await.unwrap().unwrap().next;
+    assert_eq!(mine.move_to("s", &others).await.unwrap_err().kind(), ErrorKind::Conflict);
+    assert_eq!(mine.get("s").await.unwrap().unwrap().next, next);
+    assert_eq!(mine.move_to("none", &others).await.unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_declared_set_is_what_was_declared() {
     let store = store();
     let schedules = store.schedules();
@@ -149,31 +182,6 @@ async fn a_declared_set_is_what_was_declared() {
     assert_eq!(schedules.list(None, 10).await.unwrap().len(), 3);
     schedules.declare("app", BTreeMap::new()).await.unwrap();
     assert_eq!(schedules.list(None, 10).await.unwrap()[0].name, name("mine"));
-}
-
-#[tokio::test(start_paused = true)]
-async fn one_that_is_exhausted_unreadable_or_refused_harms_no_other() {
-    let store = store();
-    let schedules = store.schedules();
-    let now = store.now().await.unwrap();
-    for n in 0..150 {
-        let body = Payload::from("{}".to_owned());
-        let bad = PutRegister::new(Space::Schedule, name(&format!("bad {n}")), body, None);
-        let bad = PutRegister { next: Some(now), ..bad };
-        store.backend().put_register(Deadline::default(), bad).await.unwrap();
-    }
-    let over = Rule::recurring("DTSTART:19700101T000000Z\nRRULE:FREQ=DAILY;COUNT=2").unwrap();
-    let over = Schedule::new(over, NewJob::dynamic("tick", &0).unwrap()).unwrap();
-    assert_eq!(schedules.put("over", over).await.unwrap().next, None);
-    let mut large = every(&store, MINUTE).await;
-    large.options.headers.insert("x".into(), "y".repeat(9_000));
-    schedules.put("large", large).await.unwrap();
-    schedules.put("s", every(&store, MINUTE).await).await.unwrap();
-    fire(&store, MINUTE * 3 + MINUTE / 2).await;
-    let names: Vec<_> = jobs(&store).await.iter().map(|job| job.options.headers[HEADER].clone()).collect();
-    assert_eq!(names, ["s", "s", "s"]);
-    let runs = schedules.get("large").await.unwrap().unwrap().runs;
-    assert!(runs.len() == 3 && runs.iter().all(|run| run.refused.is_some()), "{runs:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -275,43 +283,65 @@ async fn schedulers_that_are_cut_off_anywhere_lose_no_tick_and_double_none() {
     assert_eq!(fired, expected);
 }
 
-/// The rows of a table in the guide: what each of its rules says next, from noon of a day and from midnight of another.
-fn rows(day: &str, change: &str) -> String {
-    let at = |text: &str| {
-        let at = text.parse::<chrono::DateTime<chrono::Utc>>().unwrap();
-        Timestamp::from_millis(at.timestamp_millis())
+const ZONE: &str = "Europe/Berlin";
+
+fn at(text: &str) -> Timestamp {
+    Timestamp::from_millis(text.parse::<chrono::DateTime<chrono::Utc>>().unwrap().timestamp_millis())
+}
+
+/// The rows of a table in the guide: the next ten runs of each of these rules after a moment.
+fn rows<const N: usize>(columns: [(Rule, Timestamp); N], format: &str) -> String {
+    let columns = columns.map(|(rule, from)| rule.preview(from, 10));
+    let shown = |tick: &Timestamp| {
+        chrono::DateTime::from_timestamp_millis(tick.as_millis()).unwrap().format(format).to_string()
     };
-    let (zone, noon, midnight) = (
-        "Europe/Berlin",
-        at(&format!("{day}T11:00:00Z")),
-        at(&format!("{change}T00:00:00Z")).minus(MINUTE * 60),
-    );
-    let recurring = format!("DTSTART;TZID={zone}:20260101T023000\nRRULE:FREQ=DAILY");
+    let row = |n: usize| columns.each_ref().map(|ticks| shown(&ticks[n])).join(" | ");
+    (0..10).map(|n| format!("| {} |\n", row(n))).collect()
+}
+
+/// What is told by the day: from noon of a day and from midnight of another.
+fn days(day: &str, change: &str) -> String {
+    let noon = at(&format!("{day}T11:00:00Z"));
+    let midnight = at(&format!("{change}T00:00:00Z")).minus(MINUTE * 60);
+    let recurring = format!("DTSTART;TZID={ZONE}:20260101T023000\nRRULE:FREQ=DAILY");
     let columns = [
-        (Rule::daily("02:30", zone), noon),
-        (Rule::cron("0 */6 * * *", zone), midnight),
-        (Rule::cron("30 * * * *", zone), midnight),
+        (Rule::daily("02:30", ZONE), noon),
+        (Rule::cron("0 */6 * * *", ZONE), midnight),
+        (Rule::cron("30 * * * *", ZONE), midnight),
         (Rule::every(MINUTE * 60 * 24, noon), noon),
         (Rule::recurring(&recurring), noon),
     ];
-    let columns = columns.map(|(rule, from)| rule.unwrap().preview(from, 10));
-    let shown = |tick: &Timestamp| {
-        chrono::DateTime::from_timestamp_millis(tick.as_millis()).unwrap().format("%d %H:%M").to_string()
-    };
-    (0..10)
-        .map(|n| format!("| {} |\n", columns.each_ref().map(|ticks| shown(&ticks[n])).join(" | ")))
-        .collect()
+    rows(columns.map(|(rule, from)| (rule.unwrap(), from)), "%d %H:%M")
+}
+
+/// What is told by the week and the month, from the beginning of the year.
+fn months(day: u32) -> String {
+    let from = at("2026-01-01T00:00:00Z");
+    let weekly = |rule: &str| format!("DTSTART;TZID={ZONE}:20260104T023000\nRRULE:FREQ={rule}");
+    let columns = [
+        Rule::weekly(Weekday::Sun, "02:30", ZONE),
+        Rule::monthly(day, "02:30", ZONE),
+        Rule::cron("30 2 * * SUN#L", ZONE),
+        Rule::recurring(&weekly("WEEKLY;INTERVAL=2")),
+        Rule::recurring(&weekly("MONTHLY;BYDAY=-1SU")),
+    ];
+    let week = from.plus(MINUTE * 60 * 24 * 7 * if day == 29 { 9 } else { 38 });
+    let mut froms = [week, from, from, week, from].into_iter();
+    rows(columns.map(|rule| (rule.unwrap(), froms.next().unwrap())), "%m-%d %H:%M")
 }
 
 #[test]
 fn the_guide_shows_the_next_runs_over_changes_of_clocks() {
     let guide = include_str!("../../docs/guide/schedules.md");
-    for (mark, day, change) in
-        [("spring", "2026-03-24", "2026-03-29"), ("autumn", "2026-10-22", "2026-10-25")]
-    {
-        let table =
-            guide.split(&format!("<!-- {mark} -->")).nth(1).unwrap().split("<!-- end -->").next().unwrap();
+    for (mark, rows) in [
+        ("spring", days("2026-03-24", "2026-03-29")),
+        ("autumn", days("2026-10-22", "2026-10-25")),
+        ("spring by weeks and months", months(29)),
+        ("autumn by weeks and months", months(25)),
+    ] {
+        let table = guide.split(&format!("<!-- {mark} -->")).nth(1).unwrap();
+        let table = table.split("<!-- end -->").next().unwrap();
         let there = table.split_once("|---|---|---|---|---|\n").unwrap().1;
-        assert_eq!(there, rows(day, change), "the table of {mark} should be:\n{}", rows(day, change));
+        assert_eq!(there, rows, "the table of {mark} should be:\n{rows}");
     }
 }

@@ -45,8 +45,9 @@ pub(crate) fn test() -> Result<(), Trouble> {
 /// Runs the examples, twice where a second run must find everything done.
 fn examples() -> Result<(), Trouble> {
     cargo(&["run", "--quiet", "--example", "hello"])?;
-    for system in ["mtq", "mongoqueue", "pymjq", "tqueues", "mrq"] {
-        cargo(&["run", "--quiet", "--example", &format!("coming-from-{system}")])?;
+    for system in ["mtq", "mtq-scheduler", "mongoqueue", "pymjq", "tqueues", "mrq", "mrq-scheduler"] {
+        let example = format!("coming-from-{system}");
+        cargo(&["run", "--quiet", "--example", &example, "--features", "schedules"])?;
     }
     let file = root().join("target/xtask-index.db");
     for suffix in ["", "-wal", "-shm"] {

@@ -4,8 +4,9 @@
 mod lane;
 mod queue;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use foldhash::HashMap;
 use leasehold_core::backend::{Event, Register, Space};
 use leasehold_core::{
     ClaimId, JobId, LeaseToken, LimitKey, QueueName, RegisterName, State, Timestamp, Unique, UniqueKey,
@@ -19,6 +20,9 @@ use crate::config::Config;
 use crate::logs::Logs;
 use crate::record::Row;
 use crate::workers::Worker;
+
+/// How many jobs that one operation changed are told one by one.
+const ONE_BY_ONE: usize = 64;
 
 /// All that the store holds.
 pub(crate) struct Tables {
@@ -56,6 +60,8 @@ pub(crate) struct Tables {
     pub(crate) watched: bool,
     /// What the present operation has to tell.
     events: Vec<Event>,
+    /// The jobs that it changed. One more than are told one by one shows that there are too many.
+    changed: Vec<Event>,
     /// The queues in which it made jobs wait.
     woken: BTreeSet<usize>,
 }
@@ -79,17 +85,17 @@ impl Tables {
         Self {
             config,
             rows: Slab::new(),
-            ids: HashMap::new(),
+            ids: HashMap::default(),
             by_age: BTreeMap::new(),
             queues: Vec::new(),
             queue_names: BTreeMap::new(),
             leases: BTreeSet::new(),
-            claims: HashMap::new(),
+            claims: HashMap::default(),
             granted: VecDeque::new(),
             over: Vec::new(),
-            running: HashMap::new(),
-            keys: HashMap::new(),
-            replaced: HashMap::new(),
+            running: HashMap::default(),
+            keys: HashMap::default(),
+            replaced: HashMap::default(),
             expiry: BTreeSet::new(),
             logs: Logs::default(),
             registers: BTreeMap::new(),
@@ -97,6 +103,7 @@ impl Tables {
             workers: BTreeMap::new(),
             watched: false,
             events: Vec::new(),
+            changed: Vec::new(),
             woken: BTreeSet::new(),
         }
     }
@@ -297,6 +304,11 @@ impl Tables {
     /// reader that fell behind still gets it.
     pub(crate) fn told(&mut self) -> Vec<Event> {
         let mut events = std::mem::take(&mut self.events);
+        if self.changed.len() > ONE_BY_ONE {
+            events.push(Event::Changes);
+            self.changed.clear();
+        }
+        events.append(&mut self.changed);
         for queue in std::mem::take(&mut self.woken) {
             events.push(Event::Waiting { queue: self.queues[queue].name.clone() });
         }
@@ -305,11 +317,13 @@ impl Tables {
 
     fn tell_change(&mut self, slot: usize) {
         let row = &self.rows[slot];
-        let (job, queue, state) = (row.job.id, row.job.queue.clone(), row.job.state);
+        let (job, state) = (row.job.id, row.job.state);
         if state.is_waiting() {
             self.woken.insert(row.queue);
         }
-        self.events.push(Event::Changed { job, queue, state });
+        if self.changed.len() <= ONE_BY_ONE {
+            self.changed.push(Event::Changed { job, queue: row.job.queue.clone(), state });
+        }
     }
 
     /// Frees the key that the job's new state ends the hold of.

@@ -313,7 +313,7 @@ async fn runs_a_flow_though_workers_die(t: Bench) -> Kept {
         for child in pair {
             crew.tell(child, &Order::WorkFlows)?;
         }
-        let dies_after = (kills < most_kills).then(|| fastrand::usize(1..100));
+        let dies_after = (kills < most_kills).then(|| fastrand::usize(1..20));
         kills += usize::from(work(&mut crew, pair, dies_after, &mut ran).await?);
         crew.pass(120).await?;
         if flows.get(flow.id()).await?.is_none_or(|flow| flow.state.is_terminal()) {

@@ -25,6 +25,7 @@ mod fleet;
 pub(crate) mod flows;
 mod inspecting;
 mod registers;
+mod schedules;
 mod sharing;
 
 mod calls;
@@ -62,6 +63,7 @@ pub(crate) const TABLES: &[&[Case]] = &[
     controlling::CASES,
     fleet::CASES,
     registers::CASES,
+    schedules::CASES,
     sharing::CASES,
     flows::CASES,
     events::CASES,

@@ -363,6 +363,10 @@ pub struct Plan {
     pub version: VersionId,
     /// Names the write that this one follows.
     pub expected: Option<VersionId>,
+    /// The ticks that are to be enqueued from here on, where a real scheduler may have written it: it then says by `next` when
+    /// somebody is to look after it, and not only when it fires.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fires: Option<Vec<Timestamp>>,
 }
 
 /// What an amendment does.

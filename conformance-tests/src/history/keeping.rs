@@ -2,8 +2,9 @@
 
 use leasehold_core::backend::{
     Action, Amend, AmendAnswer, Claim, EnqueueAnswer, LogAppend, LogLine, LogPage, LogSource, PutRegister,
-    ReadLogs, Renewal, Renewed, Select, Settlement, Verdict,
+    ReadLogs, Register, Renewal, Renewed, Select, Settlement, Verdict,
 };
+use leasehold_core::schedule::ScheduleRecord;
 use leasehold_core::{Due, JobRecord, LeasedJob, NewJob};
 
 use super::event::{
@@ -180,5 +181,7 @@ pub(super) fn fate(answer: AmendAnswer) -> Fate {
 
 pub(super) fn plan(request: &PutRegister) -> Plan {
     let PutRegister { name, next, version, expected, .. } = request;
-    Plan { name: name.clone(), next: *next, version: *version, expected: *expected }
+    let read = ScheduleRecord::try_from(Register::from(request.clone()));
+    let fires = read.ok().map(|record| record.firing);
+    Plan { name: name.clone(), next: *next, version: *version, expected: *expected, fires }
 }

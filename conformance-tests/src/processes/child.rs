@@ -166,6 +166,15 @@ impl Child {
                 Some(guard) => Said::Count(u64::from(guard.release().await?)),
                 None => Said::Count(0),
             },
+            Order::Fire(looks) => {
+                let schedules = Store::with_limits(self.t.shared_backend(), Limits::default()).schedules();
+                for look in 1..=looks {
+                    schedules.fire_due().await?;
+                    say(&Said::Count(look));
+                }
+                Said::Done
+            }
+            Order::Recur(seconds) => Said::Count(recur(&self.t, secs(seconds)).await?),
             Order::Consume(queue) => Said::Count(self.consume(queue).await?),
         })
     }
@@ -283,6 +292,13 @@ async fn work_flows(t: &Bench) -> Done<Said> {
     let worker = Worker::builder(&store).concurrency(4).handle("work", handle).until_idle().build()?;
     worker.run().await;
     Ok(Said::Done)
+}
+
+/// Runs a real worker that fires schedules, for so long.
+async fn recur(t: &Bench, time: Duration) -> Done<u64> {
+    let store = Store::with_limits(t.shared_backend(), Limits::default());
+    let worker = Worker::builder(&store).handle("work", async |_: Attempt| {}).schedules().max_time(time);
+    Ok(worker.build()?.run().await.succeeded)
 }
 
 /// Runs a real worker until nothing is due.

@@ -89,6 +89,12 @@ pub(crate) const WORKER_POINTS: &[(&str, &str)] = &[
     ("settle::before_send", "its handler was done, and the store not told"),
 ];
 
+/// Where a scheduler may end or fall asleep, and what it was about to do then.
+pub(crate) const SCHEDULER_POINTS: &[(&str, &str)] = &[
+    ("schedule::decided", "it had written down which ticks fire, and enqueued none"),
+    ("schedule::enqueued", "it had enqueued them, and not written that it had"),
+];
+
 /// The points by which a step comes on the backend of `harness`.
 pub(crate) fn points_of(harness: &dyn Harness, step: Step) -> impl Iterator<Item = CutPoint> {
     let all = STEP_POINTS.iter().chain(harness.cut_points()).copied();

@@ -3,13 +3,14 @@
 //!
 //! In reading order: `order` is what is said over the pipes between parent and child, `child` the child's side, `crew`
 //! the parent's; `matrix` says where processes are cut off, `step` what they were about to do, and
-//! `row` takes a step through all of the points.
+//! `row` takes a step through all of the points; `schedulers` are several processes that fire schedules.
 
 mod child;
 mod crew;
 mod matrix;
 mod order;
 mod row;
+mod schedulers;
 mod skew;
 mod step;
 
@@ -17,10 +18,11 @@ use std::time::Duration;
 
 pub(crate) use self::child::play;
 pub(crate) use self::crew::{Crew, Hour};
-pub(crate) use self::matrix::WORKER_POINTS;
 pub use self::matrix::{CutPoint, Effect, Step};
+pub(crate) use self::matrix::{SCHEDULER_POINTS, WORKER_POINTS};
 pub(crate) use self::order::{Ending, Order, Role, Said};
 pub(crate) use self::row::row;
+pub(crate) use self::schedulers::Schedulers;
 pub use self::skew::Skew;
 pub(crate) use self::step::Plan;
 use crate::case::CASE_BOUND;

@@ -78,6 +78,10 @@ pub(crate) enum Order {
     Lock(String, u64),
     /// Give back the lock that you took, and say whether it was still your own: 1, or 0.
     Unlock,
+    /// Look so many times for schedules that are due, fire them, and count the looks.
+    Fire(u64),
+    /// Run a worker that fires schedules too, for so many seconds, and say how many jobs succeeded.
+    Recur(u64),
     /// Do what there is in this queue until it gives nothing more, and say how many jobs that were.
     Consume(String),
 }

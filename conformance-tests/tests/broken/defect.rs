@@ -210,6 +210,8 @@ defects! {
     // The fleet, schedules and events.
     EndsItsEvents [F3] "tells_that_jobs_wait";
     FiresTicksEarly [F2] "shows_the_registers_that_are_due";
+    /// Each scheduler that fires a tick makes a job of its own.
+    GivesTicksIdsOfItsOwn [F2] "makes_one_job_of_a_tick_for_two_hundred_schedulers";
     GivesFromRatedQueues [F8] "gives_nothing_from_a_queue_with_a_rate_unasked";
     KeepsRegistersForEver [F6] "prunes_registers_that_expired";
     ForgetsWhatLeaversSaid [F1] "keeps_what_a_worker_said";

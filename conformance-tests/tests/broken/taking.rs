@@ -63,6 +63,10 @@ impl Broken {
             Defect::IgnoresLimits | Defect::ChecksALimitThenTakes => options.limit = None,
             Defect::IgnoresOwnLeases => options.lease = None,
             Defect::IgnoresDueTimes => job.due = Due::Now,
+            // Only ids that are computed are of this version.
+            Defect::GivesTicksIdsOfItsOwn if job.id.as_uuid().get_version_num() == 5 => {
+                job.id = JobId::generate()
+            }
             Defect::AltersPayloads => job.payload = rewritten(&job.payload),
             Defect::UsesTheCallersClock => job.due = Due::At(job.due.by(SystemClock.now())),
             Defect::KeepsFailuresLikeSuccesses => options.retention.failed = options.retention.succeeded,

@@ -1,13 +1,15 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
+use tracing::Instrument;
+
 use super::schedules::Schedules;
 use super::wake::jittered;
 use crate::backend::{Enqueue, EnqueueAnswer, PutRegister, Register, Registers, Space};
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::JobId;
 use crate::job::{JobRecord, NewJob};
 use crate::schedule::{Overlap, Plan, Run, Schedule, ScheduleRecord, plan};
+use crate::telemetry;
 use crate::time::Timestamp;
 
 /// How often it is looked for schedules that are due.
@@ -32,8 +34,12 @@ impl Schedules {
         }
     }
 
-    /// Fires all that is due now.
-    async fn fire_due(&self) -> Result<()> {
+    /// Fires all that is due now, once: for programs that something else starts again and again. See [`fire`](Self::fire).
+    ///
+    /// # Errors
+    /// Only those named at [`Store`](super::Store); a schedule that cannot be fired is looked at again later, and in no
+    /// other's way.
+    pub async fn fire_due(&self) -> Result<()> {
         let limit = BATCH.min(self.store.limits().page);
         let mut after = None;
         loop {
@@ -58,6 +64,11 @@ impl Schedules {
         if error.kind() == ErrorKind::Conflict {
             return;
         }
+        // What was written of it says when it is looked at again, which is soon.
+        if error.is_transient() {
+            tracing::debug!(%error, schedule = %name, "the store did not answer; the schedule is looked at again soon");
+            return;
+        }
         tracing::warn!(%error, schedule = %name, "a schedule could not be fired; trying again later");
         let put_off = PutRegister::new(space, name, body, Some(version));
         let put_off = PutRegister { next: Some(hour.plus(PUT_OFF)), ..put_off };
@@ -70,6 +81,7 @@ impl Schedules {
         let mut record = ScheduleRecord::try_from(register)?;
         if record.body.firing.is_empty() {
             self.decide(&mut record, hour).await?;
+            crate::fail_point!("schedule::decided");
         }
         let firing = std::mem::take(&mut record.body.firing);
         if firing.is_empty() {
@@ -80,26 +92,33 @@ impl Schedules {
                 self.store.cancel(job.id).await?;
             }
         }
-        for run in self.enqueue_ticks(&record, &firing).await? {
+        let span = tracing::info_span!("leasehold.tick", schedule = %record.name, ticks = firing.len());
+        for run in self.enqueue_ticks(&record, &firing).instrument(span).await? {
             record.body.note(run);
         }
+        crate::fail_point!("schedule::enqueued");
         let due = record.body.next;
         self.write(&mut record, due).await
     }
 
     async fn decide(&self, record: &mut ScheduleRecord, hour: Timestamp) -> Result<()> {
-        let Some(next) = record.body.next else { return self.write(record, None).await };
+        // What was decided is decided, also where the store's clock was set back.
+        let hour = hour.max(record.body.until);
         let open = self.open_jobs(record).await?;
         let waits = open.iter().find(|job| job.state.is_waiting());
         let state = waits.or(open.first()).map(|job| job.state);
         let body = &mut record.body;
-        let Schedule { rule, catch_up, overlap, .. } = &body.schedule;
-        let planned = AssertUnwindSafe(|| plan(rule, *catch_up, *overlap, next, state, hour));
+        let Schedule { rule, catch_up, overlap, paused, .. } = &body.schedule;
+        // Told anew: since the last one was, a zone may have changed its rules.
+        let planned = AssertUnwindSafe(|| {
+            let next = rule.next(body.until).filter(|_| !paused);
+            next.map(|next| plan(rule, *catch_up, *overlap, next, state, hour)).unwrap_or_default()
+        });
         // A fault of who reads calendars ends no worker.
         let Plan { fire, cancel, next } = catch_unwind(planned).map_err(|_| {
             Error::new(ErrorKind::Internal, format!("the next tick of {rule} cannot be told; report this"))
         })?;
-        (body.firing, body.cancels, body.next) = (fire, cancel, next);
+        (body.firing, body.cancels, body.next, body.until) = (fire, cancel, next, hour);
         let due = if body.firing.is_empty() { next } else { Some(hour.plus(PATIENCE)) };
         self.write(record, due).await
     }
@@ -115,9 +134,10 @@ impl Schedules {
 
     /// Enqueues the jobs of these ticks; tells what became of each.
     async fn enqueue_ticks(&self, record: &ScheduleRecord, ticks: &[Timestamp]) -> Result<Vec<Run>> {
-        let job = |tick: &Timestamp| record.schedule.job(&record.name, JobId::of_tick(&record.name, *tick));
-        let jobs: Vec<NewJob> = ticks.iter().map(job).collect::<Result<_>>()?;
+        let job = |tick: &Timestamp| record.schedule.job_of(&record.name, *tick);
+        let mut jobs: Vec<NewJob> = ticks.iter().map(job).collect::<Result<_>>()?;
         let limits = self.store.limits();
+        telemetry::send(&mut jobs, limits);
         let most = limits.batch_bytes / record.schedule.payload.len().max(1);
         let mut runs = Vec::new();
         for jobs in jobs.chunks(most.clamp(1, limits.batch.min(BATCH))) {

@@ -7,11 +7,14 @@ mod control;
 #[cfg(feature = "schedules")]
 mod fire;
 mod flows;
+mod gauges;
 mod held;
 mod hold;
 pub(crate) mod known;
 mod lock;
 mod logs;
+#[cfg(feature = "prometheus")]
+mod prometheus;
 mod queue;
 mod rate;
 mod rates;
@@ -28,10 +31,13 @@ pub(crate) use asked::Asked;
 pub use consumer::Consumer;
 pub use control::Bulk;
 pub use flows::{Flows, MemberRecord};
+pub use gauges::Gauges;
 pub use held::HeldJob;
 pub use hold::Hold;
 pub use lock::{Lock, LockGuard};
 pub use logs::{SaidLine, WorkerLog};
+#[cfg(feature = "prometheus")]
+pub use prometheus::Prometheus;
 pub use queue::Queue;
 pub use rate::Admission;
 pub(crate) use rates::Rates;

@@ -5,6 +5,7 @@ use super::store::Store;
 use crate::backend::{DeleteRegister, Register, RegisterPage, Registers, Space};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::JobId;
+use crate::layer::check;
 use crate::name::RegisterName;
 use crate::schedule::{Body, Run, Schedule, ScheduleRecord};
 use crate::time::Timestamp;
@@ -48,7 +49,7 @@ impl Schedules {
     {
         let name = name.try_into()?;
         // Refused here rather than at each tick.
-        schedule.job(&name, JobId::generate())?;
+        check::new_job(&schedule.job_of(&name, Timestamp::MAX)?, self.store.limits())?;
         self.change(&name, |there, hour| match there {
             None => Ok(Some(Body::new(schedule.clone(), hour))),
             Some(body) if body.schedule == schedule => Ok(None),
@@ -115,6 +116,55 @@ impl Schedules {
             Ok(Some(body))
         })
         .await
+    }
+
+    /// Moves a schedule to another store, as it is: with its next tick, its runs and its edits. Neither store misses a tick or
+    /// fires one that the other has. Its jobs stay where they are. If this is cut off, the schedule is paused here, and maybe
+    /// there already.
+    ///
+    /// # Errors
+    /// [`NotFound`](ErrorKind::NotFound) if there is none of this name; [`Conflict`](ErrorKind::Conflict) if the other store
+    /// has one of this name, or this one is just firing: try again a moment later.
+    pub async fn move_to<N>(&self, name: N, other: &Self) -> Result<ScheduleRecord>
+    where
+        N: TryInto<RegisterName>,
+        Error: From<N::Error>,
+    {
+        self.hand_over(name.try_into()?, other).await
+    }
+
+    async fn hand_over(&self, name: RegisterName, other: &Self) -> Result<ScheduleRecord> {
+        let record = self.get(&name).await?.ok_or_else(|| missing(&name))?;
+        if !record.firing.is_empty() {
+            let why = format!("the schedule {name:?} is just firing; move it when it has");
+            return Err(Error::new(ErrorKind::Conflict, why));
+        }
+        // From here on nobody fires it here, unless somebody was quicker: then this is not written.
+        self.write_paused(&record).await?;
+        let there = other.change(&name, |there, _| match there {
+            None => Ok(Some(record.body.clone())),
+            Some(_) => {
+                let why = format!("the other store has a schedule {name:?} already");
+                Err(Error::new(ErrorKind::Conflict, why))
+            }
+        });
+        match there.await {
+            Ok(moved) => self.delete(&name).await.map(|_| moved),
+            Err(error) if error.kind() == ErrorKind::Conflict => {
+                self.change(&name, |_, _| Ok(Some(record.body.clone()))).await?;
+                Err(error)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn write_paused(&self, record: &ScheduleRecord) -> Result<()> {
+        let mut body = record.body.clone();
+        body.schedule.paused = true;
+        body.next = None;
+        let put =
+            body.put(record.name.clone(), None, Some(record.version), self.store.limits().payload_bytes)?;
+        self.store.backend().put_register(self.store.deadline(), put).await
     }
 
     /// Fires a schedule's job now, whatever its rule, its pause and its other jobs say.

@@ -191,7 +191,7 @@ impl Checked for Enqueue {
     }
 }
 
-fn new_job(job: &NewJob, limits: &Limits) -> Result<()> {
+pub(crate) fn new_job(job: &NewJob, limits: &Limits) -> Result<()> {
     payload("the payload", &job.payload, limits)?;
     due(job.due)?;
     if job.due == Due::PARKED && matches!(job.on_conflict(), OnConflict::Debounce { .. }) {

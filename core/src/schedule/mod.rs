@@ -6,7 +6,10 @@ mod record;
 mod recurrence;
 mod rule;
 
+/// A day of the week.
+pub use chrono::Weekday;
+
 pub use plan::{CatchUp, MOST_MISSED, ON_TIME, Overlap, Plan, plan};
 pub(crate) use record::Body;
-pub use record::{Edit, HEADER, Run, Schedule, ScheduleRecord};
+pub use record::{Edit, HEADER, Origin, Run, Schedule, ScheduleRecord, TICK_HEADER};
 pub use rule::Rule;

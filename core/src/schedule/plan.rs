@@ -43,8 +43,8 @@ pub enum Overlap {
     CancelRunning,
 }
 
-/// What is to be done about a schedule that is due.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What is to be done about a schedule that is due; nothing any more by default.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Plan {
     /// The ticks that fire, the earliest first.
     pub fire: Vec<Timestamp>,

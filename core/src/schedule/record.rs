@@ -1,19 +1,22 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use chrono::{DateTime, SecondsFormat, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::plan::{CatchUp, Overlap};
-use super::rule::Rule;
+use super::rule::{Rule, moment};
 use crate::backend::{PutRegister, Register, Space};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{JobId, VersionId};
-use crate::job::{IntoJob, JobOptions, Keep, Limit, NewJob, Payload};
+use crate::job::{IntoJob, JobOptions, JobRecord, Keep, Limit, NewJob, Payload};
 use crate::name::{Kind, LimitKey, QueueName, RegisterName};
 use crate::time::Timestamp;
 
-/// The header of a job that says which schedule fired it.
+/// The header of a job that says which schedule fired it; [`Origin::of`] reads it.
 pub const HEADER: &str = "leasehold-schedule";
+/// The header of a job that says for which tick, as RFC 3339 writes moments.
+pub const TICK_HEADER: &str = "leasehold-tick";
 /// How many runs, and how many earlier versions, a schedule remembers.
 const REMEMBERED: usize = 20;
 /// How long the jobs of ticks are kept at least once they have ended, so that no scheduler that was held up takes a tick for
@@ -32,7 +35,8 @@ pub struct Schedule {
     pub kind: Kind,
     /// Their payload.
     pub payload: Payload,
-    /// Their options. Each has [`HEADER`] besides, and is kept for ten minutes at least once it has ended.
+    /// Their options. Each has [`HEADER`] and [`TICK_HEADER`] besides, and is kept for ten minutes at least once it has
+    /// ended.
     pub options: JobOptions,
     /// What becomes of missed ticks. Defaults to [`CatchUp::Once`].
     pub catch_up: CatchUp,
@@ -76,6 +80,16 @@ impl Schedule {
         self
     }
 
+    /// The job of a tick.
+    pub(crate) fn job_of(&self, name: &RegisterName, tick: Timestamp) -> Result<NewJob> {
+        let mut job = self.job(name, JobId::of_tick(name, tick))?;
+        if let Some(tick) = moment(tick) {
+            let tick = tick.to_rfc3339_opts(SecondsFormat::Millis, true);
+            job.options.headers.insert(TICK_HEADER.to_owned(), tick);
+        }
+        Ok(job)
+    }
+
     /// The job of a run.
     pub(crate) fn job(&self, name: &RegisterName, id: JobId) -> Result<NewJob> {
         let mut job = NewJob::new(self.kind.clone(), self.payload.clone()).id(id).queue(self.queue.clone());
@@ -94,10 +108,29 @@ impl Schedule {
     }
 }
 
+/// Where a job comes from that a schedule fired.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// The schedule's name.
+    pub schedule: RegisterName,
+    /// The tick; none if it was [run by hand](crate::client::Schedules::run_now).
+    pub tick: Option<Timestamp>,
+}
+
+impl Origin {
+    /// Which schedule fired this job, and for which tick; none if none did.
+    pub fn of(job: &JobRecord) -> Option<Self> {
+        let headers = &job.options.headers;
+        let schedule = RegisterName::new(headers.get(HEADER)?).ok()?;
+        let tick = headers.get(TICK_HEADER).and_then(|tick| tick.parse::<DateTime<Utc>>().ok());
+        Some(Self { schedule, tick: tick.map(|tick| Timestamp::from_millis(tick.timestamp_millis())) })
+    }
+}
+
 /// A job that a schedule fired.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Run {
-    /// The job; it leads back by its [`HEADER`].
+    /// The job; it leads back by its [`Origin`].
     pub job: JobId,
     /// Its tick; none if it was [run by hand](crate::client::Schedules::run_now).
     pub tick: Option<Timestamp>,
@@ -123,6 +156,8 @@ pub struct ScheduleRecord {
     pub schedule: Schedule,
     /// Its next tick; none while it is paused, or when its rule is exhausted.
     pub next: Option<Timestamp>,
+    /// The ticks that fire at this moment, the earliest first: not all of their jobs may be there yet.
+    pub firing: Vec<Timestamp>,
     /// Its latest runs, the newest last; twenty at most.
     pub runs: Vec<Run>,
     /// What it was before its latest changes, the newest last; twenty at most, and fewer if they are large.
@@ -135,7 +170,9 @@ pub struct ScheduleRecord {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Body {
     pub(crate) schedule: Schedule,
-    /// The first tick that was not decided about.
+    /// The ticks until this moment were decided about.
+    pub(crate) until: Timestamp,
+    /// The first one after it, by what was then known of time zones.
     pub(crate) next: Option<Timestamp>,
     /// Ticks that fire, of which not all may be enqueued yet.
     pub(crate) firing: Vec<Timestamp>,
@@ -149,6 +186,7 @@ impl Body {
     pub(crate) fn new(schedule: Schedule, hour: Timestamp) -> Self {
         let mut body = Self {
             schedule,
+            until: hour,
             next: None,
             firing: Vec::new(),
             cancels: false,
@@ -161,6 +199,7 @@ impl Body {
 
     /// Looks for the next tick from now on.
     pub(crate) fn begin(&mut self, hour: Timestamp) {
+        self.until = hour;
         self.next = if self.schedule.paused { None } else { self.schedule.rule.next(hour) };
     }
 
@@ -212,8 +251,9 @@ impl TryFrom<Register> for ScheduleRecord {
         let body: Body = register.said()?;
         let Register { name, version, .. } = register;
         let (runs, edits) = (body.runs.iter().cloned().collect(), body.edits.iter().cloned().collect());
-        let next = body.firing.first().copied().or(body.next);
-        Ok(Self { name, schedule: body.schedule.clone(), next, runs, edits, body, version })
+        let (firing, schedule) = (body.firing.clone(), body.schedule.clone());
+        let next = firing.first().copied().or(body.next);
+        Ok(Self { name, schedule, next, firing, runs, edits, body, version })
     }
 }
 

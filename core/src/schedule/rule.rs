@@ -229,7 +229,7 @@ fn clock(at: &str) -> Result<String> {
     Ok(format!("{} {} {}", time.second(), time.minute(), time.hour()))
 }
 
-fn moment(at: Timestamp) -> Option<DateTime<Utc>> {
+pub(super) fn moment(at: Timestamp) -> Option<DateTime<Utc>> {
     DateTime::from_timestamp_millis(at.as_millis())
 }
 
@@ -424,6 +424,13 @@ mod tests {
                 .contains("once a second")
         );
         assert!(refused(Rule::every(Duration::MAX, at("2026-01-01T00:00:00Z"))).contains("hundred years"));
+        let year_30000 = Timestamp::from_millis(884_541_340_800_000);
+        assert!(refused(Rule::every(Duration::from_secs(60), year_30000)).contains("never fires"));
+        assert!(refused(Rule::cron("0 0 0 1 1 * 30000", "UTC")).contains("no cron line"));
+        let year_30000 = "DTSTART:300000101T000000Z\nRRULE:FREQ=DAILY";
+        assert!(refused(Rule::recurring(year_30000)).contains("recurrence"));
+        let until = "DTSTART:20260101T000000Z\nRRULE:FREQ=DAILY;UNTIL=300000101T000000Z";
+        assert!(refused(Rule::recurring(until)).contains("recurrence"));
         assert!(refused(Rule::recurring("RRULE:FREQ=DAILY")).contains("recurrence"));
         assert!(refused(Rule::recurring("DTSTART:20260101T000000\nRRULE:FREQ=DAILY")).contains("no zone"));
         let minutes = (0..60).map(|n| n.to_string()).collect::<Vec<_>>().join(",");

@@ -183,14 +183,14 @@ impl Attempt {
 
     /// Whether the handler should end: its lease is lost, somebody cancelled the job, or the worker stops.
     pub fn is_cancelled(&self) -> bool {
-        self.0.entry.cancelled().is_cancelled()
+        self.0.entry.cause().is_some()
     }
 
     /// Waits until the handler should end. If it does not end itself it is dropped: at once if its lease is
     /// lost, [a grace period](super::WorkerBuilder::cancel_grace) later if somebody cancelled the job or the
     /// worker stops.
     pub async fn cancelled(&self) {
-        self.0.entry.cancelled().cancelled().await;
+        self.0.entry.cancelled().await;
     }
 
     /// Who runs it.
@@ -209,8 +209,7 @@ impl Attempt {
 
     /// When failed attempts of a kind are tried again, where the job does not say.
     pub(super) fn policy(&self, kind: &Kind) -> &RetryPolicy {
-        let options = self.routes().of(kind).map(|(_, options)| options);
-        options.and_then(|options| options.retry.as_ref()).unwrap_or(&self.0.shared.config.retry)
+        self.0.shared.policy(kind)
     }
 
     /// How long an attempt may run where neither job nor handler says.
@@ -220,6 +219,10 @@ impl Attempt {
 
     pub(super) fn routes(&self) -> &Routes {
         &self.0.shared.routes
+    }
+
+    pub(super) fn entry(&self) -> &Arc<Entry> {
+        &self.0.entry
     }
 
     pub(super) fn leased(&self) -> &LeasedJob {

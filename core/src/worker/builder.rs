@@ -1,7 +1,8 @@
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use foldhash::HashMap;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tower::util::BoxCloneSyncService;
@@ -383,7 +384,7 @@ fn routes(
     mut layers: Vec<Wrap>,
 ) -> Result<Routes> {
     let mut layered = |route| layers.iter_mut().fold(route, |route, wrap| wrap(route));
-    let mut by_kind = HashMap::new();
+    let mut by_kind = HashMap::default();
     for (kind, route, options) in given {
         let kind = kind?;
         if by_kind.insert(kind.clone(), (layered(route), options)).is_some() {

@@ -1,11 +1,11 @@
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::FutureExt;
-use metrics::{counter, histogram};
+use metrics::{Histogram, counter, histogram};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -18,8 +18,9 @@ use super::panics;
 use super::run::EndedBy;
 use super::shared::Shared;
 use crate::backend::Settlement;
-use crate::job::{JobRecord, LeasedJob, Reason};
-use crate::policy::{Decision, HandlerError, JobFailure, Outcome, after_attempt};
+use crate::job::{JobRecord, Reason};
+use crate::name::{Kind, QueueName};
+use crate::policy::{Decision, HandlerError, JobFailure, Outcome, RetryPolicy, after_attempt};
 use crate::telemetry;
 
 /// How long a claimed job may wait for a free slot before it is given back for other workers.
@@ -28,45 +29,73 @@ const STALE: Duration = Duration::from_secs(1);
 /// How long an attempt's last log lines and progress may take; the job itself is settled all the same (L4).
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-type Ready = (LeasedJob, Arc<Entry>);
+/// Claimed jobs that have not begun, and since when they wait.
+#[derive(Default)]
+struct Waiting(Mutex<VecDeque<(Instant, Attempt)>>);
+
+impl Waiting {
+    fn attempts(&self) -> MutexGuard<'_, VecDeque<(Instant, Attempt)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, claimed: Vec<Attempt>) {
+        let now = Instant::now();
+        self.attempts().extend(claimed.into_iter().map(|attempt| (now, attempt)));
+    }
+
+    fn is_empty(&self) -> bool {
+        self.attempts().is_empty()
+    }
+
+    /// The one that waits longest.
+    fn next(&self) -> Option<Attempt> {
+        self.attempts().pop_front().map(|(_, attempt)| attempt)
+    }
+
+    /// The one that waits longest, if it has waited for too long.
+    fn next_stale(&self) -> Option<Attempt> {
+        let now = Instant::now();
+        self.attempts().pop_front_if(|(since, _)| *since + STALE <= now).map(|(_, attempt)| attempt)
+    }
+
+    /// When one will have waited for too long.
+    fn stale_at(&self) -> Option<Instant> {
+        self.attempts().front().map(|(since, _)| *since + STALE)
+    }
+}
 
 /// Runs claimed jobs, `concurrency` at once, until the fetch service has ended and all are done.
-pub(super) async fn execute(shared: Arc<Shared>, mut ready: mpsc::UnboundedReceiver<Ready>) {
-    let mut waiting: VecDeque<(Instant, Ready)> = VecDeque::new();
-    let mut running = JoinSet::new();
+pub(super) async fn execute(shared: Arc<Shared>, mut claimed: mpsc::UnboundedReceiver<Vec<Attempt>>) {
+    let waiting = Arc::<Waiting>::default();
+    let mut slots = JoinSet::new();
     let mut open = true;
-    while open || !waiting.is_empty() || !running.is_empty() {
+    while open || !waiting.is_empty() || !slots.is_empty() {
         if shared.stopping.is_cancelled() {
-            for (_, (leased, entry)) in waiting.drain(..) {
+            while let Some(attempt) = waiting.next() {
                 shared.load.waiting.fetch_sub(1, Ordering::AcqRel);
-                shared.end(&leased.job, entry, Outcome::Interrupted).await;
+                shared.end(&attempt, Outcome::Interrupted).await;
             }
         }
-        while running.len() < shared.config.concurrency {
-            let Some((_, (leased, entry))) = waiting.pop_front() else { break };
-            shared.load.running.fetch_add(1, Ordering::AcqRel);
-            shared.load.waiting.fetch_sub(1, Ordering::AcqRel);
-            shared.own_log.spawn(&mut running, run(shared.clone(), leased, entry));
+        while slots.len() < shared.config.concurrency {
+            let Some(first) = shared.begin(&waiting) else { break };
+            shared.own_log.spawn(&mut slots, slot(shared.clone(), waiting.clone(), first));
             // To the fetch service a slot counts as free only while nothing waits for it.
             shared.tell_room();
         }
-        let stale_at = waiting.front().map(|(since, _)| *since + STALE);
+        let stale_at = waiting.stale_at();
         tokio::select! {
-            Some(ended) = running.join_next() => {
-                panics::pass_on(ended);
-                shared.made_room();
-            }
-            next = ready.recv(), if open => match next {
-                Some(ready) => waiting.push_back((Instant::now(), ready)),
+            Some(ended) = slots.join_next() => panics::pass_on(ended),
+            next = claimed.recv(), if open => match next {
+                Some(claimed) => waiting.add(claimed),
                 None => open = false,
             },
-            () = shared.stopping.cancelled(), if !waiting.is_empty() => {}
+            () = shared.stopping.cancelled(), if stale_at.is_some() => {}
             () = tokio::time::sleep_until(stale_at.unwrap_or_else(Instant::now)), if stale_at.is_some() => {
-                if let Some((_, (leased, entry))) = waiting.pop_front() {
+                while let Some(attempt) = waiting.next_stale() {
                     shared.load.waiting.fetch_sub(1, Ordering::AcqRel);
                     shared.load.taken.fetch_sub(1, Ordering::AcqRel);
                     shared.load.runs_at_least(STALE);
-                    shared.end(&leased.job, entry, Outcome::Released).await;
+                    shared.end(&attempt, Outcome::Released).await;
                     shared.tell_room();
                 }
             }
@@ -74,10 +103,28 @@ pub(super) async fn execute(shared: Arc<Shared>, mut ready: mpsc::UnboundedRecei
     }
 }
 
+/// Runs one job after another for as long as any wait: short ones cost no task each.
+async fn slot(shared: Arc<Shared>, waiting: Arc<Waiting>, first: Attempt) {
+    let (mut next, mut times) = (Some(first), Times::default());
+    while let Some(attempt) = next {
+        run(&shared, attempt, &mut times).await;
+        shared.load.running.fetch_sub(1, Ordering::AcqRel);
+        next = shared.begin(&waiting);
+        shared.tell_room();
+        // Jobs that never wait must not hold up what else there is to do.
+        tokio::task::coop::consume_budget().await;
+    }
+}
+
 impl Shared {
-    fn made_room(&self) {
-        self.load.running.fetch_sub(1, Ordering::AcqRel);
-        self.tell_room();
+    /// Takes the next job to run, unless the worker is to begin no more.
+    fn begin(&self, waiting: &Waiting) -> Option<Attempt> {
+        let next = if self.stopping.is_cancelled() { None } else { waiting.next() };
+        if next.is_some() {
+            self.load.running.fetch_add(1, Ordering::AcqRel);
+            self.load.waiting.fetch_sub(1, Ordering::AcqRel);
+        }
+        next
     }
 
     /// Tells the fetch service that there is room, once a claim is worth it. Nobody but this service makes room.
@@ -101,6 +148,9 @@ impl Shared {
 
     /// Writes what the handler said last: once the attempt is settled the store takes it no more.
     async fn last_words(&self, entry: &Arc<Entry>) {
+        if !entry.has_progress() && !entry.has_lines() {
+            return;
+        }
         let written = async {
             if entry.has_progress() {
                 self.renew(vec![entry.clone()]).await;
@@ -112,55 +162,80 @@ impl Shared {
         }
     }
 
+    /// When failed attempts of a kind are tried again, where the job does not say.
+    pub(super) fn policy(&self, kind: &Kind) -> &RetryPolicy {
+        let options = self.routes.of(kind).map(|(_, options)| options);
+        options.and_then(|options| options.retry.as_ref()).unwrap_or(&self.config.retry)
+    }
+
     /// Decides what becomes of the job, and hands it to the settle service.
-    async fn end(&self, job: &JobRecord, entry: Arc<Entry>, outcome: Outcome) {
+    async fn end(&self, attempt: &Attempt, outcome: Outcome) {
+        let (job, entry) = (attempt.job(), attempt.entry());
         if entry.cause() == Some(Cause::LeaseLost) {
-            self.held.remove([&entry]);
+            self.held.remove([entry]);
             return;
         }
-        let options = self.routes.of(&job.kind).map(|(_, options)| options);
-        let policy = options.and_then(|options| options.retry.as_ref()).unwrap_or(&self.config.retry);
-        let Decision { verdict, failure } = after_attempt(outcome, job, policy, fastrand::f64());
+        let Decision { verdict, failure } =
+            after_attempt(outcome, job, self.policy(&job.kind), fastrand::f64());
         entry.settle();
         let settlement = Settlement { job: entry.job, token: entry.token, verdict, failure };
         // The settle service outlives this one.
-        let _ = self.settle.send((settlement, entry)).await;
+        let _ = self.settle.send((settlement, entry.clone())).await;
     }
 }
 
+/// The metric of a slot's latest job, which is that of most that come next.
+#[derive(Default)]
+struct Times(Option<(QueueName, Kind, Histogram)>);
+
+impl Times {
+    fn of(&mut self, job: &JobRecord) -> &Histogram {
+        let latest = self.0.take().filter(|(queue, kind, _)| *queue == job.queue && *kind == job.kind);
+        let metric = || histogram!("leasehold_job_seconds", &labels(job));
+        let (_, _, times) =
+            self.0.insert(latest.unwrap_or_else(|| (job.queue.clone(), job.kind.clone(), metric())));
+        times
+    }
+}
+
+fn labels(job: &JobRecord) -> [(&'static str, String); 2] {
+    [("queue", job.queue.to_string()), ("kind", job.kind.to_string())]
+}
+
 /// Runs one attempt to its end.
-async fn run(shared: Arc<Shared>, leased: LeasedJob, entry: Arc<Entry>) {
-    let job = leased.job.clone();
+async fn run(shared: &Shared, attempt: Attempt, times: &mut Times) {
+    let (job, entry) = (attempt.job(), attempt.entry());
     let span = tracing::info_span!("leasehold.job", id = %job.id, kind = %job.kind, queue = %job.queue, attempt = job.attempt);
     telemetry::receive(&span, &job.options.headers);
     let begun = Instant::now();
     // Around everything of the handler's: a panic may also come from a layer, or when it is dropped.
-    let attempt = AssertUnwindSafe(shared.attempt(leased, &entry)).catch_unwind();
-    let outcome = match panics::noted(attempt.instrument(span)).await {
+    let outcome = AssertUnwindSafe(shared.attempt(&attempt)).catch_unwind();
+    let outcome = match panics::noted(outcome.instrument(span)).await {
         (Ok(outcome), _) => outcome,
         (Err(payload), place) => Outcome::Failure(panics::failure(payload, place)),
     };
     if let Outcome::Failure(failure) = &outcome {
-        shared.failed(&job, failure);
+        shared.failed(job, failure);
     }
-    shared.load.ran(begun.elapsed());
-    let labels = [("queue", job.queue.to_string()), ("kind", job.kind.to_string())];
-    histogram!("leasehold_job_seconds", &labels).record(begun.elapsed());
+    let took = begun.elapsed();
+    shared.load.ran(took);
+    times.of(job).record(took);
     if entry.cause() == Some(Cause::LeaseLost) {
-        counter!("leasehold_leases_lost_total", &labels).increment(1);
+        counter!("leasehold_leases_lost_total", &labels(job)).increment(1);
         shared.stats.lost.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(job = %job.id, "the lease was lost; what the handler did is not recorded");
     } else {
-        shared.last_words(&entry).await;
+        shared.last_words(entry).await;
     }
-    shared.end(&job, entry, outcome).await;
+    shared.end(&attempt, outcome).await;
 }
 
 impl Shared {
     /// Runs the handler under its time-out, and ends it when it is told to end.
-    async fn attempt(self: &Arc<Self>, leased: LeasedJob, entry: &Arc<Entry>) -> Outcome {
-        let Some((route, options)) = self.routes.of(&leased.job.kind) else {
-            let failure = JobFailure::error("unknown_kind", format!("no handler for {}", leased.job.kind));
+    async fn attempt(&self, attempt: &Attempt) -> Outcome {
+        let (job, entry) = (attempt.job(), attempt.entry());
+        let Some((route, options)) = self.routes.of(&job.kind) else {
+            let failure = JobFailure::error("unknown_kind", format!("no handler for {}", job.kind));
             return Outcome::Failure(JobFailure { reason: Reason::UnknownKind, ..failure });
         };
         // A claim may have taken longer than the lease that it got.
@@ -168,9 +243,8 @@ impl Shared {
         if let Some(cause) = entry.cause() {
             return ended_by(cause, Duration::ZERO);
         }
-        let timeout = leased.job.options.timeout.or(options.timeout).unwrap_or(self.config.timeout);
+        let timeout = job.options.timeout.or(options.timeout).unwrap_or(self.config.timeout);
         let grace = options.grace;
-        let attempt = Attempt::new(leased, entry.clone(), self.clone());
         let outcome = tokio::select! {
             biased;
             ended = attempt.scope(route.clone().oneshot(attempt.clone())) => {
@@ -186,7 +260,7 @@ impl Shared {
     /// Waits until the handler is to be dropped: at once when its lease is lost, at the end of the worker's
     /// grace, or a grace period after somebody cancelled the job.
     async fn cut_off(&self, entry: &Entry, grace: Option<Duration>) -> Cause {
-        entry.cancelled().cancelled().await;
+        entry.cancelled().await;
         let grace = async {
             match entry.cause() {
                 Some(Cause::CancelRequested) => {
@@ -198,7 +272,7 @@ impl Shared {
         };
         tokio::select! {
             () = grace => {}
-            () = entry.lost().cancelled() => {}
+            () = entry.lost() => {}
             () = self.interrupt.cancelled() => {}
         }
         entry.cause().unwrap_or(Cause::Stopping)

@@ -1,8 +1,8 @@
 use std::any::{Any, TypeId};
-use std::collections::HashMap;
 use std::ops::Deref;
 use std::sync::Arc;
 
+use foldhash::HashMap;
 use serde::de::DeserializeOwned;
 
 use super::attempt::Attempt;

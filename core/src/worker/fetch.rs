@@ -10,17 +10,18 @@ use futures::stream::TryChunksError;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::held::Entry;
+use super::attempt::Attempt;
 use super::run::EndedBy;
 use super::shared::Shared;
 use crate::backend::{Action, Amend, Claim, Claimed, Event, Filter, Order, Select};
 use crate::client::{Asked, Rates, Wake, jittered, known};
 use crate::error::{ErrorKind, Result};
-use crate::job::{Due, LeasedJob, State};
+use crate::job::{Due, State};
 use crate::name::QueueName;
 use crate::policy::{Backoff, prefetch};
 
-type Ready = mpsc::UnboundedSender<(LeasedJob, Arc<Entry>)>;
+/// Where the jobs of a claim go.
+type Ready = mpsc::UnboundedSender<Vec<Attempt>>;
 
 /// The longest wait after a claim that the store did not answer.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
@@ -221,7 +222,7 @@ impl Shared {
 
     /// Asks its queues in turn for as many jobs as there is room for. A claim whose answer was lost comes first, and
     /// alone.
-    async fn take(&self, free: usize, turn: usize, asking: &mut Asking) -> Result<Taken> {
+    async fn take(self: &Arc<Self>, free: usize, turn: usize, asking: &mut Asking) -> Result<Taken> {
         if let Some(asked) = asking.unknown.take().filter(Asked::may_still_hold) {
             let taken = self.claim(asked, asking).await?;
             return Ok(Taken { all: true, ..taken });
@@ -275,7 +276,7 @@ impl Shared {
     }
 
     /// Not dropped when the worker stops: what the store has given out is to be given back at once.
-    async fn claim(&self, mut asked: Asked, asking: &mut Asking) -> Result<Taken> {
+    async fn claim(self: &Arc<Self>, mut asked: Asked, asking: &mut Asking) -> Result<Taken> {
         match self.store.backend().claim(asked.deadline(&self.store), asked.claim.clone()).await {
             Ok(claimed) => {
                 crate::fail_point!("claim::acted");
@@ -293,15 +294,15 @@ impl Shared {
         }
     }
 
-    fn hold(&self, claimed: Claimed, asked_at: Instant, ready: &Ready) {
+    fn hold(self: &Arc<Self>, claimed: Claimed, asked_at: Instant, ready: &Ready) {
         for aside in &claimed.set_aside {
             tracing::error!(job = ?aside.job, why = aside.why, "a record cannot be read and was set aside");
         }
         self.load.taken.fetch_add(claimed.jobs.len(), Ordering::AcqRel);
         self.load.waiting.fetch_add(claimed.jobs.len(), Ordering::AcqRel);
-        for held in self.held.add(claimed.jobs, asked_at) {
-            // The channel is bounded by the slots that were claimed for; it is closed only after this service.
-            let _ = ready.send(held);
-        }
+        let entries = self.held.add(&claimed.jobs, asked_at);
+        let attempt = |(leased, entry)| Attempt::new(leased, entry, self.clone());
+        // What the channel holds is bounded by the slots that were claimed for; it is closed only after this service.
+        let _ = ready.send(claimed.jobs.into_iter().zip(entries).map(attempt).collect());
     }
 }

@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::FutureExt;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, Map};
 use serde::Serialize;
 use tower::Service;
 
@@ -163,13 +163,13 @@ impl<H, Arguments> std::fmt::Debug for HandlerService<H, Arguments> {
 impl<H: Handler<Arguments>, Arguments> Service<Attempt> for HandlerService<H, Arguments> {
     type Response = Outcome;
     type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Outcome, Infallible>>;
+    type Future = Map<BoxFuture<'static, Outcome>, fn(Outcome) -> Result<Outcome, Infallible>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, attempt: Attempt) -> Self::Future {
-        self.handler.call(attempt).map(Ok).boxed()
+        self.handler.call(attempt).map(Ok)
     }
 }

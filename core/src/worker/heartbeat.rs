@@ -12,7 +12,6 @@ use super::shared::Shared;
 use crate::backend::{Renew, Renewal, Renewed};
 use crate::error::{ErrorKind, Result};
 use crate::job::Progress;
-use crate::policy::LeaseTimes;
 use crate::time::Deadline;
 
 /// How many leases are renewed in one call.
@@ -24,9 +23,11 @@ pub(super) async fn heartbeat(shared: Arc<Shared>, done: CancellationToken) {
     // Under way beside each other: one that hangs holds up neither the others nor the fences.
     let mut renewals = FuturesUnordered::new();
     loop {
+        *shared.held.plan() = None;
         let held = shared.held.all();
         held.iter().for_each(|entry| entry.fence());
         let at = held.iter().filter_map(|entry| entry.look_at()).min();
+        *shared.held.plan() = at;
         tokio::select! {
             () = done.cancelled() => return,
             () = shared.held.changed.notified() => {}
@@ -62,7 +63,7 @@ fn batches(held: Vec<Arc<Entry>>, most: usize) -> Vec<Vec<Arc<Entry>>> {
 impl Entry {
     /// Whether it is to be renewed now: its moment has come or is so near that it can go along.
     fn is_due(&self, now: Instant) -> bool {
-        let near = LeaseTimes::of(self.lease).renew / 4;
+        let near = self.times.renew / 4;
         self.renew_at().is_some_and(|at| at <= now + near)
     }
 

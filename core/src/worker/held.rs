@@ -1,11 +1,10 @@
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use foldhash::HashMap;
 use tokio::sync::Notify;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use super::log::Unwritten;
 use crate::flow::Member;
@@ -42,13 +41,11 @@ pub(super) struct Entry {
     pub(super) unwritten: Unwritten,
     /// How many were dropped since the last that was written.
     pub(super) dropped_lines: AtomicU64,
-    cancelled: CancellationToken,
-    lost: CancellationToken,
-    /// Told when somebody has decided how the attempt ends.
-    decided: Notify,
-    /// Told when the store has answered to what the handler said.
-    answered: Notify,
+    /// When its holder does what.
+    pub(super) times: LeaseTimes,
     live: Mutex<Live>,
+    /// Told when there is a cause or a decision, and when the store has answered to what the handler said.
+    news: Notify,
     changed: Arc<Notify>,
 }
 
@@ -92,8 +89,15 @@ impl Entry {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn cancelled(&self) -> &CancellationToken {
-        &self.cancelled
+    /// Waits until it is as asked.
+    async fn until<T>(&self, is: impl Fn(&Live) -> Option<T>) -> T {
+        loop {
+            let news = self.news.notified();
+            if let Some(found) = is(&self.live()) {
+                return found;
+            }
+            news.await;
+        }
     }
 
     /// Why the handler was told to end, if it was; a lost lease outweighs the rest.
@@ -108,16 +112,23 @@ impl Entry {
             live.cause = Some(cause);
         }
         drop(live);
-        if cause == Cause::LeaseLost {
-            self.lost.cancel();
-        }
-        self.cancelled.cancel();
+        self.news.notify_waiters();
+    }
+
+    /// Waits until the handler is told to end.
+    pub(super) async fn cancelled(&self) {
+        self.until(|live| live.cause).await;
+    }
+
+    /// Waits until the lease is lost, whatever the handler was told before.
+    pub(super) async fn lost(&self) {
+        self.until(|live| live.is_lost().then_some(())).await;
     }
 
     /// Decides how the attempt ends, unless that is decided.
     pub(super) fn decide(&self, how: Outcome) {
         self.live().decision.get_or_insert(how);
-        self.decided.notify_one();
+        self.news.notify_waiters();
     }
 
     /// How it was decided that the attempt ends, if it was.
@@ -127,19 +138,14 @@ impl Entry {
 
     /// Waits until it is decided how the attempt ends.
     pub(super) async fn decided(&self) {
-        self.decided.notified().await;
-    }
-
-    /// Cancelled when the lease is lost, whatever the handler was told before.
-    pub(super) fn lost(&self) -> &CancellationToken {
-        &self.lost
+        self.until(|live| live.decision.as_ref().map(|_| ())).await;
     }
 
     /// Loses the lease if it could not be renewed in time, by our own clock alone (clause C2a). One that is
     /// being settled is no handler's any more, and its store still takes the settlement (C2).
     pub(super) fn fence(&self) {
-        let over = !self.is_settling() && self.cause() != Some(Cause::LeaseLost);
-        if over && self.fence_at() <= Instant::now() {
+        let fence_at = self.live().fence_at(&self.times);
+        if fence_at.is_some_and(|at| at <= Instant::now()) {
             tracing::warn!(job = %self.job, "the lease could not be renewed in time; its handler is stopped");
             self.cancel(Cause::LeaseLost);
         }
@@ -187,19 +193,8 @@ impl Entry {
             live.said
         };
         self.changed.notify_one();
-        loop {
-            let answered = self.answered.notified();
-            {
-                let live = self.live();
-                if live.answered >= said || live.cause == Some(Cause::LeaseLost) {
-                    return live.written >= said;
-                }
-            }
-            tokio::select! {
-                () = answered => {}
-                () = self.lost.cancelled() => {}
-            }
-        }
+        let is_over = |live: &Live| live.answered >= said || live.is_lost();
+        self.until(|live| is_over(live).then_some(live.written >= said)).await
     }
 
     /// Takes what is to be written, and up to where that is what was said.
@@ -220,7 +215,7 @@ impl Entry {
             None => {}
         }
         drop(live);
-        self.answered.notify_waiters();
+        self.news.notify_waiters();
     }
 
     pub(super) fn has_progress(&self) -> bool {
@@ -270,25 +265,38 @@ impl Entry {
 
     /// When it is next to be renewed or written to; never while that is under way, or when all is over.
     pub(super) fn renew_at(&self) -> Option<Instant> {
-        let live = self.live();
-        let Renewal::NotBefore(earliest) = live.renewal else { return None };
-        if live.cause == Some(Cause::LeaseLost) {
-            return None;
-        }
-        let renew_at = live.asked_at + LeaseTimes::of(self.lease).renew;
-        let at = if live.progress.is_some() { renew_at.min(live.progress_at) } else { renew_at };
-        Some(at.max(earliest))
+        self.live().renew_at(&self.times)
     }
 
     pub(super) fn fence_at(&self) -> Instant {
-        self.live().asked_at + LeaseTimes::of(self.lease).fence
+        self.live().asked_at + self.times.fence
     }
 
     /// When the heartbeat has to look at it again.
     pub(super) fn look_at(&self) -> Option<Instant> {
-        let fenced = self.is_settling() || self.cause() == Some(Cause::LeaseLost);
-        let fence_at = (!fenced).then(|| self.fence_at());
-        self.renew_at().into_iter().chain(fence_at).min()
+        let live = self.live();
+        live.renew_at(&self.times).into_iter().chain(live.fence_at(&self.times)).min()
+    }
+}
+
+impl Live {
+    fn is_lost(&self) -> bool {
+        self.cause == Some(Cause::LeaseLost)
+    }
+
+    fn renew_at(&self, times: &LeaseTimes) -> Option<Instant> {
+        let Renewal::NotBefore(earliest) = self.renewal else { return None };
+        if self.is_lost() {
+            return None;
+        }
+        let renew_at = self.asked_at + times.renew;
+        let at = if self.progress.is_some() { renew_at.min(self.progress_at) } else { renew_at };
+        Some(at.max(earliest))
+    }
+
+    /// When it is fenced, if a handler still has it.
+    fn fence_at(&self, times: &LeaseTimes) -> Option<Instant> {
+        (!self.settling && !self.is_lost()).then(|| self.asked_at + times.fence)
     }
 }
 
@@ -302,7 +310,9 @@ pub(super) fn fewer(of: usize) -> usize {
 #[derive(Default)]
 pub(super) struct Held {
     entries: Mutex<HashMap<LeaseToken, Arc<Entry>>>,
-    /// Told when entries come or one has progress to write: the heartbeat plans anew.
+    /// When the heartbeat looks at them next, unless it is to plan anew.
+    look_at: Mutex<Option<Instant>>,
+    /// Told when one is to be looked at before that, or has progress to write: the heartbeat plans anew.
     pub(super) changed: Arc<Notify>,
     /// Told when entries go.
     pub(super) gone: Notify,
@@ -314,16 +324,19 @@ impl Held {
     }
 
     /// Holds the jobs that a claim which began at `asked_at` got.
-    pub(super) fn add(&self, leased: Vec<LeasedJob>, asked_at: Instant) -> Vec<(LeasedJob, Arc<Entry>)> {
-        let entry = |leased: LeasedJob| {
-            let entry = self.entry(&leased, asked_at);
-            (leased, entry)
-        };
-        let added: Vec<_> = leased.into_iter().map(entry).collect();
-        self.entries().extend(added.iter().map(|(_, entry)| (entry.token, entry.clone())));
-        // Once for all: the heartbeat looks at every entry whenever it is told.
-        self.changed.notify_one();
+    pub(super) fn add(&self, leased: &[LeasedJob], asked_at: Instant) -> Vec<Arc<Entry>> {
+        let added: Vec<_> = leased.iter().map(|leased| self.entry(leased, asked_at)).collect();
+        self.entries().extend(added.iter().map(|entry| (entry.token, entry.clone())));
+        let look_at = added.iter().filter_map(|entry| entry.look_at()).min();
+        if look_at.is_some_and(|at| self.plan().is_none_or(|planned| at < planned)) {
+            self.changed.notify_one();
+        }
         added
+    }
+
+    /// When the heartbeat looks at the entries next. None while it finds that out: what comes then is told.
+    pub(super) fn plan(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.look_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn entry(&self, leased: &LeasedJob, asked_at: Instant) -> Arc<Entry> {
@@ -335,10 +348,8 @@ impl Held {
             lines: AtomicU64::new(0),
             unwritten: Unwritten::default(),
             dropped_lines: AtomicU64::new(0),
-            cancelled: CancellationToken::new(),
-            lost: CancellationToken::new(),
-            decided: Notify::new(),
-            answered: Notify::new(),
+            times: LeaseTimes::of(leased.lease),
+            news: Notify::new(),
             live: Mutex::new(Live {
                 asked_at,
                 latest: leased.job.progress.clone().unwrap_or_default(),

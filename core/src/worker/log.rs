@@ -135,6 +135,13 @@ impl Unwritten {
     }
 }
 
+impl Entry {
+    /// Whether there is anything to flush.
+    pub(super) fn has_lines(&self) -> bool {
+        !self.unwritten.is_empty() || self.dropped_lines.load(Ordering::Relaxed) > 0
+    }
+}
+
 /// Carries lines to the store until `done`, and then those that wait. A failure is noted, and never becomes the
 /// job's (clause L4).
 pub(super) async fn log(store: Store, lines: LogSender, done: CancellationToken) {

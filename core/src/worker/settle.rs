@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -53,8 +54,12 @@ impl Shared {
             let error = match self.store.backend().settle(self.store.deadline(), Settle { settlements }).await
             {
                 Ok(answers) => {
+                    let mut outcomes = BTreeMap::new();
                     for ((settlement, entry), answer) in batch.iter().zip(answers) {
-                        self.ended(settlement, entry, answer);
+                        *outcomes.entry(self.ended(settlement, entry, answer)).or_default() += 1;
+                    }
+                    for (outcome, jobs) in outcomes {
+                        counter!("leasehold_jobs_total", "outcome" => outcome).increment(jobs);
                     }
                     self.held.remove(batch.iter().map(|(_, entry)| entry));
                     return;
@@ -104,7 +109,8 @@ impl Shared {
         over
     }
 
-    fn ended(&self, settlement: &Settlement, entry: &Entry, answer: Answer) {
+    /// Counts an attempt that has ended, and answers how.
+    fn ended(&self, settlement: &Settlement, entry: &Entry, answer: Answer) -> &'static str {
         let add = |count: &AtomicU64| {
             count.fetch_add(1, Ordering::Relaxed);
         };
@@ -116,14 +122,12 @@ impl Shared {
             (_, Verdict::Retry { .. }) => add(&self.stats.retried),
             (_, Verdict::Release { .. }) => add(&self.stats.released),
         }
-        if answer != Answer::Lost {
-            self.hear_of(entry, &settlement.verdict);
-        }
-        let outcome = if answer == Answer::Lost { "lost" } else { settlement.verdict.name() };
-        counter!("leasehold_jobs_total", "outcome" => outcome).increment(1);
         if answer == Answer::Lost {
             tracing::warn!(job = %entry.job, "the lease was lost before the job's end was recorded");
+            return "lost";
         }
+        self.hear_of(entry, &settlement.verdict);
+        settlement.verdict.name()
     }
 }
 

@@ -57,8 +57,7 @@ impl World<'_, '_> {
         let mut fired = BTreeSet::new();
         for (op, plan) in plans.written.values() {
             let before = plan.expected.and_then(|version| plans.versions.get(&version));
-            let Some(tick) = before.and_then(|before| before.next) else { continue };
-            if plan.next.is_some_and(|next| next > tick) {
+            for tick in before.map(|before| moved_over(before, plan)).unwrap_or_default() {
                 fired.insert(tick);
                 self.is_one_job(name, tick, Some(*op));
             }
@@ -84,6 +83,14 @@ impl World<'_, '_> {
         };
         let ops = taken.iter().map(|put| put.op).chain(moved_on);
         self.find(Invariant::I18, About::Register(name.clone()), why, ops.collect::<Vec<_>>());
+    }
+}
+
+/// The ticks that a write says to have fired, of those that the one before it had to fire.
+fn moved_over(before: &Plan, after: &Plan) -> Vec<Timestamp> {
+    match (&before.fires, &after.fires) {
+        (Some(due), Some(left)) => due.iter().copied().filter(|tick| !left.contains(tick)).collect(),
+        _ => before.next.into_iter().filter(|tick| after.next.is_some_and(|next| next > *tick)).collect(),
     }
 }
 

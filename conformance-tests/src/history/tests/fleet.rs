@@ -219,7 +219,7 @@ fn tick(tale: &mut Tale, enqueues: &[Entry], writes: usize) {
     let name = RegisterName::new("nightly").unwrap();
     let at = Timestamp::from_millis(1_000);
     let (first, next) = (VersionId::generate(), Some(Timestamp::from_millis(2_000)));
-    let plan = Plan { name: name.clone(), next: Some(at), version: first, expected: None };
+    let plan = Plan { name: name.clone(), next: Some(at), version: first, expected: None, fires: None };
     tale.does("o", Call::PutRegister(plan));
     let job = JobId::of_tick(&name, at);
     for entry in enqueues {
@@ -227,7 +227,7 @@ fn tick(tale: &mut Tale, enqueues: &[Entry], writes: usize) {
     }
     for _ in 0..writes {
         let version = VersionId::generate();
-        let plan = Plan { name: name.clone(), next, version, expected: Some(first) };
+        let plan = Plan { name: name.clone(), next, version, expected: Some(first), fires: None };
         tale.does("o", Call::PutRegister(plan));
     }
     if !enqueues.is_empty() {
