@@ -1,6 +1,6 @@
 //! F9: jobs that wait for jobs, which are made of ordinary operations: parked jobs, and registers.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use futures::TryStreamExt;
 use leasehold_core::backend::{Filter, Registers, Space};
@@ -11,13 +11,12 @@ use leasehold_core::{
 };
 use tokio::sync::mpsc;
 
-use super::raw::work;
 use crate::bench::{Bench, SUCCEED, job, secs, text};
 use crate::breach::{Breach, Done, Kept, must, must_eq};
 use crate::case::cases;
 use crate::history::Rules;
 use crate::options::options;
-use crate::processes::{Crew, Hour, Order, bound};
+use crate::processes::{Crew, Hour, Order, Said, bound};
 
 cases! {
     /// A job of a flow is given out once all that it waits for have succeeded, and none before all are there.
@@ -300,13 +299,34 @@ fn layered(size: usize) -> Done<Flow> {
     Ok(flow)
 }
 
+/// Hears two children out, and kills whichever of them begins so many jobs later with another one. Answers whether one was.
+async fn work(crew: &mut Crew, pair: [usize; 2], mut dies_after: Option<usize>) -> Kept<bool> {
+    let (mut busy, mut killed) = (BTreeSet::from(pair), None);
+    while !busy.is_empty() {
+        let (who, said) = crew.hear().await?;
+        match said {
+            Said::Count(_) if dies_after == Some(0) && pair.contains(&who) => {
+                crew.kill(who)?;
+                (dies_after, killed) = (None, Some(who));
+            }
+            Said::Count(_) => dies_after = dies_after.map(|left| left - 1),
+            Said::Done if killed != Some(who) => drop(busy.remove(&who)),
+            Said::Gone if killed == Some(who) => drop(busy.remove(&who)),
+            // It may have been done before the signal came; and those of earlier rounds are sent home now and then.
+            Said::Done | Said::Gone => {}
+            other => return Err(Breach::new(format!("child {who} said {other:?}"))),
+        }
+    }
+    Ok(killed.is_some())
+}
+
 async fn runs_a_flow_though_workers_die(t: Bench) -> Kept {
     let size = options().flow as usize;
     let mut crew = Crew::gather(&t, Hour::Manual).await?;
     let flow = layered(size)?;
     let flows = crew.t.store().flows();
     flows.enqueue(&flow).await?;
-    let (mut ran, mut kills) = (BTreeMap::new(), 0);
+    let mut kills = 0;
     let (most_kills, rounds) = (8 + size / 100, 40 + size / 20);
     for _ in 0..rounds {
         let pair = [crew.start(&[]).await?, crew.start(&[]).await?];
@@ -314,7 +334,7 @@ async fn runs_a_flow_though_workers_die(t: Bench) -> Kept {
             crew.tell(child, &Order::WorkFlows)?;
         }
         let dies_after = (kills < most_kills).then(|| fastrand::usize(1..20));
-        kills += usize::from(work(&mut crew, pair, dies_after, &mut ran).await?);
+        kills += usize::from(work(&mut crew, pair, dies_after).await?);
         crew.pass(120).await?;
         if flows.get(flow.id()).await?.is_none_or(|flow| flow.state.is_terminal()) {
             break;

@@ -143,7 +143,7 @@ async fn runs_every_payload_of_a_list_though_workers_die(t: Bench) -> Kept {
 }
 
 /// Hears what two children run until they have nothing to do, and kills the first of them after so many runs of it.
-pub(super) async fn work(
+async fn work(
     crew: &mut Crew,
     pair: [usize; 2],
     mut dies_after: Option<usize>,

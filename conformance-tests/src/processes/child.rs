@@ -289,7 +289,8 @@ async fn work_flows(t: &Bench) -> Done<Said> {
         }
     }
     let store = Store::with_limits(t.shared_backend(), Limits::default());
-    let worker = Worker::builder(&store).concurrency(4).handle("work", handle).until_idle().build()?;
+    let worker =
+        Worker::builder(&store).concurrency(4).prefetch(4).handle("work", handle).until_idle().build()?;
     worker.run().await;
     Ok(Said::Done)
 }
