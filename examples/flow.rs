@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures::TryStreamExt;
 use leasehold::flow::Flow;
 use leasehold::policy::BoxError;
-use leasehold::worker::Args;
+use leasehold::worker::{Args, Json};
 use leasehold::{Attempt, JobArgs, NewJob, State, Worker};
 use serde::{Deserialize, Serialize};
 
@@ -30,8 +30,8 @@ impl JobArgs for Tell {
     const KIND: &'static str = "tell";
 }
 
-async fn fetch(Args(Fetch(page)): Args<Fetch>) -> Result<usize, BoxError> {
-    if page.ends_with('3') { Err(format!("{page} is not there").into()) } else { Ok(page.len()) }
+async fn fetch(Args(Fetch(page)): Args<Fetch>) -> Result<Json<usize>, BoxError> {
+    if page.ends_with('3') { Err(format!("{page} is not there").into()) } else { Ok(Json(page.len())) }
 }
 
 async fn merge() {

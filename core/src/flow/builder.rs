@@ -232,7 +232,7 @@ impl Flow {
         match job.due {
             Due::Now => {}
             Due::In(delay) => {
-                row.delay_ms = u64::try_from(delay.as_millis()).ok().filter(|millis| *millis > 0)
+                row.delay_ms = u64::try_from(delay.as_millis()).ok().filter(|millis| *millis > 0);
             }
             Due::PARKED => {
                 return Err(Error::invalid(
@@ -334,6 +334,7 @@ impl Adding<'_> {
     /// # Errors
     /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if what it waits for is of another flow, if it has a unique key, or if the
     /// arguments make no valid job; [`TooLarge`](crate::ErrorKind::TooLarge) beyond the [limits](crate::limits::FLOW_JOBS).
+    #[expect(clippy::should_implement_trait, reason = "it adds to the flow, and is no sum")]
     pub fn add(self, job: impl IntoJob) -> Result<Step> {
         let (flow, index) = (self.flow.id, self.flow.plan.size());
         self.add_all([job.into_job()?])?;

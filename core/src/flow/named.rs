@@ -172,12 +172,13 @@ mod tests {
     use super::*;
     use crate::ErrorKind;
 
-    fn flow(jobs: serde_json::Value) -> Result<Flow> {
+    fn flow(jobs: impl Into<serde_json::Value>) -> Result<Flow> {
+        let jobs: serde_json::Value = jobs.into();
         let flow = serde_json::json!({ "name": "f", "jobs": jobs });
         serde_json::from_value::<NamedFlow>(flow).unwrap().build()
     }
 
-    fn refused(jobs: serde_json::Value) -> String {
+    fn refused(jobs: impl Into<serde_json::Value>) -> String {
         let error = flow(jobs).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput);
         error.to_string()
@@ -215,7 +216,7 @@ mod tests {
         let many: Vec<_> = (0..1_000)
             .map(|n| serde_json::json!({ "name": format!("{n}"), "kind": "k", "after": [format!("{}", (n + 1) % 1_000)] }))
             .collect();
-        assert!(refused(many.into()).contains("and 981 more"));
+        assert!(refused(many).contains("and 981 more"));
     }
 
     #[test]
