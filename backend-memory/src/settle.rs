@@ -27,6 +27,21 @@ pub(crate) fn apply(tables: &mut Tables, now: Timestamp, settlement: Settlement,
     }
     row.token = None;
     row.job.settle(settlement.verdict, settlement.failure, now);
+    change_queue(tables, slot);
     tables.enter(slot, now);
     Answer::Applied
+}
+
+/// Counts a job that was sent to another queue out of the one and into the other.
+fn change_queue(tables: &mut Tables, slot: usize) {
+    let row = &tables.rows[slot];
+    let from = row.queue;
+    if row.job.queue == tables.queues[from].name {
+        return;
+    }
+    let name = row.job.queue.clone();
+    let to = tables.queue(&name);
+    tables.queues[from].deleted += 1;
+    tables.queues[to].enqueued += 1;
+    tables.rows[slot].queue = to;
 }

@@ -66,7 +66,7 @@ impl Die {
             0 => Verdict::Succeed { result: None },
             1 => Verdict::Fail { reason: Reason::Error },
             2 => Verdict::Cancel { reason: Reason::Aborted },
-            3 => Verdict::Retry { reason: Reason::Error, delay },
+            3 => Verdict::Retry { reason: Reason::Error, delay, queue: None },
             _ => Verdict::Release { reason: Reason::Released, delay },
         }
     }
@@ -149,7 +149,8 @@ async fn kept_counts_are_those_of_a_recount() {
             6 => {
                 let expired = store.expired(on_time(), Expired { limit: 3 }).await.unwrap();
                 let settlement = |lease: leasehold_core::backend::ExpiredLease| {
-                    let verdict = Verdict::Retry { reason: Reason::LeaseExpired, delay: Duration::ZERO };
+                    let verdict =
+                        Verdict::Retry { reason: Reason::LeaseExpired, delay: Duration::ZERO, queue: None };
                     Settlement { job: lease.job, token: lease.token, verdict, failure: None }
                 };
                 let settlements = expired.into_iter().map(settlement).collect();

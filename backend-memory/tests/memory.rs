@@ -46,7 +46,7 @@ async fn an_hour_passes_in_no_time() {
     let store = Memory::new();
     enqueue(&store, vec![job()]).await.unwrap();
     let first = claim(&store, 1).await.remove(0);
-    let verdict = Verdict::Retry { reason: Reason::Error, delay: Duration::from_hours(1) };
+    let verdict = Verdict::Retry { reason: Reason::Error, delay: Duration::from_hours(1), queue: None };
     let settlement = Settlement { job: first.job.id, token: first.token, verdict, failure: None };
     store.settle(in_time(), Settle { settlements: vec![settlement] }).await.unwrap();
     assert!(claim(&store, 1).await.is_empty());

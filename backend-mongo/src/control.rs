@@ -261,10 +261,16 @@ fn changes(db: &Db, ids: &[JobId], jobs: &[(usize, &Document)], action: &Action,
 }
 
 /// Counts jobs that leave their queues (clause S2).
-async fn count_out<'a>(session: &mut Session<'_>, jobs: impl Iterator<Item = &'a Document>) -> Done<()> {
+pub(crate) async fn count_out<'a>(
+    session: &mut Session<'_>,
+    jobs: impl Iterator<Item = &'a Document>,
+) -> Done<()> {
     let mut left: BTreeMap<&str, i64> = BTreeMap::new();
     for job in jobs {
         *left.entry(job.get_str("queue").unwrap_or_default()).or_default() += 1;
+    }
+    if left.is_empty() {
+        return Ok(());
     }
     let count = |(queue, n): (&str, i64)| {
         let mut change = Change::one(doc! {"_id": queue}, doc! {"$inc": {"deleted": n}});

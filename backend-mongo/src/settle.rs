@@ -1,17 +1,18 @@
 //! Records how attempts ended: see `Backend::settle` and `Backend::recover`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use leasehold_core::backend::{Answer, NewFailure, Settlement, Verdict};
 use leasehold_core::limits::HISTORY;
-use leasehold_core::{JobId, Reason};
+use leasehold_core::{JobId, QueueName, Reason};
 use mongodb::bson::{Bson, Document, doc};
 use uuid::Uuid;
 
+use crate::control::{count_out, register};
 use crate::error::Done;
 use crate::record::{self, WAITING};
-use crate::session::{Change, Db, Kept};
+use crate::session::{Change, Db, Kept, Session};
 use crate::transition::{Next, count, stages};
 
 /// Who settles.
@@ -30,9 +31,16 @@ const REMEMBERED: i32 = 4;
 pub(crate) async fn settle(db: &Db, settlements: &[Settlement], by: By) -> Done<Vec<Answer>> {
     let mut answers = vec![Answer::Lost; settlements.len()];
     for round in rounds(settlements) {
-        let part: Vec<_> = round.iter().map(|&i| &settlements[i]).collect();
-        for (i, answer) in round.into_iter().zip(settle_distinct(db, &part, by).await?) {
-            answers[i] = answer;
+        let (elsewhere, here): (Vec<_>, Vec<_>) =
+            round.into_iter().partition(|&i| elsewhere(&settlements[i]).is_some());
+        let of = |places: &[usize]| places.iter().map(|&i| &settlements[i]).collect::<Vec<_>>();
+        if !here.is_empty() {
+            let answered = settle_distinct(db, &of(&here), by).await?;
+            here.into_iter().zip(answered).for_each(|(i, answer)| answers[i] = answer);
+        }
+        if !elsewhere.is_empty() {
+            let answered = settle_elsewhere(db, &of(&elsewhere), by).await?;
+            elsewhere.into_iter().zip(answered).for_each(|(i, answer)| answers[i] = answer);
         }
     }
     let applied = settlements.iter().zip(&answers).filter(|(_, answer)| **answer == Answer::Applied);
@@ -70,6 +78,49 @@ async fn settle_distinct(db: &Db, settlements: &[&Settlement], by: By) -> Done<V
         .iter()
         .map(|settlement| answer(found.get(&settlement.job), settlement, by, &call))
         .collect())
+}
+
+/// The queue that a job is sent to.
+fn elsewhere(settlement: &Settlement) -> Option<&QueueName> {
+    match &settlement.verdict {
+        Verdict::Retry { queue, .. } => queue.as_ref(),
+        _ => None,
+    }
+}
+
+/// Settles those that are sent to another queue: what leaves a queue is counted in the same transaction.
+async fn settle_elsewhere(db: &Db, settlements: &[&Settlement], by: By) -> Done<Vec<Answer>> {
+    register(db, settlements.iter().filter_map(|settlement| elsewhere(settlement))).await?;
+    let mut session = db.atomic().await?;
+    loop {
+        let outcome = try_elsewhere(&mut session, settlements, by).await;
+        if let Some(answers) = session.end(outcome).await? {
+            return Ok(answers);
+        }
+    }
+}
+
+async fn try_elsewhere(session: &mut Session<'_>, settlements: &[&Settlement], by: By) -> Done<Vec<Answer>> {
+    let (db, call) = (session.db, Uuid::new_v4());
+    let jobs = || doc! {"$match": {"_id": {"$in": record::ids(settlements.iter().map(|it| &it.job))}}};
+    let before = session.read_now(Kept::Jobs, vec![jobs(), doc! {"$project": {"queue": 1}}]).await?;
+    session.update(Kept::Jobs, changes(db, settlements, by, &call)).await?.whole()?;
+    let fields = doc! {"$project": {"queue": 1, "settlements": 1}};
+    let after = session.read_now(Kept::Jobs, vec![jobs(), fields]).await?;
+    let after: HashMap<JobId, Document> =
+        after.into_iter().filter_map(|job| Some((record::id(&job)?, job))).collect();
+    let answers: Vec<Answer> = settlements
+        .iter()
+        .map(|settlement| answer(after.get(&settlement.job), settlement, by, &call))
+        .collect();
+    let applied = settlements.iter().zip(&answers).filter(|(_, answer)| **answer == Answer::Applied);
+    let applied: HashSet<JobId> = applied.map(|(settlement, _)| settlement.job).collect();
+    let left = before.iter().filter(|job| {
+        let id = record::id(job).filter(|id| applied.contains(id));
+        id.is_some_and(|id| after.get(&id).is_some_and(|after| after.get("queue") != job.get("queue")))
+    });
+    count_out(session, left).await?;
+    Ok(answers)
 }
 
 /// What became of a settlement, as the job remembers it (clause C2).
@@ -134,6 +185,11 @@ fn change(db: &Db, settlement: &Settlement, jobs: &[JobId], by: By, call: &Uuid)
         let given_back = doc! {"$subtract": [count("$attempt"), 1]};
         fields.insert("attempt", doc! {"$cond": ["$cancel_requested", "$attempt", given_back]});
     }
+    if let Some(queue) = elsewhere(settlement) {
+        // One that ends stays where it is.
+        let waits = doc! {"$eq": ["$next.state", WAITING]};
+        fields.insert("queue", doc! {"$cond": [waits, {"$literal": queue.as_str()}, "$queue"]});
+    }
     let mut bytes = 0;
     if let Verdict::Succeed { result } = &settlement.verdict {
         bytes += result.as_ref().map_or(0, leasehold_core::Payload::len);
@@ -166,7 +222,7 @@ fn next(db: &Db, verdict: &Verdict) -> Next {
         Verdict::Cancel { reason } => Next::ends("cancelled", reason),
         // Somebody may have asked for its end while it ran (S5). And a policy asks for no retry when no attempt is
         // left; if one does, the job must not wait for a claim that never comes (C4).
-        Verdict::Retry { reason, delay } => {
+        Verdict::Retry { reason, delay, .. } => {
             let spent = doc! {"$gte": ["$attempt", "$max_attempts"]};
             let which = |cancel: &str, fail: &str, wait: &str| {
                 doc! {"$switch": {"branches": [

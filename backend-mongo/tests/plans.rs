@@ -129,7 +129,7 @@ async fn call_all(store: &Mongo) {
         let appends = leases.iter().map(append).collect();
         store.append_logs(d(), AppendLogs { appends }).await.expect("written");
     }
-    let verdict = Verdict::Retry { reason: Reason::Error, delay: Duration::ZERO };
+    let verdict = Verdict::Retry { reason: Reason::Error, delay: Duration::ZERO, queue: None };
     let settlements: Vec<Settlement> = leases
         .iter()
         .map(|l| Settlement { job: l.job.id, token: l.token, verdict: verdict.clone(), failure: None })

@@ -50,14 +50,15 @@ CREATE TABLE leasehold.jobs (
     -- So the claim alone fences every write under a lease.
     CHECK ((state = 3) = (claim IS NOT NULL))
 ) WITH (
-    fillfactor = 50,
+    fillfactor = 42,
     autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 5000,
     autovacuum_vacuum_insert_scale_factor = 0.1, autovacuum_analyze_scale_factor = 0.1,
     autovacuum_vacuum_cost_delay = 0, vacuum_truncate = off
 );
 
 -- Nothing in an index here is changed when a job is claimed, renewed or settled: such an update stays on its page and
--- adds to no index (HOT), which is what the empty half of each page is for.
+-- adds to no index (HOT), which is what the empty part of each page is for. It is more than half, since a claim makes a
+-- row longer by 48 bytes, and one claim may take all jobs of a page.
 CREATE INDEX jobs_listed ON leasehold.jobs (enqueued_at, id);
 -- After the other that has the id: of two that look alike, as on an empty table, the later one is taken.
 ALTER TABLE leasehold.jobs ADD PRIMARY KEY (id);
@@ -105,6 +106,8 @@ CREATE INDEX ended_expire ON leasehold.ended (expires_at, id);
 -- out notes when the first of those ends that are left, or that none is (function `look_through`).
 CREATE TABLE leasehold.claims (claim uuid PRIMARY KEY, at bigint NOT NULL, first_end bigint, jobs uuid[] NOT NULL)
     WITH (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 2000, vacuum_truncate = off);
+-- Ids cannot be compressed, so it is not tried.
+ALTER TABLE leasehold.claims ALTER jobs SET STORAGE EXTERNAL;
 CREATE INDEX claims_end ON leasehold.claims (first_end, claim) WHERE first_end IS NOT NULL;
 CREATE INDEX claims_over ON leasehold.claims (at) WHERE first_end IS NULL;
 

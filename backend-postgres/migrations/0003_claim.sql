@@ -42,8 +42,8 @@ BEGIN
 END
 $body$;
 
--- The first due jobs without a limit key of these queues at this rank, locked. What others hold is passed over, be it
--- the job or where it stands. Since a row of `waiting` never changes, it is told by where it lies as long as it is locked.
+-- The first due jobs without a limit key of these queues at this rank, locked; what others hold is passed over. A row of
+-- `waiting` never changes, so it is told by where it lies.
 CREATE FUNCTION leasehold.pick_free(
     p_hour bigint, p_queues text[], p_rank smallint, p_only text[], p_except text[], p_has_all text[],
     p_offered text[], p_room bigint
@@ -92,11 +92,11 @@ BEGIN
     RETURN ARRAY(
         SELECT c.ctid FROM unnest(p_queues, p_kinds, p_shares) AS l (queue, kind, n) CROSS JOIN LATERAL (
             SELECT w.ctid, w.id, w.due FROM leasehold.waiting w CROSS JOIN LATERAL (
-                SELECT FROM leasehold.jobs j WHERE j.id = w.id OFFSET 0 FOR NO KEY UPDATE SKIP LOCKED) AS j
+                SELECT FROM leasehold.jobs j WHERE j.id = w.id AND j.state <= 2 OFFSET 0 FOR NO KEY UPDATE SKIP LOCKED) AS j
             WHERE w.queue = l.queue AND w.rank = p_rank AND w.kind = l.kind AND w.due <= p_hour
                 AND w.limit_key IS NULL AND leasehold.suits(w.tags, p_has_all, p_offered)
                 AND w.ctid <> ALL (p_left_out)
-            ORDER BY w.due, w.id LIMIT l.n FOR NO KEY UPDATE OF w SKIP LOCKED) AS c
+            ORDER BY w.due, w.id LIMIT l.n) AS c
         WHERE l.n > 0
         ORDER BY c.due, c.id);
 END
@@ -227,10 +227,10 @@ BEGIN
                 -- Where one of them lay there may be another job by now.
                 SELECT w.ctid, w.id, w.limit_key, w.limit_max, w.due
                 FROM leasehold.waiting w CROSS JOIN LATERAL (
-                    SELECT FROM leasehold.jobs j WHERE j.id = w.id OFFSET 0 FOR NO KEY UPDATE SKIP LOCKED) AS j
+                    SELECT FROM leasehold.jobs j WHERE j.id = w.id AND j.state <= 2 OFFSET 0 FOR NO KEY UPDATE SKIP LOCKED) AS j
                 WHERE w.ctid = ANY (places) AND w.id = ANY (seen) AND w.due <= p_hour
                     AND w.queue = ANY (p_queues) AND w.rank = p_rank
-                ORDER BY w.due, w.id FOR NO KEY UPDATE OF w SKIP LOCKED) AS c
+                ORDER BY w.due, w.id) AS c
                 CROSS JOIN (
                     SELECT array_agg(a.k) AS ks, array_agg(a.n) AS ns FROM (
                         SELECT u.k, sum(u.n) AS n FROM (
@@ -308,13 +308,16 @@ DECLARE
 BEGIN
     found_jobs := ARRAY(
         SELECT w.id FROM leasehold.waiting w CROSS JOIN LATERAL (
-            SELECT FROM leasehold.jobs j WHERE j.id = w.id OFFSET 0 FOR NO KEY UPDATE SKIP LOCKED) AS j
+            -- And stands there still.
+            SELECT FROM leasehold.jobs j
+            WHERE j.id = w.id AND j.state <= 2 AND j.queue = w.queue AND j.rank = w.rank AND j.due = w.due
+            OFFSET 0 FOR NO KEY UPDATE SKIP LOCKED) AS j
         WHERE w.limit_ends AND w.queue = ANY (p_queues) AND w.rank <= p_last_rank AND w.due <= p_hour
             AND (p_only IS NULL OR w.kind = ANY (p_only)) AND (p_except IS NULL OR w.kind <> ALL (p_except))
             AND leasehold.suits(w.tags, p_has_all, p_offered)
             AND (w.rank, w.due, w.id) < (p_rank, p_due, p_id)
             AND (SELECT count(*) FROM leasehold.slots s WHERE s.limit_key = w.limit_key) >= w.limit_max
-        ORDER BY w.rank, w.due, w.id LIMIT p_most FOR NO KEY UPDATE OF w SKIP LOCKED);
+        ORDER BY w.rank, w.due, w.id LIMIT p_most);
     IF cardinality(found_jobs) = 0 THEN
         RETURN;
     END IF;
@@ -329,14 +332,15 @@ BEGIN
 END
 $body$;
 
--- Gives jobs out (clauses C1, C4, C6, C7, C9, C10, F8, E2). If there are fewer than asked for, a last row has no id: it tells
+-- Gives jobs out (clauses C1, C4, C6, C7, C9, C10, F8, E2). Plans are kept, as of an enqueue and a settlement: by what rows
+-- cost in our sessions the server would make some of them anew for each call, which takes a quarter of it. If there are fewer than asked for, a last row has no id: it tells
 -- the hour as `started_at`, and as `due` when the next job becomes due.
 CREATE FUNCTION leasehold.claim(
     p_now bigint, p_claim uuid, p_worker uuid, p_queues text[], p_only text[], p_except text[],
     p_has_all text[], p_offered text[], p_last_rank smallint, p_limit bigint, p_lease bigint, p_rated boolean,
     p_most_ended bigint
 ) RETURNS SETOF leasehold.jobs
-LANGUAGE plpgsql AS $body$
+LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan AS $body$
 DECLARE
     hour bigint;
     open_queues text[];
@@ -346,6 +350,7 @@ DECLARE
     level smallint := -32768;
     limited boolean;
     first boolean := true;
+    n bigint := 0;
     rest leasehold.jobs;
     last leasehold.jobs;
 BEGIN
@@ -387,25 +392,24 @@ BEGIN
     IF cardinality(given) > 0 THEN
         -- The hour again, since it may have been waited for locks.
         hour := coalesce(p_now, leasehold.hour());
+        RETURN QUERY
         WITH gone AS (
             DELETE FROM leasehold.waiting w WHERE w.ctid = ANY (given) RETURNING w.id, w.queue, w.state
         ), tallied AS (
             INSERT INTO leasehold.tallies SELECT g.queue, g.state, 3, count(*) FROM gone g GROUP BY g.queue, g.state
-        )
-        SELECT array_agg(g.id) INTO ids FROM gone g;
-        RETURN QUERY
-        WITH taken AS (
+        ), taken AS (
             UPDATE leasehold.jobs j SET state = 3, reason = NULL, attempt = j.attempt + 1, started_at = hour,
                 claim = p_claim, worker = p_worker,
                 lease_until = leasehold.later(hour, coalesce(j.lease, p_lease)),
                 unique_key = CASE WHEN j.unique_scope = 1 THEN NULL ELSE j.unique_key END
-            WHERE j.id = ANY (ids) RETURNING j.*
+            WHERE j.id = ANY (ARRAY(SELECT g.id FROM gone g)) RETURNING j.*
         ), noted AS (
             INSERT INTO leasehold.claims SELECT p_claim, hour, min(t.lease_until), array_agg(t.id) FROM taken t HAVING count(*) > 0
         ), counted AS (
             INSERT INTO leasehold.slots SELECT t.limit_key, t.id FROM taken t WHERE t.limit_key IS NOT NULL
         )
         SELECT * FROM taken t ORDER BY t.rank, t.due, t.id;
+        GET DIAGNOSTICS n = ROW_COUNT;
         -- Whoever adds claims forgets as many, however few calls their jobs are settled by.
         IF random() < 0.01 THEN
             PERFORM leasehold.tidy(hour);
@@ -413,14 +417,15 @@ BEGIN
     END IF;
     IF EXISTS (SELECT FROM unnest(open_queues) AS q (queue) WHERE (
             SELECT true FROM leasehold.waiting w WHERE w.queue = q.queue AND w.limit_ends AND w.rank <= p_last_rank LIMIT 1)) THEN
-        IF cardinality(given) >= p_limit THEN
+        IF n >= p_limit THEN
+            SELECT c.jobs INTO ids FROM leasehold.claims c WHERE c.claim = p_claim;
             SELECT * INTO last FROM leasehold.jobs j WHERE j.id = ANY (ids) ORDER BY j.rank DESC, j.due DESC, j.id DESC LIMIT 1;
         END IF;
         PERFORM leasehold.end_without_room(hour, open_queues, p_only, p_except, p_has_all, p_offered, p_last_rank,
             coalesce(last.rank, 32767::smallint), coalesce(last.due, 9223372036854775807),
             coalesce(last.id, 'ffffffff-ffff-ffff-ffff-ffffffffffff'), p_most_ended);
     END IF;
-    IF cardinality(given) < p_limit THEN
+    IF n < p_limit THEN
         rest.started_at := hour;
         rest.due := leasehold.next_due(hour, open_queues);
         RETURN NEXT rest;

@@ -31,11 +31,11 @@ $body$;
 -- this very moment has no answer: ask again. On a caller's own connection its settings are not ours, as of an enqueue.
 CREATE FUNCTION leasehold.settle(
     p_now bigint, p_recovers boolean, p_jobs uuid[], p_claims uuid[], p_verdicts smallint[], p_reasons text[],
-    p_delays bigint[], p_results bytea[], p_failures text[], p_classes text[]
+    p_delays bigint[], p_results bytea[], p_failures text[], p_classes text[], p_queues text[]
 ) RETURNS TABLE (ns bigint[], answer smallint, queue text, state smallint)
 LANGUAGE plpgsql
 SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
-SET cpu_tuple_cost = 1 SET jit = off
+SET cpu_tuple_cost = 1 SET jit = off SET plan_cache_mode = force_generic_plan
 AS $body$
 DECLARE
     hour bigint := coalesce(p_now, leasehold.hour());
@@ -54,22 +54,29 @@ BEGIN
     FOR ns, answer, queue, state IN
         WITH done AS (
             UPDATE leasehold.jobs j SET
-                (state, reason, due, attempt, finished_at, expires_at, unique_key, result) = (
+                (state, reason, due, attempt, finished_at, expires_at, unique_key, result, queue) = (
                     SELECT t.state,
                         CASE WHEN t.state = s.verdict THEN s.reason WHEN t.state = 6 THEN 'cancelled'
                             WHEN t.state = 5 THEN 'max_attempts' ELSE s.reason END,
                         CASE WHEN t.state >= 4 THEN j.due ELSE t.due END,
                         CASE WHEN t.state <= 2 AND s.verdict = 2 THEN j.attempt - 1 ELSE j.attempt END,
                         CASE WHEN t.state >= 4 THEN hour END,
-                        leasehold.later(hour, CASE t.state WHEN 4 THEN j.keep_succeeded WHEN 5 THEN j.keep_failed
-                            WHEN 6 THEN j.keep_cancelled END),
+                        leasehold.later(hour, t.keep),
                         CASE WHEN t.state <= 2 OR j.unique_scope = 3 THEN j.unique_key END,
-                        s.result
+                        s.result,
+                        -- One that ends stays where it is.
+                        CASE WHEN t.state <= 2 THEN coalesce(s.queue, j.queue) ELSE j.queue END
                     FROM (
-                        SELECT leasehold.becomes(s.verdict, j.cancel_requested, j.attempt, j.max_attempts, d.due, hour)
-                            AS state, d.due
-                        FROM (SELECT CASE WHEN s.verdict = 2 AND s.delay = 0 THEN j.due
-                            ELSE leasehold.later(hour, coalesce(s.delay, 0)) END AS due) AS d) AS t),
+                        SELECT b.state, b.due, CASE b.state WHEN 4 THEN j.keep_succeeded WHEN 5 THEN j.keep_failed
+                            WHEN 6 THEN j.keep_cancelled END AS keep
+                        FROM (
+                            SELECT leasehold.becomes(s.verdict, j.cancel_requested, j.attempt, j.max_attempts, d.due, hour)
+                                AS state, d.due
+                            FROM (SELECT CASE WHEN s.verdict = 2 AND s.delay = 0 THEN j.due
+                                ELSE leasehold.later(hour, coalesce(s.delay, 0)) END AS due) AS d) AS b
+                        -- So `keep` is a value: given the expression, `later` would be called, which takes longer than to
+                        -- write it out here.
+                        OFFSET 0) AS t),
                 claim = NULL, lease_until = NULL, cancel_requested = false,
                 crashes = CASE WHEN p_recovers THEN j.crashes + 1 ELSE j.crashes END,
                 history = CASE WHEN s.failure IS NULL THEN j.history
@@ -77,16 +84,22 @@ BEGIN
                 error_class = coalesce(s.class, j.error_class),
                 settled_claim = j.claim, settled_as = s.verdict + recovering
             FROM (
-                SELECT u.*, e.place
-                FROM unnest(p_jobs, p_claims, p_verdicts, p_reasons, p_delays, p_results, p_failures, p_classes)
-                    WITH ORDINALITY AS u (job, claim, verdict, reason, delay, result, failure, class, n)
-                    CROSS JOIN LATERAL (SELECT e.ctid FROM leasehold.jobs e WHERE e.id = u.job OFFSET 0) AS e (place)
+                SELECT u.*, e.place, e.was_in
+                FROM unnest(p_jobs, p_claims, p_verdicts, p_reasons, p_delays, p_results, p_failures, p_classes, p_queues)
+                    WITH ORDINALITY AS u (job, claim, verdict, reason, delay, result, failure, class, queue, n)
+                    CROSS JOIN LATERAL (
+                        SELECT e.ctid, e.queue FROM leasehold.jobs e WHERE e.id = u.job OFFSET 0) AS e (place, was_in)
                 WHERE u.job <> ALL (busy)
             ) AS s
             WHERE j.ctid = s.place AND j.claim = s.claim AND (NOT p_recovers OR j.lease_until < hour)
-            RETURNING s.n, j.id, j.due, j.limit_max, j.rank, j.state, j.queue, j.kind, j.limit_key, j.tags, j.limit_ends, j.expires_at
+            RETURNING s.n, s.was_in, j.id, j.due, j.limit_max, j.rank, j.state, j.queue, j.kind, j.limit_key, j.tags, j.limit_ends,
+                j.expires_at
         ), tallied AS (
-            INSERT INTO leasehold.tallies SELECT d.queue, 3, d.state, count(*) FROM done d GROUP BY d.queue, d.state
+            -- One that was sent to another queue left the one and came into the other.
+            INSERT INTO leasehold.tallies
+                SELECT d.queue, CASE WHEN d.was_in = d.queue THEN 3 ELSE 0 END, d.state, count(*) FROM done d GROUP BY 1, 2, 3
+                UNION ALL
+                SELECT d.was_in, 3, 0, count(*) FROM done d WHERE d.was_in <> d.queue GROUP BY d.was_in
         ), freed AS (
             DELETE FROM leasehold.slots f WHERE f.ctid = ANY (ARRAY(
                 SELECT h.ctid FROM done d CROSS JOIN LATERAL (
@@ -242,7 +255,8 @@ BEGIN
 END
 $body$;
 
--- Takes jobs out of where they stand, before their rows change in some way that has no statement of its own.
+-- Takes jobs out of where they stand, before their rows change in some way that has no statement of its own. Their rows are
+-- locked: only who has a job's lock may take it from its place, or put it there.
 CREATE FUNCTION leasehold.displace(p_jobs uuid[]) RETURNS void
 LANGUAGE plpgsql AS $body$
 BEGIN
@@ -291,18 +305,6 @@ BEGIN
         WHERE j.id = ANY (p_jobs) AND j.state <= 2;
     INSERT INTO leasehold.ended SELECT j.expires_at, j.id FROM leasehold.jobs j
         WHERE j.id = ANY (p_jobs) AND j.state > 3 AND j.expires_at IS NOT NULL;
-END
-$body$;
-
--- Keeps claims and prunings away from jobs that are to be locked next: those lock where a job stands before its row, so
--- whoever changes a job does it in that order too.
-CREATE FUNCTION leasehold.hold(p_jobs uuid[]) RETURNS void
-LANGUAGE plpgsql AS $body$
-BEGIN
-    PERFORM FROM leasehold.waiting w
-        WHERE w.ctid = ANY (ARRAY(SELECT s.place FROM leasehold.waiting_places(p_jobs) s)) ORDER BY w.id FOR UPDATE;
-    PERFORM FROM leasehold.ended d
-        WHERE d.ctid = ANY (ARRAY(SELECT e.place FROM leasehold.ended_places(p_jobs) e)) ORDER BY d.id FOR UPDATE;
 END
 $body$;
 

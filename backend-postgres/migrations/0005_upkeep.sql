@@ -52,8 +52,8 @@ DECLARE
 BEGIN
     over := ARRAY(
         SELECT e.id FROM leasehold.ended e CROSS JOIN LATERAL (
-            SELECT FROM leasehold.jobs j WHERE j.id = e.id OFFSET 0 FOR UPDATE SKIP LOCKED) AS j
-        WHERE e.expires_at < hour ORDER BY e.expires_at, e.id LIMIT p_limit FOR UPDATE OF e SKIP LOCKED);
+            SELECT FROM leasehold.jobs j WHERE j.id = e.id AND j.expires_at < hour OFFSET 0 FOR UPDATE SKIP LOCKED) AS j
+        WHERE e.expires_at < hour ORDER BY e.expires_at, e.id LIMIT p_limit);
     jobs := leasehold.remove(over);
     DELETE FROM leasehold.workers w WHERE w.seen_at < greatest(hour - p_workers_after, 0);
     GET DIAGNOSTICS workers = ROW_COUNT;

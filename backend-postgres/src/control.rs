@@ -83,9 +83,6 @@ async fn load(
 ) -> Done<(HashMap<JobId, Change>, Timestamp)> {
     let db = session.db;
     let uuids: Vec<Uuid> = ids.iter().map(|id| *id.as_uuid()).collect();
-    if !preview {
-        db.query("SELECT leasehold.hold($1)").bind(uuids.clone()).execute(session.conn()).await?;
-    }
     let mut query = QueryBuilder::new("SELECT ");
     query
         .push(record::WITHOUT_BLOBS.as_str())

@@ -75,6 +75,10 @@ impl Pool {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(crate) fn is_closed(&self) -> bool {
+        self.permits.is_closed()
+    }
+
     /// Lends nothing any more, and closes what is not lent.
     pub(crate) async fn close(&self) {
         self.permits.close();
@@ -99,7 +103,7 @@ impl Lent<'_> {
     pub(crate) fn give_back(self) {
         // Asked while nobody can take away what is idle: what comes after that would stay open.
         let mut idle = self.pool.idle();
-        if !self.pool.permits.is_closed() {
+        if !self.pool.is_closed() {
             idle.push((self.conn, Instant::now()));
         }
     }

@@ -19,7 +19,7 @@ pub(crate) enum By {
 }
 
 const SETTLE: &str =
-    "SELECT ns, answer, queue, state FROM leasehold.settle($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+    "SELECT ns, answer, queue, state FROM leasehold.settle($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)";
 const TELL: &str = "SELECT pg_notify(leasehold.channel(), told) FROM unnest($1) AS told";
 
 pub(crate) async fn settle(
@@ -77,7 +77,8 @@ fn bound(db: &Db, settlements: &[Settlement], by: By, places: &[usize]) -> Done<
         .bind(given(some().map(|s| delay(&s.verdict)).collect()))
         .bind(given(some().map(|s| result(&s.verdict)).collect()))
         .bind(given(some().map(|s| s.failure.as_ref().map(failure).transpose()).collect::<Done<_>>()?))
-        .bind(given(some().map(|s| s.failure.as_ref().map(class).transpose()).collect::<Done<_>>()?)))
+        .bind(given(some().map(|s| s.failure.as_ref().map(class).transpose()).collect::<Done<_>>()?))
+        .bind(given(some().map(|s| elsewhere(&s.verdict)).collect())))
 }
 
 /// Reads the answers, and tells which of the places have none yet.
@@ -141,6 +142,14 @@ fn reason(verdict: &Verdict) -> Option<String> {
 fn delay(verdict: &Verdict) -> Option<i64> {
     match verdict {
         Verdict::Retry { delay, .. } | Verdict::Release { delay, .. } => Some(millis(*delay)),
+        _ => None,
+    }
+}
+
+/// The queue that a job is sent to.
+fn elsewhere(verdict: &Verdict) -> Option<String> {
+    match verdict {
+        Verdict::Retry { queue, .. } => queue.as_ref().map(|queue| queue.as_str().to_owned()),
         _ => None,
     }
 }

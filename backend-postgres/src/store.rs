@@ -121,6 +121,7 @@ impl Postgres {
     pub async fn close(&self) {
         self.0.db.ears.close();
         self.0.db.pool.close().await;
+        self.0.db.upkeep.close().await;
     }
 }
 

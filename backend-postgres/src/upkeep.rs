@@ -5,11 +5,12 @@
 //! whoever claims much has the two tables that jobs only pass through vacuumed, in the background. The others are vacuumed
 //! too once a good part of them is dead: at ten thousand jobs a second that are not kept, a minute makes a gigabyte.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, Executor, PgConnection, Row};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::error::Done;
@@ -36,6 +37,16 @@ pub(crate) struct Upkeep {
     busy: [AtomicBool; 2],
     /// Dead rows that the latest vacuum could not remove.
     left: AtomicI64,
+    chores: Mutex<JoinSet<()>>,
+}
+
+impl Upkeep {
+    /// Ends what is under way; to be called once connections are lent no more. The server ends a vacuum within a second of
+    /// finding nobody there.
+    pub(crate) async fn close(&self) {
+        let mut chores = std::mem::take(&mut *self.chores.lock().unwrap_or_else(PoisonError::into_inner));
+        chores.shutdown().await;
+    }
 }
 
 /// What is done in the background. Apart, since large tables take longer than claims can wait for the small ones.
@@ -57,11 +68,14 @@ pub(crate) fn claimed(db: &Arc<Db>, jobs: usize) {
 }
 
 fn begin(db: &Arc<Db>, chore: Chore) {
-    if db.upkeep.busy[chore as usize].swap(true, Ordering::Relaxed) {
+    let mut chores = db.upkeep.chores.lock().unwrap_or_else(PoisonError::into_inner);
+    while chores.try_join_next().is_some() {}
+    // Asked while nobody can take the chores away: what comes after that would go on.
+    if db.pool.is_closed() || db.upkeep.busy[chore as usize].swap(true, Ordering::Relaxed) {
         return;
     }
     let db = Arc::clone(db);
-    tokio::spawn(async move {
+    chores.spawn(async move {
         let done = async {
             match chore {
                 Chore::Passages => clear_passages(&db).await,

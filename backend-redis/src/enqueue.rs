@@ -12,8 +12,8 @@ use crate::session::Db;
 pub(crate) async fn enqueue(db: &Db, request: Enqueue) -> Done<Vec<Enqueued>> {
     let mut command = db.command(&ENQUEUE);
     push(&mut command, &request.jobs)?;
-    let answers: Vec<String> = db.run_command(&ENQUEUE, &command).await?;
-    read(request.jobs.iter().map(|job| job.id), &answers)
+    let answers: Vec<Value> = db.run_command(&ENQUEUE, &command).await?;
+    read(request.jobs.iter().map(|job| job.id), answers)
 }
 
 fn push(command: &mut Cmd, jobs: &[NewJob]) -> Done<()> {
@@ -22,18 +22,21 @@ fn push(command: &mut Cmd, jobs: &[NewJob]) -> Done<()> {
 }
 
 /// What the script said of each job: what became of it, or who holds its key.
-fn read(jobs: impl ExactSizeIterator<Item = JobId>, answers: &[String]) -> Done<Vec<Enqueued>> {
+fn read(jobs: impl ExactSizeIterator<Item = JobId>, answers: Vec<Value>) -> Done<Vec<Enqueued>> {
     if jobs.len() != answers.len() {
         return Err(corrupt("an enqueue answered for other jobs"));
     }
-    let one = |(job, answer): (JobId, &String)| {
-        Ok(match answer.as_str() {
-            "created" => Enqueued { job, answer: EnqueueAnswer::Created },
-            "existing" => Enqueued { job, answer: EnqueueAnswer::Existing },
-            other => match other.strip_prefix("replaced ") {
-                Some(holder) => Enqueued { job: holder.parse()?, answer: EnqueueAnswer::Replaced },
-                None => Enqueued { job: other.parse()?, answer: EnqueueAnswer::Held },
-            },
+    let one = |(job, answer): (JobId, Value)| {
+        Ok(match answer {
+            Value::Int(1) => Enqueued { job, answer: EnqueueAnswer::Created },
+            Value::Int(0) => Enqueued { job, answer: EnqueueAnswer::Existing },
+            other => {
+                let other: String = redis::from_redis_value(other)?;
+                match other.strip_prefix("replaced ") {
+                    Some(holder) => Enqueued { job: holder.parse()?, answer: EnqueueAnswer::Replaced },
+                    None => Enqueued { job: other.parse()?, answer: EnqueueAnswer::Held },
+                }
+            }
         })
     };
     jobs.zip(answers).map(one).collect()
@@ -53,10 +56,8 @@ impl Enqueueing {
     /// answer to this part.
     pub fn read(&self, answer: Value) -> Result<Vec<Enqueued>, Error> {
         let answers = answer.extract_error().map_err(crate::error::Fault::from);
-        let answers = answers.and_then(|answers| Ok(redis::from_redis_value::<Vec<String>>(answers)?));
-        answers
-            .and_then(|answers| read(self.jobs.iter().copied(), &answers))
-            .map_err(|fault| fault.told(true))
+        let answers = answers.and_then(|answers| Ok(redis::from_redis_value::<Vec<Value>>(answers)?));
+        answers.and_then(|answers| read(self.jobs.iter().copied(), answers)).map_err(|fault| fault.told(true))
     }
 }
 

@@ -21,8 +21,8 @@ pub(crate) async fn append_logs(db: &Db, request: &AppendLogs) -> Done<Vec<Answe
     let head = |command: &mut Cmd| {
         command.arg(caps.job_lines).arg(caps.job_bytes).arg(caps.store_bytes).arg(WORKER_LINES);
     };
-    let answers: Vec<String> = db.run_parts(&APPEND_LOGS, head, &request.appends, push).await?;
-    answers.iter().map(|answer| settle::read(answer)).collect()
+    let answers: Vec<u8> = db.run_parts(&APPEND_LOGS, head, &request.appends, push).await?;
+    answers.into_iter().map(settle::read).collect()
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "as all that adds items to a command")]

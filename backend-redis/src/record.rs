@@ -3,12 +3,13 @@
 use std::collections::{BTreeSet, HashMap};
 use std::fmt::Display;
 use std::str::FromStr;
+use std::time::Duration;
 
 use leasehold_core::backend::{NewFailure, SetAside};
 use leasehold_core::limits::HISTORY;
 use leasehold_core::{
     ClaimId, Due, Failure, JobId, JobOptions, JobRecord, Keep, Kind, NewJob, OnConflict, Payload, QueueName,
-    Reason, Result, Retention, State, Tag, Timestamp, UniqueScope,
+    Reason, Result, Retention, State, Timestamp, UniqueScope,
 };
 use redis::Cmd;
 use serde_json::{Map, Value as Json};
@@ -19,26 +20,42 @@ use crate::session::millis;
 /// A hash as it comes from the server.
 pub(crate) type Hash = HashMap<String, Vec<u8>>;
 
-/// Writes a new job as arguments of a script: its id, when it is due, how long it holds a key, what it does to whoever
-/// holds that, and its fields.
+/// A payload is cut into so many fields of so many bytes at most: see `jobs.lua`.
+const PIECES: usize = 3;
+const PIECE: usize = 64;
+
+/// Writes a new job as arguments of a script: its id, when it is due, its lane, its terms, and its fields.
 pub(crate) fn push_new(command: &mut Cmd, job: &NewJob) -> Done<()> {
-    let (rule, due) = due(job.due);
-    let unique = job.options.unique.as_ref();
-    let period = match unique.map(|unique| unique.scope) {
-        Some(UniqueScope::For(period)) => millis(period).to_string(),
-        _ => String::new(),
+    command.arg(job.id.to_string());
+    match job.due {
+        Due::Now => command.arg(""),
+        Due::In(delay) => command.arg(format!("+{}", millis(delay))),
+        Due::At(at) => command.arg(format!("@{}", at.as_millis())),
     };
-    let fields = fields(job)?;
-    let on_conflict = match job.on_conflict() {
-        OnConflict::Keep => String::new(),
-        OnConflict::Debounce { at_most } => millis(at_most).to_string(),
-        _ => "replace".to_owned(),
-    };
-    command.arg(job.id.to_string()).arg(rule).arg(due).arg(period).arg(on_conflict).arg(fields.len());
+    command.arg(lane(job)).arg(terms(job));
+    let (fields, pieces) = (fields(job)?, pieces(&job.payload));
+    // What is too long for pieces stands alone behind the pairs.
+    let whole = pieces.is_empty();
+    command.arg(2 * (fields.len() + pieces.len()) + usize::from(whole));
     for (name, value) in fields {
         command.arg(name).arg(value);
     }
+    for (number, piece) in (1..).zip(pieces) {
+        command.arg(number).arg(piece);
+    }
+    if whole {
+        command.arg(job.payload.as_bytes());
+    }
     Ok(())
+}
+
+/// What the payload is cut into, nothing if it is too long for that.
+fn pieces(payload: &Payload) -> Vec<&[u8]> {
+    match payload.as_bytes() {
+        [] => vec![&[]],
+        bytes if bytes.len() <= PIECES * PIECE => bytes.chunks(PIECE).collect(),
+        _ => Vec::new(),
+    }
 }
 
 /// When a job is due, as a rule and milliseconds.
@@ -50,25 +67,34 @@ pub(crate) fn due(due: Due) -> (&'static str, i64) {
     }
 }
 
-fn fields(job: &NewJob) -> Done<Vec<(&'static str, Vec<u8>)>> {
-    let options = &job.options;
-    let mut fields = vec![
-        ("queue", job.queue.as_str().into()),
-        ("kind", job.kind.as_str().into()),
-        ("payload", job.payload.as_bytes().to_vec()),
-        ("priority", options.priority.to_string().into()),
-        ("max", options.max_attempts.to_string().into()),
-        ("keep", keep(job).into()),
-        ("options", written(options)?.into()),
-    ];
-    if !options.tags.is_empty() {
-        let tags: Vec<&str> = options.tags.iter().map(Tag::as_str).collect();
-        fields.push(("tags", tags.join("\n").into()));
+/// The name of its lane.
+fn lane(job: &NewJob) -> String {
+    let mut lane = format!("{}\n{}\n{}", job.queue.as_str(), job.options.priority, job.kind.as_str());
+    for tag in &job.options.tags {
+        lane.push('\n');
+        lane.push_str(tag.as_str());
     }
-    fields.extend(options.lease.map(|lease| ("lease", millis(lease).to_string().into())));
+    lane
+}
+
+/// Attempts at most, for how many milliseconds it is kept after each of the ends, and whether it has keys.
+fn terms(job: &NewJob) -> String {
+    let of = |keep: Keep| keep.span().map_or_else(|| "-".into(), |span| millis(span).to_string());
+    let (options, retention) = (&job.options, &job.options.retention);
+    let (succeeded, failed) = (of(retention.succeeded), of(retention.failed));
+    let keys = if options.limit.is_some() || options.unique.is_some() { " keys" } else { "" };
+    format!("{} {succeeded} {failed} {}{keys}", options.max_attempts, of(retention.cancelled))
+}
+
+/// What not every job has.
+fn fields(job: &NewJob) -> Done<Vec<(&'static str, String)>> {
+    let options = &job.options;
+    let mut fields = Vec::new();
+    fields.extend(written(options)?.map(|options| ("options", options)));
+    fields.extend(options.lease.map(|lease| ("lease", millis(lease).to_string())));
     if let Some(limit) = &options.limit {
-        fields.push(("limit", limit.key.as_str().into()));
-        fields.push(("limit_max", limit.max.to_string().into()));
+        fields.push(("limit", limit.key.to_string()));
+        fields.push(("limit_max", limit.max.to_string()));
         if !limit.when_full.is_wait() {
             fields.push(("limit_ends", "1".into()));
         }
@@ -77,33 +103,34 @@ fn fields(job: &NewJob) -> Done<Vec<(&'static str, Vec<u8>)>> {
         let scope = match unique.scope {
             UniqueScope::UntilClaimed => "claimed",
             UniqueScope::UntilFinished => "finished",
-            UniqueScope::For(_) => "for",
+            UniqueScope::For(period) => {
+                fields.push(("period", millis(period).to_string()));
+                "for"
+            }
         };
-        fields.push(("unique", unique.key.as_str().into()));
+        fields.push(("unique", unique.key.to_string()));
         fields.push(("scope", scope.into()));
+    }
+    match job.on_conflict() {
+        OnConflict::Keep => {}
+        OnConflict::Debounce { at_most } => fields.push(("on_conflict", millis(at_most).to_string())),
+        _ => fields.push(("on_conflict", "replace".into())),
     }
     Ok(fields)
 }
 
-/// How long it is kept after each of the ends, in milliseconds.
-fn keep(job: &NewJob) -> String {
-    let of = |keep: Keep| keep.span().map_or_else(|| "-".into(), |span| millis(span).to_string());
-    let retention = &job.options.retention;
-    format!("{} {} {}", of(retention.succeeded), of(retention.failed), of(retention.cancelled))
-}
-
 /// Options as JSON without those that are as they would be anyway: most jobs have none, and a million of them are much.
-fn written(options: &JobOptions) -> Done<String> {
+fn written(options: &JobOptions) -> Done<Option<String>> {
     let mut usual = JobOptions::default();
     // It has a field of its own.
     usual.priority = options.priority;
     if *options == usual {
-        return Ok("{}".into());
+        return Ok(None);
     }
     let (options, defaults) = (object(options)?, object(&JobOptions::default())?);
     let own: Map<String, Json> =
         options.into_iter().filter(|(name, value)| defaults.get(name) != Some(value)).collect();
-    Ok(serde_json::to_string(&own)?)
+    Ok(Some(serde_json::to_string(&own)?))
 }
 
 fn object(options: &JobOptions) -> Done<Map<String, Json>> {
@@ -132,14 +159,16 @@ struct Fields<'a>(&'a Hash);
 
 impl Fields<'_> {
     fn job(&self, id: JobId, now: Timestamp) -> Result<JobRecord, String> {
-        let (queue, kind) = (QueueName::new(self.text("queue")?), Kind::new(self.text("kind")?));
+        let mut lane = self.text("lane")?.splitn(4, '\n');
+        let mut part = || lane.next().ok_or("its lane has too few lines");
+        let (queue, priority, kind) = (part()?, part()?, part()?);
+        let (queue, kind) = (QueueName::new(queue), Kind::new(kind));
         let (queue, kind) = (queue.map_err(|e| e.to_string())?, kind.map_err(|e| e.to_string())?);
-        let mut options: JobOptions =
-            serde_json::from_str(self.text("options")?).map_err(|e| e.to_string())?;
-        options.priority = self.needed("priority")?;
-        let payload = self.bytes("payload").ok_or("it has no payload")?;
-        let (due, at) = (self.moment("due")?, self.moment("at")?);
-        let (due, at) = (due.ok_or("it has no due time")?, at.ok_or("nobody knows when it came")?);
+        let mut options: JobOptions = self.json("options")?.unwrap_or_default();
+        options.priority = parsed("priority", priority)?;
+        let payload = self.payload().ok_or("it has no payload")?;
+        let at = self.moment("at")?.ok_or("nobody knows when it came")?;
+        let due = self.moment("due")?.unwrap_or(at);
         let mut job = JobRecord::new(id, queue, kind, payload, options, due, at);
         job.state = match self.text("state")? {
             "waiting" => State::Queued,
@@ -149,10 +178,13 @@ impl Fields<'_> {
         job.attempt = self.parse("attempt")?.unwrap_or(0);
         job.crashes = self.parse("crashes")?.unwrap_or(0);
         job.generation = self.parse("generation")?.unwrap_or(0);
-        job.started_at = self.moment("started")?;
+        if self.0.contains_key("run") {
+            let (started, worker) = self.text("run")?.split_once(' ').ok_or("it runs nowhere")?;
+            job.started_at = Some(Timestamp::from_millis(parsed("run", started)?));
+            job.worker = Some(parsed("run", worker)?);
+        }
         job.finished_at = self.moment("finished")?;
-        job.expires_at = self.moment("expires")?;
-        job.worker = self.parse("worker")?;
+        job.expires_at = self.expiry(job.state, job.finished_at)?;
         if job.state == State::Running {
             job.lease_until = self.moment("lease_until")?;
             job.cancel_requested = self.0.contains_key("cancel");
@@ -182,6 +214,30 @@ impl Fields<'_> {
         Ok(Failure { attempt, worker, at, reason, class, message })
     }
 
+    /// When it goes, as the terms say that it was taken in with.
+    fn expiry(&self, state: State, finished: Option<Timestamp>) -> Result<Option<Timestamp>, String> {
+        let place = match state {
+            State::Succeeded => 1,
+            State::Failed => 2,
+            State::Cancelled => 3,
+            _ => return Ok(None),
+        };
+        let kept = self.text("terms")?.split(' ').nth(place).ok_or("its terms are too few")?;
+        let Some(finished) = finished.filter(|_| kept != "-") else { return Ok(None) };
+        Ok(Some(finished.plus(Duration::from_millis(parsed("terms", kept)?))))
+    }
+
+    fn payload(&self) -> Option<Payload> {
+        let mut bytes = self.0.get("1")?.clone();
+        for number in 2..=PIECES {
+            match self.0.get(number.to_string().as_str()) {
+                Some(piece) => bytes.extend(piece),
+                None => break,
+            }
+        }
+        Some(Payload::from_bytes(bytes))
+    }
+
     fn bytes(&self, name: &str) -> Option<Payload> {
         self.0.get(name).map(|bytes| Payload::from_bytes(bytes.clone()))
     }
@@ -193,10 +249,6 @@ impl Fields<'_> {
 
     fn parse<T: FromStr<Err: Display>>(&self, name: &str) -> Result<Option<T>, String> {
         if self.0.contains_key(name) { parsed(name, self.text(name)?).map(Some) } else { Ok(None) }
-    }
-
-    fn needed<T: FromStr<Err: Display>>(&self, name: &str) -> Result<T, String> {
-        parsed(name, self.text(name)?)
     }
 
     fn moment(&self, name: &str) -> Result<Option<Timestamp>, String> {

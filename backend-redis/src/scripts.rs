@@ -1,4 +1,5 @@
-//! The scripts that the server runs: one per operation, in front of each what they share.
+//! The scripts that the server runs: one per operation, in front of each what all share, and what those share
+//! that know jobs.
 
 use std::sync::LazyLock;
 
@@ -53,18 +54,18 @@ macro_rules! scripts {
 // Those that write.
 scripts! {
     true:
-    AMEND = "matching.lua" "amend.lua";
-    APPEND_LOGS = "append_logs.lua";
+    AMEND = "jobs.lua" "matching.lua" "amend.lua";
+    APPEND_LOGS = "jobs.lua" "append_logs.lua";
     CHECK_IN = "check_in.lua";
-    CLAIM = "claim.lua";
+    CLAIM = "jobs.lua" "claim.lua";
     DELETE_REGISTER = "forgetting.lua" "delete_register.lua";
-    ENQUEUE = "enqueue.lua";
-    PRUNE = "forgetting.lua" "prune.lua";
+    ENQUEUE = "jobs.lua" "enqueue.lua";
+    PRUNE = "jobs.lua" "forgetting.lua" "prune.lua";
     PUT_REGISTER = "put_register.lua";
-    RENEW = "renew.lua";
-    SET_ASIDE = "set_aside.lua";
+    RENEW = "jobs.lua" "renew.lua";
+    SET_ASIDE = "jobs.lua" "set_aside.lua";
     SET_QUEUE = "set_queue.lua";
-    SETTLE = "settle.lua";
+    SETTLE = "jobs.lua" "settle.lua";
     SETUP = "setup.lua";
     STOP_WORKERS = "stop_workers.lua";
 }
@@ -72,11 +73,11 @@ scripts! {
 // Those that read.
 scripts! {
     false:
-    COUNTS = "counts.lua";
-    EXPIRED = "expired.lua";
-    FIND = "find.lua";
+    COUNTS = "jobs.lua" "counts.lua";
+    EXPIRED = "jobs.lua" "expired.lua";
+    FIND = "jobs.lua" "find.lua";
     HOUR = "hour.lua";
-    LIST = "matching.lua" "list.lua";
+    LIST = "jobs.lua" "matching.lua" "list.lua";
     QUEUES = "queues.lua";
     READ_LOGS = "read_logs.lua";
     REGISTERS = "registers.lua";

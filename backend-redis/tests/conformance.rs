@@ -46,11 +46,12 @@ impl Harness for On {
         let mut theirs = self.connection().await?;
         let key = format!("{{{}}}:job:{job}", place.name);
         let mut damage = redis::cmd("HSET");
-        damage.arg(key).arg("options").arg("{");
-        match damage.query_async(&mut theirs).await.map_err(by_hand)? {
-            0 => Ok(()),
-            _ => Err(CannotRun::missing("the record to be damaged")),
+        damage.arg(&key).arg("options").arg("{");
+        let there: bool = redis::cmd("EXISTS").arg(&key).query_async(&mut theirs).await.map_err(by_hand)?;
+        if !there {
+            return Err(CannotRun::missing("the record to be damaged"));
         }
+        damage.query_async(&mut theirs).await.map_err(by_hand)
     }
 
     async fn open_far(&self, place: &Place) -> Result<Far, CannotRun> {

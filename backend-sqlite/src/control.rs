@@ -14,7 +14,7 @@ use uuid::Uuid;
 use crate::enqueue::{free_keys, holders};
 use crate::error::Done;
 use crate::inspect;
-use crate::record::{self, Brief, Lane};
+use crate::record::{self, Brief};
 use crate::writer::Session;
 
 pub(crate) async fn amend(session: &mut Session, request: Amend) -> Done<Amended> {
@@ -38,7 +38,7 @@ pub(crate) async fn amend(session: &mut Session, request: Amend) -> Done<Amended
     }
     if !request.preview {
         if let Action::Move { .. } | Action::Reprioritise { .. } = request.action {
-            change_lanes(session, &mut jobs).await?;
+            record::change_lanes(&mut session.conn, &mut jobs).await?;
         }
         let changed: Vec<_> = changed.iter().map(|id| &jobs[id]).collect();
         write(session, &changed, &request.action).await?;
@@ -130,16 +130,6 @@ fn requeue(
     (job.attempt, job.crashes, job.generation) = (0, 0, job.generation + 1);
     (job.finished_at, job.expires_at, job.progress) = (None, None, None);
     AmendAnswer::Applied
-}
-
-/// Finds the lanes of jobs that have another queue or priority now.
-async fn change_lanes(session: &mut Session, jobs: &mut HashMap<JobId, Brief>) -> Done<()> {
-    let lane = |job: &Brief| Lane::new(&job.queue, job.priority, &job.kind).ok();
-    let lanes = record::lanes(&mut session.conn, &jobs.values().filter_map(lane).collect()).await?;
-    for job in jobs.values_mut() {
-        job.lane = lane(job).and_then(|lane| lanes.get(&lane).copied()).unwrap_or(job.lane);
-    }
-    Ok(())
 }
 
 async fn write(session: &mut Session, jobs: &[&Brief], action: &Action) -> Done<()> {

@@ -361,6 +361,16 @@ pub(crate) async fn lanes(conn: &mut SqliteConnection, lanes: &HashSet<Lane>) ->
     Ok(numbers)
 }
 
+/// Finds the lanes of jobs that have another queue or priority now.
+pub(crate) async fn change_lanes(conn: &mut SqliteConnection, jobs: &mut HashMap<JobId, Brief>) -> Done<()> {
+    let lane = |job: &Brief| Lane::new(&job.queue, job.priority, &job.kind).ok();
+    let lanes = lanes(conn, &jobs.values().filter_map(lane).collect()).await?;
+    for job in jobs.values_mut() {
+        job.lane = lane(job).and_then(|lane| lanes.get(&lane).copied()).unwrap_or(job.lane);
+    }
+    Ok(())
+}
+
 /// Inserts payloads or results of jobs, by their `seq`, with `sql` as far as its rows.
 pub(crate) async fn insert_blobs(
     conn: &mut SqliteConnection,

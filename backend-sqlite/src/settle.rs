@@ -43,6 +43,9 @@ pub(crate) async fn settle(session: &mut Session, request: Settle, by: By) -> Do
         }
         answers[n] = Some(answer);
     }
+    if applied.iter().any(|s| matches!(s.verdict, Verdict::Retry { queue: Some(_), .. })) {
+        record::change_lanes(&mut session.conn, &mut jobs).await?;
+    }
     let changed: Vec<_> = applied.iter().map(|settlement| &jobs[&settlement.job]).collect();
     record::save(&mut session.conn, &changed).await?;
     changed.iter().for_each(|job| job.tell(session));
@@ -137,6 +140,12 @@ fn apply(job: &mut Brief, settlement: &Settlement, by: By, now: Timestamp) -> Do
         job.remember(failed(job, failure, now))?;
     }
     become_what_it_says(job, &settlement.verdict, now);
+    // One that ends stays where it is.
+    if let Verdict::Retry { queue: Some(queue), .. } = &settlement.verdict
+        && job.state_at(now).is_waiting()
+    {
+        queue.as_str().clone_into(&mut job.queue);
+    }
     (job.settled_claim, job.settled_as) = (Some(*claim.as_uuid()), Some(name));
     Ok(Answer::Applied)
 }
@@ -174,7 +183,7 @@ fn become_what_it_says(job: &mut Brief, verdict: &Verdict, now: Timestamp) {
         Verdict::Retry { .. } if job.attempt >= job.max_attempts => {
             job.end(State::Failed, Some(Reason::MaxAttempts), now);
         }
-        Verdict::Retry { reason, delay } => job.wait(now.plus(delay), reason, now),
+        Verdict::Retry { reason, delay, .. } => job.wait(now.plus(delay), reason, now),
         Verdict::Release { reason, delay } => {
             job.attempt -= 1;
             let due = if delay.is_zero() { Timestamp::from_millis(job.due) } else { now.plus(delay) };

@@ -30,6 +30,7 @@ mod sample;
 mod server;
 mod stores;
 mod target;
+mod work;
 mod workloads;
 
 use std::error::Error;
@@ -43,7 +44,7 @@ use leasehold_conformance::Harness;
 use self::options::Options;
 use self::report::Report;
 use self::stores::{Kind, Stores};
-use self::workloads::{Name, flat, idle, raw, rounds, wake, worker};
+use self::workloads::{Name, flat, idle, keys, raw, rounds, wake, worker};
 
 /// What ends a run: an error of a store, a driver or a file.
 pub(crate) type Trouble = Box<dyn Error + Send + Sync>;
@@ -100,6 +101,9 @@ async fn measure(options: &Options, stores: &Stores) -> Result<(), Trouble> {
     }
     if options.wants(Name::Flat) {
         flat::run(options, stores, &progress, &mut report).await?;
+    }
+    if options.wants(Name::Keys) {
+        keys::run(options, stores, &progress, &mut report).await?;
     }
     if options.wants(Name::Worker) {
         worker::run(options, stores, &progress, &mut report).await?;

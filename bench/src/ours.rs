@@ -15,6 +15,7 @@ use crate::limits::{NaiveMongo, RawMongo, RawPostgres, RawRedis, RawSqlite, clea
 use crate::server::Server;
 use crate::stores::{Closing, Kind, Place, Store, Stores};
 use crate::target::PATIENCE;
+use crate::work::Meter;
 
 /// A new store, empty: at this place if it is in a file.
 pub(crate) async fn open(stores: &Stores, place: Place) -> Result<(Place, Store, Option<Closing>), Trouble> {
@@ -124,4 +125,10 @@ async fn mongo(place: &Place) -> Result<Mongo, Trouble> {
 
 async fn redis(place: &Place) -> Result<Redis, Trouble> {
     Ok(Redis::with(leasehold_redis::Config::new(&place.at).namespace(&place.database)).await?)
+}
+
+/// What reads how much the Redis server of this place has done.
+pub(crate) async fn redis_meter(place: &Place) -> Result<Meter, Trouble> {
+    let client = leasehold_redis::redis::Client::open(place.at.as_str())?;
+    Ok(Meter::Redis(client.get_multiplexed_async_connection().await?))
 }

@@ -72,7 +72,7 @@ impl Row {
         self.naive.map(|naive| self.sample.jobs_per_second() / naive.jobs_per_second())
     }
 
-    fn cells(&self) -> [String; 9] {
+    fn cells(&self) -> [String; 11] {
         let two = |number: Option<f64>| number.map_or_else(String::new, |number| format!("{number:.2}"));
         [
             self.case.clone(),
@@ -84,6 +84,8 @@ impl Row {
             two(self.of_naive()),
             format!("{:.2}", self.sample.spread),
             self.sample.trips_per_job().map_or_else(String::new, |trips| format!("{trips:.4}")),
+            two(self.sample.processor_per_job()),
+            two(self.sample.commands_per_job()),
         ]
     }
 }
@@ -153,6 +155,8 @@ impl Report {
             "x naive",
             "spread",
             "round trips/job",
+            "server µs/job",
+            "commands/job",
         ];
         show("", speeds, self.rows.iter().map(Row::cells), 2);
         let waits = ["store", "wakes", "p50", "p90", "p99", "longest"];

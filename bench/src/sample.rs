@@ -2,6 +2,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::work::Work;
+
 /// One measurement.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sample {
@@ -9,19 +11,29 @@ pub(crate) struct Sample {
     pub(crate) elapsed: Duration,
     /// Round trips to the store, where they are counted.
     pub(crate) trips: Option<u64>,
+    /// What the server did, where it tells.
+    pub(crate) work: Option<Work>,
     /// How much longer the slowest of its rounds took than the fastest: what the machine is worth just now.
     pub(crate) spread: f64,
 }
 
 impl Sample {
     pub(crate) fn new(jobs: usize, elapsed: Duration, trips: Option<u64>) -> Self {
-        Self { jobs, elapsed, trips, spread: 1.0 }
+        Self { jobs, elapsed, trips, work: None, spread: 1.0 }
+    }
+
+    pub(crate) fn with(self, work: Option<Work>) -> Self {
+        Self { work, ..self }
     }
 
     /// What both took, of the same jobs.
     pub(crate) fn then(self, other: Self) -> Self {
         let trips = self.trips.zip(other.trips).map(|(first, second)| first + second);
-        Self::new(self.jobs, self.elapsed + other.elapsed, trips)
+        let mut work = self.work;
+        if let Some((both, more)) = work.as_mut().zip(other.work) {
+            *both += more;
+        }
+        Self::new(self.jobs, self.elapsed + other.elapsed, trips).with(work)
     }
 
     pub(crate) fn jobs_per_second(&self) -> f64 {
@@ -30,6 +42,15 @@ impl Sample {
 
     pub(crate) fn trips_per_job(&self) -> Option<f64> {
         self.trips.map(|trips| trips as f64 / self.jobs as f64)
+    }
+
+    /// Microseconds of the server's processor.
+    pub(crate) fn processor_per_job(&self) -> Option<f64> {
+        self.work.map(|work| work.processor.as_secs_f64() * 1e6 / self.jobs as f64)
+    }
+
+    pub(crate) fn commands_per_job(&self) -> Option<f64> {
+        self.work.map(|work| work.commands as f64 / self.jobs as f64)
     }
 
     /// The sample in the middle by speed, with the spread of all.

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use crate::Trouble;
 use crate::counted::Counted;
 use crate::target::Target;
+use crate::work::Meter;
 
 /// What can be measured, in the order of the report.
 #[derive(
@@ -201,6 +202,19 @@ impl Opened {
             Store::Backend(backend) => Some(backend),
             #[cfg(feature = "stores")]
             Store::Limit(_) => None,
+        }
+    }
+
+    pub(crate) fn kind(&self) -> Kind {
+        self.place.kind
+    }
+
+    /// What reads how much its server has done.
+    pub(crate) async fn meter(&self) -> Result<Meter, Trouble> {
+        match self.place.kind.backend() {
+            #[cfg(feature = "stores")]
+            Kind::Redis => crate::ours::redis_meter(&self.place).await,
+            _ => Ok(Meter::None),
         }
     }
 

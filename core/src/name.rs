@@ -127,6 +127,13 @@ names! {
     LimitKey, "the limit key", KEY_BYTES;
 }
 
+impl Kind {
+    /// That of a job which is only there to have options.
+    pub(crate) fn template() -> Self {
+        Self("template".into())
+    }
+}
+
 impl Default for QueueName {
     /// The queue that is used where none is named: `default`.
     fn default() -> Self {

@@ -1,6 +1,6 @@
 //! What there is to see of a process by its metrics, and the trace of a job.
 //!
-//! A trace leads from the span in which it is enqueued, over the store, to the span of its attempts. It goes in the
+//! A trace leads from the span in which a job is enqueued, over the store, to the span of its attempts. It goes in the
 //! headers that the installed propagator of OpenTelemetry writes, `traceparent` and `tracestate` by W3C's. Without the feature
 //! `opentelemetry`, and without an installed propagator, nothing is written or read.
 

@@ -7,7 +7,9 @@ use leasehold_core::backend::{Level, LogSource};
 use leasehold_core::layer::Operation;
 use leasehold_core::policy::BoxError;
 use leasehold_core::testing::{Chaos, Faults, enqueued};
-use leasehold_core::{ErrorKind, JobArgs, JobRecord, Limits, Payload, Progress, Queue, Reason, State, Store};
+use leasehold_core::{
+    ErrorKind, JobArgs, JobId, JobRecord, Limits, Payload, Progress, Queue, Reason, State, Store,
+};
 
 use leasehold_memory::Memory;
 
@@ -47,9 +49,92 @@ async fn completes_fails_retries_and_releases() {
     assert_eq!(job.last_failure().unwrap().message, "no such number");
 
     tokio::time::advance(Duration::from_secs(5)).await;
+    let held = consumer.next().await.unwrap().unwrap();
+    held.retry_in("more sums", Duration::ZERO).await.unwrap();
+    assert!(consumer.next().await.unwrap().is_none());
+    let mut consumer = store.queue("more sums").unwrap().consumer();
+
     consumer.next().await.unwrap().unwrap().complete(Some(Payload::json(&3).unwrap())).await.unwrap();
     let job = only(&store).await;
     assert_eq!((job.state, job.result.unwrap().parse::<u64>().unwrap()), (State::Succeeded, 3));
+}
+
+/// Has somebody hold the next job who is never heard of again.
+async fn lose_one(queue: &Queue) -> JobId {
+    let mut consumer = queue.consumer().lease(Duration::from_secs(10));
+    let held = consumer.next().await.unwrap().unwrap();
+    let id = held.job().id;
+    std::mem::forget(held);
+    id
+}
+
+/// A lease of ten seconds, and the longest interval and back-off.
+const LOST_BY: Duration = Duration::from_millis(10_000 + 6_000 + 1_000);
+
+#[tokio::test(start_paused = true)]
+async fn consumers_alone_take_back_what_was_lost() {
+    let (store, queue) = with_one_job().await;
+    let id = lose_one(&queue).await;
+    let mut consumer = queue.consumer().poll(Duration::from_secs(1));
+    let held =
+        tokio::time::timeout(LOST_BY + Duration::from_secs(2), consumer.wait()).await.unwrap().unwrap();
+    assert_eq!((held.job().id, held.job().attempt, held.job().crashes), (id, 2, 1));
+    assert_eq!(held.job().last_failure().unwrap().reason, Reason::LeaseExpired);
+    held.complete(None).await.unwrap();
+
+    // While it has something else to do as well.
+    queue.enqueue(Add { a: 1, b: 2 }).await.unwrap();
+    let lost = lose_one(&queue).await;
+    queue.enqueue(Add { a: 1, b: 3 }).await.unwrap();
+    let held = consumer.next().await.unwrap().unwrap();
+    let work = |_| async {
+        tokio::time::sleep(LOST_BY).await;
+        Ok::<_, BoxError>(None)
+    };
+    held.run(work).await.unwrap();
+    let job = store.find(lost).await.unwrap().unwrap();
+    assert_eq!((job.state, job.crashes), (State::Queued, 1));
+
+    // And one that only looks whether there is something, and goes.
+    let held = consumer.next().await.unwrap().unwrap();
+    held.complete(None).await.unwrap();
+    drop(consumer);
+    queue.enqueue(Add { a: 1, b: 4 }).await.unwrap();
+    let lost = lose_one(&queue).await;
+    tokio::time::advance(LOST_BY).await;
+    assert_eq!(store.find(lost).await.unwrap().unwrap().state, State::Running, "nobody is there to look");
+    assert!(queue.consumer().next().await.unwrap().is_none());
+    let job = store.find(lost).await.unwrap().unwrap();
+    assert_eq!((job.state, job.crashes), (State::Scheduled, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn looking_for_lost_leases_costs_next_to_nothing() {
+    let probe = Probe::quiet();
+    let store = probe.store();
+    let queue = store.queue("sums").unwrap();
+    queue.enqueue_all((0..100).map(|n| Add { a: n, b: 1 })).await.unwrap();
+    let looks = Arc::new(AtomicUsize::new(0));
+    let counted = looks.clone();
+    probe.set(move |op| {
+        counted.fetch_add(usize::from(op == Operation::Expired), Ordering::SeqCst);
+        Fate::Pass
+    });
+    let mut consumers: Vec<_> = (0..10).map(|_| queue.consumer()).collect();
+    for n in 0..100 {
+        consumers[n % 10].next().await.unwrap().unwrap().complete(None).await.unwrap();
+    }
+    assert_eq!(looks.load(Ordering::SeqCst), 0, "while there is work");
+    for consumer in &mut consumers {
+        assert!(consumer.next().await.unwrap().is_none());
+    }
+    assert_eq!(looks.load(Ordering::SeqCst), 1, "one looks for all");
+    tokio::time::sleep(Duration::from_secs(50)).await;
+    assert!((8..=21).contains(&looks.load(Ordering::SeqCst)), "{looks:?}");
+    drop(consumers);
+    let before = looks.load(Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_secs(50)).await;
+    assert_eq!(looks.load(Ordering::SeqCst), before, "nobody looks who is gone");
 }
 
 #[tokio::test(start_paused = true)]

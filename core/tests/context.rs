@@ -8,7 +8,7 @@ use futures::{StreamExt, TryStreamExt};
 use leasehold_core::policy::{BoxError, Control, JobFailure};
 use leasehold_core::testing::enqueued;
 use leasehold_core::worker::{Args, Json, State as Shared, Summary, WorkerBuilder};
-use leasehold_core::{Attempt, JobId, JobRecord, NewJob, Progress, Reason, State, Store, Worker};
+use leasehold_core::{Attempt, JobId, JobRecord, NewJob, Progress, QueueName, Reason, State, Store, Worker};
 
 use crate::store;
 
@@ -64,6 +64,14 @@ async fn an_attempt_ends_from_deep_inside() {
     assert_eq!((summary.retried, job.state, job.attempt), (1, State::Scheduled, 1));
     assert_eq!(job.reason, Some(Reason::RetryRequested));
 
+    fn slow() -> QueueName {
+        QueueName::new("slow").unwrap()
+    }
+    let elsewhere = || swallows(Control::RetryIn { queue: slow(), after: Some(Duration::from_secs(60)) });
+    let (summary, job) = run(|worker| worker.handle("work", elsewhere)).await;
+    assert_eq!((summary.retried, job.state, job.attempt), (1, State::Scheduled, 1));
+    assert_eq!((job.queue, job.reason), (slow(), Some(Reason::RetryRequested)));
+
     let snoozes = || swallows(Control::Snooze(Duration::from_secs(60)));
     let (summary, job) = run(|worker| worker.handle("work", snoozes)).await;
     assert_eq!((summary.released, job.state, job.attempt), (1, State::Scheduled, 0));
@@ -71,6 +79,35 @@ async fn an_attempt_ends_from_deep_inside() {
     let aborts = || swallows(Control::Abort("enough".into()));
     let (summary, job) = run(|worker| worker.handle("work", aborts)).await;
     assert_eq!((summary.cancelled, job.state, job.reason), (1, State::Cancelled, Some(Reason::Aborted)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_is_tried_again_by_those_who_work_on_another_queue() {
+    async fn work(attempt: Attempt) -> Result<(), BoxError> {
+        match attempt.job().queue.as_str() {
+            "default" => Err(Control::RetryIn { queue: "slow".try_into()?, after: None }.into()),
+            "slow" => Err("fails there, and is tried again there".into()),
+            other => Err(other.into()),
+        }
+    }
+    let store = store();
+    let job = NewJob::dynamic("work", &3).unwrap().max_attempts(3);
+    let id = store.queue("default").unwrap().enqueue(job).await.unwrap();
+    let run = async |queue: &str| {
+        let worker = Worker::builder(&store).queue(queue).handle("work", work).until_idle();
+        worker.build().unwrap().run().await
+    };
+    assert_eq!(run("default").await.retried, 1);
+    tokio::time::advance(Duration::from_secs(60)).await;
+    let idle = run("default").await;
+    assert_eq!(idle.retried + idle.failed, 0, "it has left that queue");
+    assert_eq!(run("slow").await.retried, 1);
+    tokio::time::advance(Duration::from_secs(60)).await;
+    assert_eq!(run("slow").await.failed, 1);
+    let job = store.find(id).await.unwrap().unwrap();
+    assert_eq!((job.queue.as_str(), job.reason, job.attempt), ("slow", Some(Reason::MaxAttempts), 3));
+    let counts = store.queue("default").unwrap().counts().await.unwrap();
+    assert_eq!((counts.total(), counts.enqueued, counts.deleted), (0, 1, 1));
 }
 
 #[tokio::test(start_paused = true)]

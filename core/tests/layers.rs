@@ -123,7 +123,7 @@ async fn checks_leases_results_and_progress() {
     let job = JobId::generate();
     let settle = |verdict| Settlement { job, token: ClaimId::generate().token(job), verdict, failure: None };
     let large = Verdict::Succeed { result: Some(vec![0; (1 << 20) + 1].into()) };
-    let late = Verdict::Retry { reason: Reason::Error, delay: Duration::MAX };
+    let late = Verdict::Retry { reason: Reason::Error, delay: Duration::MAX, queue: None };
     for (verdict, kind) in [(large, ErrorKind::TooLarge), (late, ErrorKind::InvalidInput)] {
         let request = Settle { settlements: vec![settle(verdict)] };
         assert_eq!(backend.settle(Deadline::default(), request).await.unwrap_err().kind(), kind);

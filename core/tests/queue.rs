@@ -5,8 +5,10 @@ use leasehold_core::backend::{
     Action, AmendAnswer, AppendLogs, Claim, Durability, EnqueueAnswer, Enqueued, Filter, Level, LogAppend,
     LogSource, NewLine,
 };
+use leasehold_core::policy::RetryPolicy;
 use leasehold_core::{
-    ErrorKind, NewJob, Payload, QueueName, State, UniqueKey, UniqueScope, WorkerId, assert_enqueued,
+    ErrorKind, JobOptions, Keep, LimitKey, NewJob, Payload, QueueName, Retention, State, Tag, UniqueKey,
+    UniqueScope, WorkerId, assert_enqueued,
 };
 
 use crate::{Add, store};
@@ -30,6 +32,70 @@ async fn enqueues_one_many_and_later() {
     assert_eq!((counts.of(State::Queued), counts.of(State::Scheduled), counts.total()), (2_501, 1, 2_502));
     tokio::time::advance(Duration::from_secs(60)).await;
     assert_eq!(queue.counts().await.unwrap().of(State::Scheduled), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_is_given_what_its_queue_says_and_it_does_not() {
+    let store = store();
+    let tag = |name| Tag::new(name).unwrap();
+    let seconds = Duration::from_secs;
+    let kept = |n| Retention { failed: Keep::For(seconds(n)), ..Retention::default() };
+    let queue = store.queue("sums").unwrap().defaults(|job| {
+        let job = job.priority(5).max_attempts(3).crash_budget(1).retention(kept(7)).delay(seconds(60));
+        let job = job.lease(seconds(9)).timeout(seconds(8)).retry(RetryPolicy::default());
+        job.limit(LimitKey::new("sums").unwrap(), 2)
+            .tag(tag("queue"))
+            .header("a", "queue")
+            .header("b", "queue")
+    });
+    let found = async |id| store.find(id).await.unwrap().unwrap();
+
+    // Of one that says nothing everything.
+    let job = found(queue.enqueue(Add { a: 1, b: 2 }).await.unwrap()).await;
+    let options = &job.options;
+    assert_eq!((options.priority, options.max_attempts, options.crash_budget), (5, 3, 1));
+    assert_eq!((options.retention, job.state), (kept(7), State::Scheduled));
+    assert_eq!((options.lease, options.timeout), (Some(seconds(9)), Some(seconds(8))));
+    assert_eq!((options.retry.is_some(), options.limit.as_ref().unwrap().max), (true, 2));
+
+    // What one says counts, also where that is as it is anyway; tags and headers add up.
+    let usual = JobOptions::default();
+    let said = NewJob::of(&Add { a: 1, b: 2 }).unwrap().priority(0).max_attempts(usual.max_attempts);
+    let said = said.crash_budget(usual.crash_budget).retention(usual.retention).delay(Duration::ZERO);
+    let said = said.lease(seconds(1)).timeout(seconds(2)).limit(LimitKey::new("own").unwrap(), 1);
+    let said = said.tag(tag("own")).header("a", "own").header("c", "own");
+    let job = found(queue.enqueue(said).await.unwrap()).await;
+    let options = &job.options;
+    assert_eq!((options.priority, options.max_attempts, options.crash_budget), (0, 20, 3));
+    assert_eq!((options.retention, job.state), (usual.retention, State::Queued));
+    assert_eq!((options.lease, options.timeout), (Some(seconds(1)), Some(seconds(2))));
+    assert_eq!(options.limit.as_ref().unwrap().key.as_str(), "own");
+    assert_eq!(options.tags, [tag("own"), tag("queue")].into());
+    let headers = [("a", "own"), ("b", "queue"), ("c", "own")].map(|(a, b)| (a.to_owned(), b.to_owned()));
+    assert_eq!(options.headers, headers.into());
+
+    // Many at once, told in two steps, and by somebody else.
+    let queue = queue.defaults(|job| job.priority(6));
+    let ids = queue.enqueue_all([Add { a: 1, b: 1 }]).await.unwrap();
+    assert_eq!(found(ids[0].job).await.options.priority, 6);
+    let job = queue.job(Add { a: 1, b: 1 }).unwrap();
+    assert_eq!((job.queue.as_str(), job.options.priority, job.options.max_attempts), ("sums", 6, 3));
+    assert_eq!(store.queue("sums").unwrap().job(Add { a: 1, b: 1 }).unwrap().options, usual);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_raw_queue_begins_with_the_defaults_of_its_queue() {
+    let store = store();
+    let queue = store.queue("sums").unwrap().defaults(|job| {
+        let job = job.priority(5).max_attempts(3).timeout(Duration::from_secs(8));
+        job.unique(UniqueKey::new("one").unwrap(), UniqueScope::UntilFinished)
+    });
+    let list = queue.raw("click").unwrap().with(|job| job.priority(4)).list();
+    let id = list.push_many(["1".to_owned(), "2".to_owned()]).await.unwrap().remove(0);
+    let options = store.find(id).await.unwrap().unwrap().options;
+    // A record may be attempted for each of its payloads, and its time-out is theirs.
+    assert_eq!((options.priority, options.max_attempts, options.timeout), (4, 5, None));
+    assert_eq!((options.unique, options.retention.succeeded), (None, Keep::For(Duration::ZERO)));
 }
 
 #[tokio::test(start_paused = true)]

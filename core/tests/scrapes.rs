@@ -19,7 +19,7 @@ use crate::schedules::{MINUTE, every, fire};
 
 /// What this thread counts from now on, and what the store says.
 fn collect(store: &Store) -> (Prometheus, LocalRecorderGuard<'static>) {
-    let recorder = Box::leak(Box::new(Prometheus::builder().unwrap().build_recorder()));
+    let recorder = Box::leak(Box::new(Prometheus::builder().build_recorder()));
     let handle = recorder.handle();
     let guard = metrics::set_default_local_recorder(recorder);
     telemetry::describe();

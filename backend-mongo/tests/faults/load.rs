@@ -113,7 +113,7 @@ impl Load {
         let (retried, done): (Vec<_>, Vec<_>) = leases.into_iter().partition(|lease| retries(&lease.job.id));
         for (leases, verdict) in [
             (done, Verdict::Succeed { result: None }),
-            (retried, Verdict::Retry { reason: Reason::Error, delay: Duration::ZERO }),
+            (retried, Verdict::Retry { reason: Reason::Error, delay: Duration::ZERO, queue: None }),
         ] {
             let settle = settling(&leases, &verdict);
             again(async || store.settle(soon(), settle.clone()).await).await;

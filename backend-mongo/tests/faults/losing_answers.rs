@@ -130,7 +130,7 @@ async fn running(store: &Mongo, queue: &QueueName, job: NewJob) -> LeasedJob {
 }
 
 fn later(reason: Reason) -> Verdict {
-    Verdict::Retry { reason, delay: Duration::from_secs(3_600) }
+    Verdict::Retry { reason, delay: Duration::from_secs(3_600), queue: None }
 }
 
 #[tokio::test(flavor = "multi_thread")]

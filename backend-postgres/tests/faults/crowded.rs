@@ -150,3 +150,46 @@ async fn jobs_that_are_not_kept_leave_room_for_those_that_come() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nearly_all_that_is_claimed_and_settled_stays_on_its_page() {
+    let server = Server::own_with(&["autovacuum=off"], &[]).expect("a server");
+    let store = set_up(Config::new(server.url())).await;
+    let mut other = connection(server.url()).await;
+    let long = |n: usize| NewJob::new("work".parse().expect("a name"), vec![b'x'; n].into());
+    for payload in [70, 100, 500] {
+        add(&store, (0..1_000).map(|_| long(payload)).collect()).await;
+    }
+    for _ in 0..3 {
+        settle(&store, &claim(&store, 1_000).await.jobs, &SUCCEED).await;
+    }
+    let of_jobs = |counted: &str| format!("SELECT {counted} FROM pg_stat_user_tables WHERE relname = 'jobs'");
+    until("all is counted", async || {
+        counts(&store).await;
+        number(&mut other, of_jobs("n_tup_upd")).await == 6_000
+    })
+    .await;
+    let moved = number(&mut other, of_jobs("n_tup_upd - n_tup_hot_upd")).await;
+    assert!(moved < 200, "{moved} of 6,000 updates were added to the indexes");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_is_closed_leaves_nothing_at_work() {
+    let (store, schema, mut other) = store().await;
+    let endless = format!(
+        "CREATE OR REPLACE FUNCTION {schema}.look_through_all(p_hour bigint) RETURNS void LANGUAGE sql AS
+            'SELECT pg_sleep(3600)'"
+    );
+    run(&mut other, endless).await;
+    for _ in 0..5 {
+        add(&store, jobs(4_000)).await;
+        assert_eq!(claim(&store, 4_000).await.jobs.len(), 4_000);
+    }
+    let at_work = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%{schema}%look_through_all(%'
+        AND state = 'active' AND pid <> pg_backend_pid()"
+    );
+    until("somebody looks through claims", async || number(&mut other, at_work.clone()).await == 1).await;
+    store.close().await;
+    until("nobody does", async || number(&mut other, at_work.clone()).await == 0).await;
+}

@@ -220,7 +220,7 @@ async fn a_caller_who_never_commits_keeps_no_other_job_from_being_taken_back() {
     store.settle_in(&mut other, settling(&leases[..1], &SUCCEED).settlements).await.expect("settled");
     let mut third = connection(SERVER.url()).await;
     leases_are_over(&mut third, &schema, 2).await;
-    let verdict = Verdict::Retry { reason: Reason::LeaseExpired, delay: Duration::ZERO };
+    let verdict = Verdict::Retry { reason: Reason::LeaseExpired, delay: Duration::ZERO, queue: None };
     let expired = store.expired(soon(), Expired { limit: 9 }).await.expect("leases");
     let settlements = expired.iter().map(|lease| Settlement {
         job: lease.job,

@@ -29,7 +29,7 @@ function what.requeue(job)
     leave(job)
     if keeps then call('HSET', prefix .. 'unique', job.unique, job.id) end
     put_back(job, due_by(with, millis), 'requeued', { 'generation', job.generation + 1, 'attempt', 0, 'crashes', 0 },
-      { 'result', 'progress', 'finished', 'expires' })
+      { 'result', 'progress', 'finished' })
   end
 end
 
@@ -49,11 +49,12 @@ function what.move(job)
     count(job.queue, 'deleted', 1)
     job.queue, job.lane = with, nil
     count(job.queue, 'enqueued', 1)
-    save(job, { 'queue', with })
+    save(job, { 'lane', lane_of(job) })
     call('HSETNX', prefix .. 'queues', with, '')
     if job.state == 'waiting' then return wait(job) end
     count(job.queue, job.state, 1)
-    if job.expires then add('expiry', job.expires, job.id) end
+    local expiry = expiry_of(job, job.state, job.finished or now)
+    if expiry then add('expiry', expiry, job.id) end
   end
 end
 
@@ -62,7 +63,7 @@ function what.reprioritise(job)
   return 'applied', function()
     if job.state == 'waiting' then leave_lane(job) end
     job.priority, job.lane = tonumber(with), nil
-    save(job, { 'priority', with })
+    save(job, { 'lane', lane_of(job) })
     if job.state == 'waiting' then wait(job) end
   end
 end

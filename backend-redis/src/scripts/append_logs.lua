@@ -76,11 +76,12 @@ local function append(job, lines)
   end
 end
 
+-- Answers as `settle` does.
 local function append_one(id, claim, position, lines)
   local job = load(id)
-  if not job or job.state ~= 'running' or job.claim ~= claim then return 'lost' end
+  if not job or job.state ~= 'running' or job.claim ~= claim then return 0 end
   local known = math.max(job.logged - position, 0)
-  if #lines > 0 and known >= #lines then return 'already' end
+  if #lines > 0 and known >= #lines then return 2 end
   for _, name in ipairs({ 'log_gaps' }) do must_be('HLEN', name) end
   touch(job)
   must_be('XLEN', 'log:' .. id)
@@ -92,7 +93,7 @@ local function append_one(id, claim, position, lines)
     append(job, new)
     heard[#heard + 1] = 'logged\t' .. id .. '\t' .. job.queue
   end
-  return 'applied'
+  return 1
 end
 
 return run(function()

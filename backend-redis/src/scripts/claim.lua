@@ -51,7 +51,7 @@ local function given_before(ids)
     if not is.err and is[1] == 'running' and is[2] == claim then
       local job = { id, call('HGETALL', job_key(id)) }
       jobs[#jobs + 1] = job
-      if call('HEXISTS', job_key(id), 'payload') == 0 then bare[#bare + 1] = job end
+      if call('HEXISTS', job_key(id), '1') == 0 then bare[#bare + 1] = job end
     end
   end
   with_payloads(bare)
@@ -80,22 +80,29 @@ local function levels(open)
 end
 
 local given, bare, ids, aside = {}, {}, {}, {}
--- How many jobs without room it has ended, and how many it may.
-local ended, most_ended = 0, tonumber(ARGV[11])
+-- How many jobs it has given out; how many without room it has ended, and how many it may.
+local count_given, ended, most_ended = 0, 0, tonumber(ARGV[11])
 
 local function is_enough()
-  return #given >= limit or ended >= most_ended
+  return count_given >= limit or ended >= most_ended
 end
 
--- The first due job of a lane, of which some are read at once.
-local function first(source, some)
+-- The first due job of a lane, of which some are read at once. When it is due matters beside other lanes alone.
+local function first(source, some, is_alone)
+  local name = ready[source.lane]
   if not source.ahead or changed_lanes[source.lane] or source.at > #source.ahead and source.more then
-    write('ready:' .. source.lane)
-    source.ahead = call('ZRANGEBYSCORE', prefix .. 'ready:' .. source.lane, '-inf', text(now), 'WITHSCORES', 'LIMIT', 0, some)
-    source.at, source.more = 1, #source.ahead == 2 * some
+    write(name)
+    if is_alone then
+      source.ahead = call('ZRANGEBYSCORE', prefix .. name, '-inf', now_text, 'LIMIT', 0, some)
+    else
+      source.ahead = call('ZRANGEBYSCORE', prefix .. name, '-inf', now_text, 'WITHSCORES', 'LIMIT', 0, some)
+    end
+    source.step = is_alone and 1 or 2
+    source.at, source.more = 1, #source.ahead == source.step * some
     changed_lanes[source.lane] = nil
   end
-  source.id, source.due = source.ahead[source.at], tonumber(source.ahead[source.at + 1] or nil)
+  source.id = source.ahead[source.at]
+  if not is_alone then source.due = tonumber(source.ahead[source.at + 1] or nil) end
   return source.id
 end
 
@@ -123,13 +130,28 @@ end
 
 -- What an earlier attempt may have left.
 local NOT_OF_A_CLAIM = { 'reason', 'logged', 'cancel' }
+local run_text = now_text .. ' ' .. worker
+local usual_until = text(later(now, lease))
 
-local function take(source)
+-- Gives a job out that was taken out of its lane.
+local function give(job)
+  local until_when = job.lease and text(later(now, job.lease)) or usual_until
+  save(job, {
+    'state', 'running', 'claim', claim, 'attempt', job.attempt + 1, 'run', run_text, 'lease_until', until_when,
+  }, (job.run or job.reason) and NOT_OF_A_CLAIM)
+  add('leases', until_when, job.id)
+  count(job.queue, 'running', 1)
+  tell_changed(job, 'running')
+  count_given = count_given + 1
+  given[count_given], ids[count_given] = { job.id, job.record }, job.id
+  if not job['1'] then bare[#bare + 1] = given[count_given] end
+end
+
+local function take(source, job)
   local id = source.id
-  source.at = source.at + 2
-  local job = load(id)
+  source.at = source.at + source.step
   -- What stands in a lane that is not its own would be given out from there again.
-  if not job or lane_of(job) ~= source.lane then return drop(source, id) end
+  if not job or job.lane ~= source.lane then return drop(source, id) end
   touch(job)
   local before = changed_lanes[source.lane]
   leave_lane(job)
@@ -140,26 +162,42 @@ local function take(source)
   end
   -- Its own going is no reason to read the lane again.
   if not waits_for_room(job) then changed_lanes[source.lane] = before end
-  local until_when = later(now, job.lease or lease)
-  save(job, {
-    'state', 'running', 'attempt', job.attempt + 1, 'worker', worker, 'started', now_text,
-    'lease_until', text(until_when), 'claim', claim,
-  }, NOT_OF_A_CLAIM)
-  add('leases', until_when, id)
+  give(job)
   if job.scope == 'claimed' then free_key(job) end
-  count(job.queue, 'running', 1)
   if job.limit then count_running(job.limit, 1) end
-  tell_changed(job, 'running')
-  given[#given + 1], ids[#ids + 1] = { id, job.record }, id
-  if not job.payload then bare[#bare + 1] = given[#given] end
+end
+
+-- Takes the jobs without limit keys from the head of a lane, as long as the next lane has no better one: all of them leave
+-- it by one command. Answers whether there were any, and else the job that is not like this.
+local function take_run(source, next, is_alone)
+  local jobs, job, n, most = {}, nil, 0, limit - count_given
+  repeat
+    job = load(source.id)
+    if not job or job.limit or job.lane ~= source.lane then break end
+    n = n + 1
+    jobs[n], source.at = job, source.at + source.step
+    source.id = source.ahead[source.at]
+    if not is_alone then source.due = tonumber(source.ahead[source.at + 1] or nil) end
+  until n >= most or not source.id or next and is_before(next, source)
+  if n == 0 then return false, job end
+  touch(jobs[1])
+  write(ready[source.lane])
+  call('ZREMRANGEBYRANK', prefix .. ready[source.lane], 0, n - 1)
+  has_written, hidden_in[source.lane] = true, true
+  for _, taken in ipairs(jobs) do
+    give(taken)
+    if taken.scope == 'claimed' then free_key(taken) end
+  end
+  return true
 end
 
 local function take_level(sources)
-  local some = math.max(1, math.ceil((limit - #given) / #sources))
+  local is_alone = #sources == 1
+  local some = math.max(1, math.ceil((limit - count_given) / #sources))
   while not is_enough() do
     local best, next
     for _, source in ipairs(sources) do
-      if first(source, some) then
+      if first(source, some, is_alone) then
         if not best or is_before(source, best) then
           best, next = source, best
         elseif not next or is_before(source, next) then
@@ -170,8 +208,10 @@ local function take_level(sources)
     if not best then return end
     -- On from the best as long as no other lane has a better one, and none was changed by a limit.
     repeat
-      take(best)
-    until is_enough() or next and changed_lanes[next.lane] or not first(best, some) or next and is_before(next, best)
+      local took, other = take_run(best, next, is_alone)
+      if not took then take(best, other) end
+    until is_enough() or next and changed_lanes[next.lane] or not first(best, some, is_alone)
+      or next and is_before(next, best)
   end
 end
 
@@ -194,9 +234,9 @@ return run(function()
   if #ids > 0 then call('SET', prefix .. 'claim:' .. claim, table.concat(ids, ' '), 'PX', ARGV[9]) end
   local next_due = false
   -- What stands behind the jobs that it has ended it did not come by.
-  if #given < limit and ended >= most_ended then
+  if count_given < limit and ended >= most_ended then
     next_due = 0
-  elseif #given < limit then
+  elseif count_given < limit then
     for _, queue in ipairs(open) do
       next_due = math.min(next_due or math.huge, first_waiting(queue, '(' .. now_text, '+inf') or math.huge)
     end

@@ -4,7 +4,7 @@ return run(function()
   local jobs, bare = {}, {}
   for i, job in ipairs(found) do
     jobs[i] = { job.id, job.unreadable or job.record }
-    if not job.unreadable and not job.payload then bare[#bare + 1] = jobs[i] end
+    if not job.unreadable and not job['1'] then bare[#bare + 1] = jobs[i] end
   end
   with_payloads(bare)
   return { now, jobs, after }

@@ -39,7 +39,7 @@ local function filter_of(json)
     return true
   end
   local function has_part(job)
-    local payload = job.payload or redis.pcall('GET', prefix .. 'body:' .. job.id)
+    local payload = payload_of(job)
     return type(payload) == 'string' and string.find(payload, part, 1, true)
   end
   return function(job)

@@ -6,7 +6,7 @@ return run(function()
     if job and job.state == 'running' and job.claim == ARGV[at + 1] then
       touch(job)
       leave(job)
-      job.keep = '- ' .. (ARGV[2] ~= '' and ARGV[2] or '-') .. ' -'
+      job.terms = '0 - ' .. (ARGV[2] ~= '' and ARGV[2] or '-') .. ' -'
       finish(job, 'failed', 'unreadable', {})
     end
   end

@@ -62,12 +62,12 @@ end
 
 local function gather(verb, name)
   local of = gathered[name]
-  if of and (of[1] ~= verb or #of > 2000) then
+  if of and (of[1] ~= verb or of.n > 2000) then
     write(name)
     of = nil
   end
   if not of then
-    of = { verb, prefix .. name }
+    of = { verb, prefix .. name, n = 2 }
     gathered[name] = of
   end
   return of
@@ -75,8 +75,8 @@ end
 
 local function add(name, score, member)
   local of = gather('ZADD', name)
-  local n = #of
-  of[n + 1], of[n + 2] = text(score), member
+  local n = of.n
+  of[n + 1], of[n + 2], of.n = text(score), member, n + 2
   has_written = true
 end
 
@@ -86,7 +86,7 @@ local function remove(name, member)
     call('ZREM', prefix .. name, member)
   else
     local of = gather('ZREM', name)
-    of[#of + 1] = member
+    of[of.n + 1], of.n = member, of.n + 1
   end
 end
 
@@ -95,9 +95,12 @@ end
 local counted, told, waking, changes = {}, {}, {}, 0
 
 local function count(queue, what, by)
-  local of = counted[queue] or {}
+  local of = counted[queue]
+  if not of then
+    of = {}
+    counted[queue] = of
+  end
   of[what] = (of[what] or 0) + by
-  counted[queue] = of
 end
 
 local function tell_waiting(queue)
@@ -163,328 +166,4 @@ local function must_be(how, name)
     call(how, prefix .. name)
     looked_at[name] = true
   end
-end
-
-local function lane_of(job)
-  local lane = job.lane
-  if not lane then
-    lane = job.queue .. '\n' .. text(job.priority) .. '\n' .. job.kind
-    if job.tags then lane = lane .. '\n' .. job.tags end
-    job.lane = lane
-  end
-  return lane
-end
-
-local function group_of(lane, limit, max)
-  return lane .. '\n\n' .. limit .. '\n' .. max
-end
-
--- A job that ends rather than waits for room stands in its lane like one without a limit key: the claim that comes by ends it.
-local function waits_for_room(job)
-  return job.limit and not job.limit_ends
-end
-
-local touched = {}
-
--- The sets of a job that leaves its lane or comes into it, or has a limit key, and those of all jobs of its queue.
-local function touch_lane(job)
-  local lane = lane_of(job)
-  local place = waits_for_room(job) and group_of(lane, job.limit, job.limit_max) or lane
-  if touched[place] then return end
-  touched[place] = true
-  must_be('ZCARD', 'ready:' .. lane)
-  if waits_for_room(job) then
-    must_be('ZCARD', 'group:' .. place)
-    must_be('SCARD', 'groups:' .. job.limit .. '\n' .. job.limit_max)
-  end
-end
-
-local runs = {}
-
-local function running(limit)
-  if not runs[limit] then runs[limit] = tonumber(call('HGET', prefix .. 'running', limit) or 0) end
-  return runs[limit]
-end
-
--- One more or one less under a limit key opens or shuts the lanes of groups of these limits.
-local function touch_groups(limit)
-  for max = running(limit), running(limit) + 1 do
-    local groups = 'groups:' .. limit .. '\n' .. text(max)
-    if not touched[groups] then
-      touched[groups] = true
-      for _, lane in ipairs(call('SMEMBERS', prefix .. groups)) do must_be('ZCARD', 'ready:' .. lane) end
-    end
-  end
-end
-
-local touched_queues = {}
-
-local function touch(job)
-  if not touched_queues[job.queue] then
-    touched_queues[job.queue] = true
-    for _, name in ipairs({ 'age', 'leases', 'expiry', 'log_ages' }) do must_be('ZCARD', name) end
-    for _, name in ipairs({ 'queues', 'unique', 'running', 'heads' }) do must_be('HLEN', name) end
-    must_be('HLEN', 'counts:' .. job.queue)
-    for _, name in ipairs({ 'lanes:', 'limited:', 'shown:' }) do must_be('ZCARD', name .. job.queue) end
-  end
-  if job.limit or job.state ~= 'running' then touch_lane(job) end
-  if job.limit then touch_groups(job.limit) end
-end
-
--- Records.
-
--- Fields that are numbers, and those that are 0 where a job has none.
-local NUMBERS, COUNTS = {}, {}
-for _, field in ipairs({ 'lease', 'lease_until', 'expires', 'unique_until' }) do NUMBERS[field] = true end
-for _, field in ipairs({
-  'priority', 'due', 'attempt', 'max', 'crashes', 'generation', 'at', 'failures', 'logged', 'log_bytes',
-}) do
-  NUMBERS[field], COUNTS[field] = true, 0
-end
-COUNTS = { __index = COUNTS }
-
--- What is stored of a job but for its payload; nothing if it is not there, and why if it makes no sense.
-local function load(id)
-  local record = redis.pcall('HGETALL', job_key(id))
-  if record.err then return nil, 'it is not a hash' end
-  if #record == 0 then return nil end
-  local job = setmetatable({ id = id, record = record }, COUNTS)
-  for i = 1, #record, 2 do
-    local field, value = record[i], record[i + 1]
-    if NUMBERS[field] then value = tonumber(value) end
-    job[field] = value
-  end
-  if not (job.state and job.queue and job.kind) or (job.limit and not job.limit_max) then
-    return nil, 'it lacks what every job has'
-  end
-  return job
-end
-
--- A payload that is short is a field like any other. A longer one has a key of its own, since a hash of short fields
--- takes half the memory (`hash-max-listpack-value` is 64 unless somebody changed it).
-local SHORT = 64
-
--- Puts the payloads that have keys of their own into records, pairs of id and record. One that is no text is left out.
-local function with_payloads(records)
-  for first = 1, #records, 100 do
-    local last, keys = math.min(first + 99, #records), {}
-    for i = first, last do keys[#keys + 1] = prefix .. 'body:' .. records[i][1] end
-    for i, payload in ipairs(call('MGET', unpack(keys))) do
-      if payload then
-        local record = records[first + i - 1][2]
-        local n = #record
-        record[n + 1], record[n + 2] = 'payload', payload
-      end
-    end
-  end
-end
-
--- Sets fields, names and values in turn, and removes those of these that the job has.
-local function save(job, set, unset)
-  local key, gone = job_key(job.id), {}
-  for _, field in ipairs(unset or gone) do
-    if rawget(job, field) then gone[#gone + 1] = field end
-  end
-  if #set > 0 then call('HSET', key, unpack(set)) end
-  if #gone > 0 then call('HDEL', key, unpack(gone)) end
-end
-
-local function is_over(state)
-  return state == 'succeeded' or state == 'failed' or state == 'cancelled'
-end
-
-local function seen_state(job)
-  if job.state ~= 'waiting' then return job.state end
-  return job.due > now and 'scheduled' or 'queued'
-end
-
--- Lanes: the waiting jobs of one queue, priority, kind and set of tags, in the order in which they are given out. Of
--- the jobs that share a limit key, a limit and a lane, which are a group, only the first one stands in the lane, and
--- only as long as the key has room. So a claim never meets a job that it may not take.
-
-local shown_lanes, changed_lanes = {}, {}
-
-local function show(lane, due, id)
-  add('ready:' .. lane, due, id)
-  changed_lanes[lane] = true
-  if not shown_lanes[lane] then
-    call('ZADD', prefix .. 'lanes:' .. queue_of(lane), string.match(lane, '^[^\n]*\n([^\n]*)'), lane)
-    shown_lanes[lane] = true
-  end
-end
-
-local function hide(lane, id)
-  remove('ready:' .. lane, id)
-  changed_lanes[lane], hidden_in[lane] = true, true
-end
-
--- Lets the first of a group stand in its lane if there is room for it, and no other.
-local function refresh(lane, limit, max)
-  local group = group_of(lane, limit, max)
-  local first = call('ZRANGE', prefix .. 'group:' .. group, 0, 0, 'WITHSCORES')
-  local wanted = first[1] and running(limit) < tonumber(max) and first[1] or false
-  local shown = call('HGET', prefix .. 'heads', group)
-  if shown == wanted then return end
-  local queue = queue_of(lane)
-  if shown then
-    hide(lane, shown)
-    remove('shown:' .. queue, shown)
-  end
-  if wanted then
-    show(lane, tonumber(first[2]), wanted)
-    add('shown:' .. queue, tonumber(first[2]), wanted)
-    call('HSET', prefix .. 'heads', group, wanted)
-    tell_waiting(queue)
-  else
-    call('HDEL', prefix .. 'heads', group)
-  end
-end
-
--- One more or one less runs under a limit key. Only for groups of one limit does this make or take room.
-local function count_running(limit, by)
-  local before = running(limit)
-  runs[limit] = math.max(before + by, 0)
-  if runs[limit] == 0 then
-    call('HDEL', prefix .. 'running', limit)
-  else
-    call('HSET', prefix .. 'running', limit, runs[limit])
-  end
-  local max = text(math.max(before, runs[limit]))
-  for _, lane in ipairs(call('SMEMBERS', prefix .. 'groups:' .. limit .. '\n' .. max)) do refresh(lane, limit, max) end
-end
-
-local function wait(job)
-  local lane = lane_of(job)
-  if waits_for_room(job) then
-    add('limited:' .. job.queue, job.due, job.id)
-    call('ZADD', prefix .. 'group:' .. group_of(lane, job.limit, job.limit_max), job.due, job.id)
-    call('SADD', prefix .. 'groups:' .. job.limit .. '\n' .. job.limit_max, lane)
-    refresh(lane, job.limit, job.limit_max)
-  else
-    show(lane, job.due, job.id)
-  end
-  tell_waiting(job.queue)
-end
-
-local function leave_lane(job)
-  local lane = lane_of(job)
-  if not waits_for_room(job) then return hide(lane, job.id) end
-  remove('limited:' .. job.queue, job.id)
-  local group = group_of(lane, job.limit, job.limit_max)
-  call('ZREM', prefix .. 'group:' .. group, job.id)
-  if call('HGET', prefix .. 'heads', group) == job.id then
-    hide(lane, job.id)
-    remove('shown:' .. job.queue, job.id)
-    call('HDEL', prefix .. 'heads', group)
-  end
-  if call('EXISTS', prefix .. 'group:' .. group) == 0 then
-    call('SREM', prefix .. 'groups:' .. job.limit .. '\n' .. job.limit_max, lane)
-  end
-  refresh(lane, job.limit, job.limit_max)
-end
-
--- Takes a job out of the place that its state has.
-local function leave(job)
-  if job.state == 'waiting' then
-    leave_lane(job)
-  elseif job.state == 'running' then
-    remove('leases', job.id)
-    count(job.queue, 'running', -1)
-    if job.limit then count_running(job.limit, -1) end
-  else
-    remove('expiry', job.id)
-    count(job.queue, job.state, -1)
-  end
-end
-
--- Over all lanes of a queue, and over the jobs with limit keys that stand in none: how many are due in this range.
-local function count_waiting(queue, first, last)
-  local n = call('ZCOUNT', prefix .. 'limited:' .. queue, first, last) - call('ZCOUNT', prefix .. 'shown:' .. queue, first, last)
-  for _, lane in ipairs(call('ZRANGE', prefix .. 'lanes:' .. queue, 0, -1)) do
-    n = n + call('ZCOUNT', prefix .. 'ready:' .. lane, first, last)
-  end
-  return n
-end
-
--- When the first of them is due.
-local function first_waiting(queue, first, last)
-  local earliest = nil
-  local function look(name)
-    write(name)
-    local due = call('ZRANGEBYSCORE', prefix .. name, first, last, 'WITHSCORES', 'LIMIT', 0, 1)[2]
-    if due then earliest = math.min(earliest or LAST_MOMENT, tonumber(due)) end
-  end
-  look('limited:' .. queue)
-  for _, lane in ipairs(call('ZRANGE', prefix .. 'lanes:' .. queue, 0, -1)) do look('ready:' .. lane) end
-  return earliest
-end
-
--- Unique keys.
-
-local function holder_of(unique)
-  local id = call('HGET', prefix .. 'unique', unique)
-  if not id then return nil end
-  local is = call('HMGET', job_key(id), 'state', 'scope', 'unique_until')
-  local over = not is[1] or (is[2] == 'for' and (tonumber(is[3]) or 0) < now)
-  return not over and id or nil
-end
-
-local function free_key(job)
-  if job.unique and call('HGET', prefix .. 'unique', job.unique) == job.id then
-    call('HDEL', prefix .. 'unique', job.unique)
-  end
-end
-
--- What a claim wrote of itself stays until the next: it holds only while the job runs.
-
--- Makes a job end that was taken out of its place, and sets these fields too.
-local function finish(job, state, reason, set)
-  local n = #set
-  set[n + 1], set[n + 2], set[n + 3], set[n + 4] = 'state', state, 'finished', now_text
-  local succeeded, failed, cancelled = string.match(job.keep or '', '^(%S+) (%S+) (%S+)$')
-  local keep = tonumber(state == 'succeeded' and succeeded or state == 'failed' and failed or cancelled)
-  if keep then
-    set[n + 5], set[n + 6] = 'expires', text(later(now, keep))
-    add('expiry', later(now, keep), job.id)
-  end
-  if reason then
-    set[#set + 1] = 'reason'
-    set[#set + 1] = reason
-  end
-  save(job, set)
-  count(job.queue, state, 1)
-  if job.scope ~= 'for' then free_key(job) end
-  tell_changed(job, state)
-end
-
--- Makes a job wait that was taken out of its place, sets these fields too, and removes those.
-local function put_back(job, due, reason, set, unset)
-  for _, item in ipairs({ 'state', 'waiting', 'due', text(due), reason and 'reason', reason }) do set[#set + 1] = item end
-  save(job, set, unset)
-  job.state, job.due = 'waiting', due
-  wait(job)
-  tell_changed(job, seen_state(job))
-end
-
--- Removes a job that was taken out of its place.
-local function forget(job)
-  free_key(job)
-  for newcomer in string.gmatch(job.replaced or '', '%S+') do call('HDEL', prefix .. 'replaced', newcomer) end
-  remove('age', job.id)
-  if job.log_bytes > 0 then remove('log_ages', job.id) end
-  call('DEL', job_key(job.id), prefix .. 'body:' .. job.id, prefix .. 'log:' .. job.id)
-  if job.log_bytes > 0 then call('HINCRBY', KEYS[1], 'log_bytes', text(-job.log_bytes)) end
-  count(job.queue, 'deleted', 1)
-end
-
--- Takes what is no job any more out of the way, as failed. What stood in its place is kept for whoever wants to see it.
-local function set_aside(id, queue)
-  local kind = call('TYPE', job_key(id)).ok
-  if kind ~= 'hash' and kind ~= 'none' then call('RENAME', job_key(id), prefix .. 'unreadable:' .. id) end
-  local unique = redis.pcall('HGET', job_key(id), 'unique')
-  if type(unique) == 'string' then free_key({ id = id, unique = unique }) end
-  -- It waits for no room under a limit key any more, and may not tell how much there is.
-  call('HDEL', job_key(id), 'limit', 'limit_max', 'limit_ends')
-  call('HSET', job_key(id), 'state', 'failed', 'reason', 'unreadable', 'queue', queue, 'kind', 'unreadable', 'finished', now)
-  count(queue, 'failed', 1)
 end

@@ -165,7 +165,7 @@ async fn a_job_that_was_set_aside_lets_go_of_its_unique_key() {
     let store = set_up(Config::new(server.url())).await;
     let keyed = || job().unique("key".parse().expect("a key"), UniqueScope::UntilFinished);
     let ids = add(&store, vec![keyed()]).await;
-    server.run(&["HDEL", &format!("{{leasehold}}:job:{}", ids[0]), "kind"]).expect("deleted");
+    server.run(&["HDEL", &format!("{{leasehold}}:job:{}", ids[0]), "lane"]).expect("deleted");
     let claimed = store.claim(soon(), asking(1)).await.expect("a claim");
     assert_eq!(claimed.set_aside.len(), 1);
     assert_eq!(counts(&store).await.of(leasehold_core::State::Failed), 1);
@@ -177,7 +177,7 @@ async fn a_job_that_was_set_aside_lets_go_of_its_unique_key() {
 async fn a_payload_of_another_type_stops_no_search_for_others() {
     let server = Server::own_with(&[], &[]).expect("a server");
     let store = set_up(Config::new(server.url())).await;
-    let long = |text: &str| NewJob::new(job().kind, Payload::from(text.repeat(50).into_bytes()));
+    let long = |text: &str| NewJob::new(job().kind, Payload::from(text.repeat(200).into_bytes()));
     let ids = add(&store, vec![long("first"), long("second")]).await;
     let body = format!("{{leasehold}}:body:{}", ids[0]);
     server.run(&["DEL", &body]).expect("deleted");
@@ -194,7 +194,7 @@ async fn a_record_that_tells_of_another_lane_than_it_stands_in_is_set_aside() {
     let server = Server::own_with(&[], &[]).expect("a server");
     let store = set_up(Config::new(server.url())).await;
     let ids = add(&store, vec![job()]).await;
-    server.run(&["HSET", &format!("{{leasehold}}:job:{}", ids[0]), "priority", "7"]).expect("set");
+    server.run(&["HSET", &format!("{{leasehold}}:job:{}", ids[0]), "lane", "default\n7\nwork"]).expect("set");
     let claimed = claim(&store, 1).await;
     assert_eq!((claimed.jobs.len(), claimed.set_aside.len()), (0, 1));
     assert_eq!(claim(&store, 1).await.jobs, []);
@@ -205,7 +205,7 @@ async fn a_record_that_tells_of_another_lane_than_it_stands_in_is_set_aside() {
 async fn what_was_set_aside_can_be_removed_by_an_operator() {
     let server = Server::own_with(&[], &[]).expect("a server");
     let store = set_up(Config::new(server.url())).await;
-    for lacks in ["kind", "limit_max"] {
+    for lacks in ["lane", "limit_max"] {
         let ids = add(&store, vec![job().limit("narrow".parse().expect("a key"), 1)]).await;
         server.run(&["HDEL", &format!("{{leasehold}}:job:{}", ids[0]), lacks]).expect("deleted");
         let claimed = store.claim(soon(), asking(1)).await.expect("a claim");

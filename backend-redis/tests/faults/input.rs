@@ -5,7 +5,7 @@ use leasehold_core::{Backend, Kind, NewJob, Payload, QueueName, UniqueScope, Wor
 use leasehold_redis::Config;
 use leasehold_test_servers::Redis as Server;
 
-use crate::bench::{LEASE, SUCCEED, add, set_up, settle, soon};
+use crate::bench::{LEASE, SUCCEED, add, claim, find, job, set_up, settle, soon};
 
 const HOSTILE: [&str; 8] = [
     "{other}:job:1",
@@ -54,4 +54,31 @@ async fn names_that_mean_something_to_the_server_are_names() {
         counts.iter().map(leasehold_core::backend::QueueCounts::total).sum::<u64>(),
         2 * HOSTILE.len() as u64
     );
+}
+
+#[tokio::test]
+async fn payloads_of_every_length_come_back_whole() {
+    let server = Server::own_with(&[], &[]).expect("a server");
+    let store = set_up(Config::new(server.url())).await;
+    // On both sides of where a field or a key more is needed; each is there whole after it took the place of another.
+    let lengths = [0, 1, 64, 65, 128, 129, 192, 193, 1_000, 193, 192, 1_000, 65, 64, 0];
+    let of = |length: usize| {
+        let bytes: Vec<u8> = (0..=255).cycle().take(length).collect();
+        NewJob::new(job().kind, Payload::from(bytes))
+    };
+    for length in lengths {
+        let new = of(length);
+        let ids = add(&store, vec![new.clone()]).await;
+        let given = claim(&store, 1).await.jobs.remove(0);
+        assert_eq!((given.job.id, &given.job.payload), (ids[0], &new.payload), "{length}");
+        assert_eq!(find(&store, ids[0]).await.payload, new.payload, "{length}");
+        settle(&store, &given, &SUCCEED).await;
+    }
+    let first =
+        add(&store, vec![of(3).unique("key".parse().expect("a key"), UniqueScope::UntilFinished)]).await;
+    for length in lengths {
+        let new = of(length).replace("key".parse().expect("a key"), UniqueScope::UntilFinished);
+        assert_eq!(add(&store, vec![new.clone()]).await, first, "{length}");
+        assert_eq!(find(&store, first[0]).await.payload, new.payload, "{length}");
+    }
 }

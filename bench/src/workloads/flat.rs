@@ -1,5 +1,3 @@
-use std::sync::Arc;
-
 use indicatif::ProgressBar;
 
 use super::Name;
@@ -8,8 +6,9 @@ use crate::Trouble;
 use crate::options::Options;
 use crate::report::{Report, Row, thousands};
 use crate::sample::{Sample, Watch};
-use crate::stores::{Kind, Stores};
-use crate::target::{Target, batches, expect};
+use crate::stores::{Kind, Opened, Stores};
+use crate::target::{batches, expect};
+use crate::work::{Meter, Work, between};
 
 /// How many jobs are claimed and settled in each case.
 const JOBS: usize = 10_000;
@@ -39,13 +38,13 @@ pub(crate) async fn run(
             let case = format!("{} wait", thousands(waiting as u64));
             progress.set_message(format!("flat, {kind}, {case}"));
             enqueue(&target, waiting, FILLERS, FILLING).await?;
-            measure(options, kind, &target, &case, report).await?;
+            measure(options, &opened, &case, report).await?;
             if waiting * 10 > options.most() && waiting > FEW {
                 let case = format!("{} ended", thousands(waiting as u64));
                 progress.set_message(format!("flat, {kind}, {case}"));
                 drain(&target, waiting, FILLERS, FILLING).await?;
                 enqueue(&target, FEW, FILLERS, FILLING).await?;
-                measure(options, kind, &target, &case, report).await?;
+                measure(options, &opened, &case, report).await?;
             }
             opened.close().await?;
         }
@@ -53,17 +52,12 @@ pub(crate) async fn run(
     Ok(())
 }
 
-async fn measure(
-    options: &Options,
-    kind: Kind,
-    target: &Arc<dyn Target>,
-    case: &str,
-    report: &mut Report,
-) -> Result<(), Trouble> {
+async fn measure(options: &Options, opened: &Opened, case: &str, report: &mut Report) -> Result<(), Trouble> {
+    let (kind, meter) = (opened.kind(), opened.meter().await?);
     let mut samples: Vec<[Vec<Sample>; 2]> = options.batches().map(|_| Default::default()).collect();
     for _ in 0..options.rounds() {
         for (batch, samples) in options.batches().zip(&mut samples) {
-            let taken = round(&**target, batch.min(FEW)).await?;
+            let taken = round(opened, &meter, batch.min(FEW)).await?;
             samples.iter_mut().zip(taken).for_each(|(part, sample)| part.push(sample));
         }
     }
@@ -87,14 +81,25 @@ async fn measure(
 
 /// The time of the claims and that of the settlements. Each batch that is taken is made up for, unmeasured, so that
 /// as many wait at the end as at the start.
-async fn round(target: &dyn Target, batch: usize) -> Result<[Sample; 2], Trouble> {
-    let jobs = JOBS.min(batch * 50);
+async fn round(opened: &Opened, meter: &Meter, batch: usize) -> Result<[Sample; 2], Trouble> {
+    let (target, jobs) = (opened.target(), JOBS.min(batch * 50));
+    let mut done = [meter.read().await?.map(|_| Work::default()); 2];
     let (mut claims, mut settlements) = (Watch::default(), Watch::default());
     for more in batches(jobs, batch)? {
+        let start = meter.read().await?;
         let held = claims.time(target.claim(batch)).await?;
+        let middle = meter.read().await?;
         expect("claimed", held.len() == batch)?;
         settlements.time(target.settle(held)).await?;
+        let parts = [between(start, middle), between(middle, meter.read().await?)];
+        done.iter_mut().zip(parts).for_each(|(sum, part)| {
+            if let Some((sum, part)) = sum.as_mut().zip(part) {
+                *sum += part;
+            }
+        });
         target.enqueue(more).await?;
     }
-    Ok([claims, settlements].map(|watch| Sample::new(jobs, watch.elapsed(), None)))
+    let [claimed, settled] = done;
+    let sample = |watch: Watch, work| Sample::new(jobs, watch.elapsed(), None).with(work);
+    Ok([sample(claims, claimed), sample(settlements, settled)])
 }

@@ -2,6 +2,7 @@
 pub(crate) mod bloat;
 pub(crate) mod flat;
 pub(crate) mod idle;
+pub(crate) mod keys;
 pub(crate) mod raw;
 pub(crate) mod rounds;
 pub(crate) mod wake;
@@ -22,6 +23,9 @@ pub(crate) enum Name {
     /// Claims and settles a few jobs beside ever more that wait or have ended.
     #[strum(to_string = "flat")]
     Flat,
+    /// Claims and settles jobs with a limit key each, beside ever more of them.
+    #[strum(to_string = "keys")]
+    Keys,
     /// A worker with a handler that does nothing.
     #[strum(to_string = "worker")]
     Worker,

@@ -17,6 +17,7 @@ use crate::report::{Report, Row};
 use crate::sample::Sample;
 use crate::stores::{Kind, Opened, Stores};
 use crate::target::{Target, batches, expect};
+use crate::work::between;
 
 /// The numbers that a round gives.
 const PARTS: [Name; 3] = [Name::Enqueue, Name::ClaimSettle, Name::EndToEnd];
@@ -63,12 +64,16 @@ async fn one_round(
     claimers: usize,
     batch: usize,
 ) -> Result<[Sample; 3], Trouble> {
-    let (target, jobs) = (opened.target(), options.jobs(batch));
+    let (target, jobs, meter) = (opened.target(), options.jobs(batch), opened.meter().await?);
+    let start = meter.read().await?;
     let enqueued = enqueue(&target, jobs, claimers, batch).await?;
+    let middle = meter.read().await?;
     let drained = match opened.place() {
         Some(_) if options.processes > 1 => drain_apart(options, opened, jobs, claimers, batch).await?,
         _ => drain(&target, jobs, claimers, batch).await?,
     };
+    let enqueued = enqueued.with(between(start, middle));
+    let drained = drained.with(between(middle, meter.read().await?));
     Ok([enqueued, drained, enqueued.then(drained)])
 }
 

@@ -62,11 +62,12 @@ pub(crate) const LEASE: Duration = secs(60);
 pub(crate) const SUCCEED: Verdict = Verdict::Succeed { result: None };
 pub(crate) const FAIL: Verdict = Verdict::Fail { reason: Reason::Error };
 pub(crate) const CANCEL: Verdict = Verdict::Cancel { reason: Reason::Aborted };
-pub(crate) const RETRY: Verdict = Verdict::Retry { reason: Reason::Error, delay: Duration::ZERO };
+pub(crate) const RETRY: Verdict =
+    Verdict::Retry { reason: Reason::Error, delay: Duration::ZERO, queue: None };
 pub(crate) const RELEASE: Verdict = Verdict::Release { reason: Reason::Released, delay: Duration::ZERO };
 /// What a recovery makes of a lost attempt in most cases.
 pub(crate) const LOST_ATTEMPT: Verdict =
-    Verdict::Retry { reason: Reason::LeaseExpired, delay: Duration::ZERO };
+    Verdict::Retry { reason: Reason::LeaseExpired, delay: Duration::ZERO, queue: None };
 
 /// Every verdict a holder can give, each once.
 pub(crate) fn verdicts() -> [Verdict; 5] {
@@ -74,7 +75,11 @@ pub(crate) fn verdicts() -> [Verdict; 5] {
 }
 
 pub(crate) fn retry_in(delay: Duration) -> Verdict {
-    Verdict::Retry { reason: Reason::Error, delay }
+    Verdict::Retry { reason: Reason::Error, delay, queue: None }
+}
+
+pub(crate) fn retry_elsewhere(queue: &QueueName, delay: Duration) -> Verdict {
+    Verdict::Retry { reason: Reason::RetryRequested, delay, queue: Some(queue.clone()) }
 }
 
 pub(crate) fn release_for(delay: Duration) -> Verdict {

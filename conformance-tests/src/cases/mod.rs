@@ -12,6 +12,7 @@ mod limiting;
 mod overflowing;
 mod selecting;
 
+mod elsewhere;
 mod fencing;
 mod living;
 mod recovering;
@@ -55,6 +56,7 @@ pub(crate) const TABLES: &[&[Case]] = &[
     overflowing::CASES,
     fencing::CASES,
     settling::CASES,
+    elsewhere::CASES,
     living::CASES,
     recovering::CASES,
     stepping::CASES,

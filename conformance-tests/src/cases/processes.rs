@@ -14,9 +14,10 @@ use crate::processes::{Crew, Ending, Hour, Order, Said, Skew, bound};
 cases! {
     /// Of the jobs that several processes claim at once, each goes to one of them.
     [C1, C11] gives_each_job_to_one_of_racing_processes needs [Processes] within bound;
-    /// Of several processes that produce under one unique key at once, one gets in.
+    /// Of sixteen processes that produce under one unique key at once, one gets in, also where one of them is killed.
     [P4] lets_in_one_of_racing_processes needs [Processes] within bound;
-    /// However many processes claim at once, no more jobs of one limit key run than it allows.
+    /// However many processes claim at once, no more jobs of one limit key run than it allows, and one that is killed
+    /// leaks no place and doubles none.
     [C9] holds_a_limit_over_processes needs [Processes, StrictLimits] within bound;
     /// Processes claim, renew, settle, forget and recover, are killed at any moment, and are frozen for longer than
     /// their leases: no invariant is broken.
@@ -30,6 +31,8 @@ cases! {
 }
 
 const PROCESSES: usize = 3;
+/// How many race for a key.
+const RACERS: usize = 16;
 
 async fn gives_each_job_to_one_of_racing_processes(t: Bench) -> Kept {
     const JOBS: usize = 60;
@@ -39,7 +42,7 @@ async fn gives_each_job_to_one_of_racing_processes(t: Bench) -> Kept {
     let mut given = BTreeSet::new();
     for _ in 0..JOBS {
         let before = given.len();
-        for said in together(&mut crew, &Order::Claim(3, 60)).await? {
+        for said in together(&mut crew, 0..PROCESSES, &Order::Claim(3, 60)).await? {
             let Said::Leases(leases) = said else { return Err(Breach::new(format!("it said {said:?}"))) };
             for (job, _) in leases {
                 must!(given.insert(job), "job {job} was given to two processes");
@@ -50,7 +53,7 @@ async fn gives_each_job_to_one_of_racing_processes(t: Bench) -> Kept {
         }
     }
     must_eq!(given.len(), JOBS);
-    for said in together(&mut crew, &Order::Settle(Ending::Succeed)).await? {
+    for said in together(&mut crew, 0..PROCESSES, &Order::Settle(Ending::Succeed)).await? {
         must_be!(said, Said::Answers(answers) if answers.iter().all(|answer| *answer == Answer::Applied));
     }
     crew.verdict(&Rules::drained(JOBS)).await?;
@@ -59,16 +62,21 @@ async fn gives_each_job_to_one_of_racing_processes(t: Bench) -> Kept {
 
 async fn lets_in_one_of_racing_processes(t: Bench) -> Kept {
     let mut crew = Crew::gather(&t, Hour::Manual).await?;
-    crew.start_all(PROCESSES).await?;
-    let keys: Vec<String> = (0..20).map(|n| format!("key {n}")).collect();
+    crew.start_all(RACERS).await?;
     let mut created = 0;
-    for said in together(&mut crew, &Order::Produce(keys.clone())).await? {
+    let keys = |of: &str| (0..20).map(|n| format!("{of} {n}")).collect::<Vec<_>>();
+    for said in together(&mut crew, 0..RACERS, &Order::Produce(keys("first"))).await? {
         let Said::Jobs(jobs) = said else { return Err(Breach::new(format!("it said {said:?}"))) };
         created += jobs.len();
     }
-    must_eq!(created, keys.len(), "how many jobs were let in under {} keys", keys.len());
+    must_eq!(created, 20, "how many jobs were let in under as many keys");
+    tell_all(&mut crew, 0..RACERS, &Order::Produce(keys("second")))?;
+    crew.kill(0)?;
+    hear_all(&mut crew, 1..RACERS).await?;
+    let there = crew.t.counts().await?.total();
+    must_eq!(there, 40, "how many jobs were let in under as many keys when one was killed");
     crew.drain().await?;
-    crew.verdict(&Rules::drained(keys.len())).await?;
+    crew.verdict(&Rules::drained(40).faults(1)).await?;
     Ok(())
 }
 
@@ -77,27 +85,57 @@ async fn holds_a_limit_over_processes(t: Bench) -> Kept {
     let mut crew = Crew::gather(&t, Hour::Manual).await?;
     let limited = |_| job().limit(limit_key("narrow"), MOST as u32);
     crew.t.add_all((0..5 * MOST).map(limited)).await?;
-    crew.start_all(PROCESSES).await?;
-    let mut running = 0;
+    crew.start_all(RACERS).await?;
+    let mut held = [0; RACERS];
     for _ in 0..2 {
-        for said in together(&mut crew, &Order::Claim(MOST, 60)).await? {
+        for (number, said) in
+            together(&mut crew, 0..RACERS, &Order::Claim(1, 60)).await?.into_iter().enumerate()
+        {
             let Said::Leases(leases) = said else { return Err(Breach::new(format!("it said {said:?}"))) };
-            running += leases.len();
+            held[number] += leases.len();
         }
     }
-    must_eq!(running, MOST, "how many jobs run of a limit key that allows {MOST}");
+    must_eq!(held.iter().sum::<usize>(), MOST, "how many jobs run of a limit key that allows {MOST}");
+    let holder = held.iter().position(|held| *held > 0).unwrap_or_default();
+    crew.kill(holder)?;
+    let others = || (0..RACERS).filter(move |number| *number != holder);
+    for said in together(&mut crew, others(), &Order::Claim(1, 60)).await? {
+        must_be!(said, Said::Leases(leases) if leases.is_empty());
+    }
+    for said in together(&mut crew, others(), &Order::Settle(Ending::Succeed)).await? {
+        must_be!(said, Said::Answers(_));
+    }
+    let mut again = 0;
+    for said in together(&mut crew, others(), &Order::Claim(1, 60)).await? {
+        let Said::Leases(leases) = said else { return Err(Breach::new(format!("it said {said:?}"))) };
+        again += leases.len();
+    }
+    must_eq!(again, MOST - held[holder], "how many jobs run beside those of one that was killed");
     crew.drain().await?;
-    crew.verdict(&Rules::drained(5 * MOST)).await?;
+    crew.verdict(&Rules::drained(5 * MOST).faults(1)).await?;
     Ok(())
 }
 
-/// Tells all children at once, and hears all of them.
-async fn together(crew: &mut Crew, order: &Order) -> Kept<Vec<Said>> {
-    for number in 0..PROCESSES {
+/// Tells children at once, and hears all of them.
+async fn together(
+    crew: &mut Crew,
+    numbers: impl Iterator<Item = usize> + Clone,
+    order: &Order,
+) -> Kept<Vec<Said>> {
+    tell_all(crew, numbers.clone(), order)?;
+    hear_all(crew, numbers).await
+}
+
+fn tell_all(crew: &mut Crew, numbers: impl Iterator<Item = usize>, order: &Order) -> Kept {
+    for number in numbers {
         crew.tell(number, order)?;
     }
+    Ok(())
+}
+
+async fn hear_all(crew: &mut Crew, numbers: impl Iterator<Item = usize>) -> Kept<Vec<Said>> {
     let mut said = Vec::new();
-    for number in 0..PROCESSES {
+    for number in numbers {
         said.push(crew.hear_from(number).await?);
     }
     Ok(said)

@@ -206,7 +206,7 @@ async fn fails_a_job_that_crashed_on_its_last_attempt(t: Bench) -> Kept {
 
 async fn makes_a_recovered_job_wait(t: Bench) -> Kept {
     let lease = t.hold().await?;
-    t.lose(&lease, Verdict::Retry { reason: Reason::LeaseExpired, delay: secs(10) }).await?;
+    t.lose(&lease, Verdict::Retry { reason: Reason::LeaseExpired, delay: secs(10), queue: None }).await?;
     let job = t.find(lease.job.id).await?;
     must_eq!((job.state, job.due), (State::Scheduled, t.hour().plus(secs(10))));
     t.advance(millis(9_999));

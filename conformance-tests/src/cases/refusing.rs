@@ -112,7 +112,7 @@ async fn ask_out_of_range(backend: &dyn Backend, t: &Bench, held: &LeasedJob) ->
     let mut answers = vec![
         backend.claim(d(), Claim { lease: Duration::ZERO, ..t.asking(1) }).await.map(drop),
         backend.renew(d(), renewal(held, Duration::from_hours(25))).await.map(drop),
-        backend.settle(d(), late(Verdict::Retry { reason, delay: too_long })).await.map(drop),
+        backend.settle(d(), late(Verdict::Retry { reason, delay: too_long, queue: None })).await.map(drop),
         backend.settle(d(), late(Verdict::Release { reason, delay: too_long })).await.map(drop),
         backend.recover(d(), Recover { settlements: vec![settlement(held, SUCCEED)] }).await.map(drop),
         backend.list(d(), list(0)).await.map(drop),

@@ -1,7 +1,7 @@
 //! What holders write, and what is read of their logs.
 
 use leasehold_core::backend::Answer;
-use leasehold_core::{JobId, LeaseToken, Timestamp};
+use leasehold_core::{JobId, LeaseToken, QueueName, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::event::is_default;
@@ -19,6 +19,9 @@ pub struct Write {
     /// The lease of a renewal or the delay of a verdict, in milliseconds.
     #[serde(default)]
     pub span: u64,
+    /// The queue that a retry sends the job to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<QueueName>,
     /// The lines of an append, if it is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub append: Option<Append>,

@@ -88,6 +88,10 @@ pub(super) fn writes(settlements: &[Settlement]) -> Vec<Write> {
             Verdict::Retry { delay, .. } | Verdict::Release { delay, .. } => millis(delay),
             Verdict::Succeed { .. } | Verdict::Fail { .. } | Verdict::Cancel { .. } => 0,
         },
+        queue: match &settlement.verdict {
+            Verdict::Retry { queue, .. } => queue.clone(),
+            _ => None,
+        },
         append: None,
     };
     settlements.iter().map(write).collect()
@@ -138,6 +142,7 @@ pub(super) fn renewal(renewal: &Renewal) -> Write {
         token: renewal.token,
         verdict: String::new(),
         span: millis(renewal.lease),
+        queue: None,
         append: None,
     }
 }
@@ -145,7 +150,8 @@ pub(super) fn renewal(renewal: &Renewal) -> Write {
 pub(super) fn append(append: &LogAppend) -> Write {
     let lines = append.lines.iter().map(|line| hash(line.message.as_bytes())).collect();
     let kept = Append { position: append.position, lines };
-    Write { job: append.job, token: append.token, verdict: String::new(), span: 0, append: Some(kept) }
+    let (job, token, verdict) = (append.job, append.token, String::new());
+    Write { job, token, verdict, span: 0, queue: None, append: Some(kept) }
 }
 
 /// What a history keeps of the reading of a job's log; nothing of a worker's.

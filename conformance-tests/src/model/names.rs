@@ -138,7 +138,11 @@ impl Names {
 
     pub(super) fn settlement(&self, spec: &step::Settlement, lease: &LeasedJob) -> Settlement {
         let why = spec.failure.then(|| failure("broken", &format!("\"$oh\": {}", self.sequence)));
-        Settlement { job: lease.job.id, token: lease.token, verdict: spec.verdict.clone(), failure: why }
+        let mut verdict = spec.verdict.clone();
+        if let Verdict::Retry { queue, .. } = &mut verdict {
+            *queue = spec.queue.map(|number| self.queue(number));
+        }
+        Settlement { job: lease.job.id, token: lease.token, verdict, failure: why }
     }
 
     /// Ends a job, if it is still held.
@@ -148,7 +152,7 @@ impl Names {
 
     pub(super) fn recovery(&self, lost: &ExpiredLease, retry: bool, delay: Duration) -> Settlement {
         let verdict = match retry {
-            true => Verdict::Retry { reason: Reason::LeaseExpired, delay },
+            true => Verdict::Retry { reason: Reason::LeaseExpired, delay, queue: None },
             false => Verdict::Fail { reason: Reason::Poison },
         };
         let why = NewFailure {

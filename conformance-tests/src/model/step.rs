@@ -140,6 +140,8 @@ pub(super) struct Renewal {
 pub(super) struct Settlement {
     pub(super) lease: Nth,
     pub(super) verdict: Verdict,
+    /// The queue that it goes to, if it is tried again.
+    pub(super) queue: Option<u8>,
     pub(super) failure: bool,
 }
 
@@ -268,11 +270,8 @@ fn renewal() -> impl Strategy<Value = Renewal> {
 }
 
 fn settlement() -> impl Strategy<Value = Settlement> {
-    (nth(), verdict(), any::<bool>()).prop_map(|(lease, verdict, failure)| Settlement {
-        lease,
-        verdict,
-        failure,
-    })
+    (nth(), verdict(), weighted(0.3, 0..QUEUES), any::<bool>())
+        .prop_map(|(lease, verdict, queue, failure)| Settlement { lease, verdict, queue, failure })
 }
 
 fn verdict() -> impl Strategy<Value = Verdict> {
@@ -282,7 +281,11 @@ fn verdict() -> impl Strategy<Value = Verdict> {
         }),
         1 => Just(Verdict::Fail { reason: Reason::Error }),
         1 => Just(Verdict::Cancel { reason: Reason::Aborted }),
-        2 => soon_or_now().prop_map(|delay| Verdict::Retry { reason: Reason::Error, delay }),
+        2 => soon_or_now().prop_map(|delay| Verdict::Retry {
+            reason: Reason::Error,
+            delay,
+            queue: None
+        }),
         2 => soon_or_now().prop_map(|delay| Verdict::Release { reason: Reason::Released, delay }),
     ]
 }

@@ -113,7 +113,7 @@ impl Broken {
 
     async fn take_back_all(&self, deadline: Deadline) -> Result<()> {
         let lost = self.inner.expired(deadline, Expired { limit: 100 }).await?;
-        let verdict = Verdict::Retry { reason: Reason::LeaseExpired, delay: Default::default() };
+        let verdict = Verdict::Retry { reason: Reason::LeaseExpired, delay: Default::default(), queue: None };
         let back = |lost: ExpiredLease| {
             let (job, token, verdict) = (lost.job, lost.token, verdict.clone());
             Settlement { job, token, verdict, failure: None }

@@ -80,20 +80,20 @@ impl Broken {
 
     fn judge_badly(&self, verdict: Verdict) -> Verdict {
         match (self.defect, verdict) {
-            (Defect::ForgetsAnAttempt, Verdict::Retry { reason, delay }) => {
+            (Defect::ForgetsAnAttempt, Verdict::Retry { reason, delay, .. }) => {
                 Verdict::Release { reason, delay }
             }
             (Defect::SpendsAttemptsOnRelease, Verdict::Release { reason, delay }) => {
-                Verdict::Retry { reason, delay }
+                Verdict::Retry { reason, delay, queue: None }
             }
-            (Defect::RetriesTooEarly, Verdict::Retry { reason, delay }) => {
-                Verdict::Retry { reason, delay: delay / 2 }
+            (Defect::RetriesTooEarly, Verdict::Retry { reason, delay, queue }) => {
+                Verdict::Retry { reason, delay: delay / 2, queue }
             }
-            (Defect::RetriesWithoutABackOff, Verdict::Retry { reason, .. }) => {
-                Verdict::Retry { reason, delay: Duration::ZERO }
+            (Defect::RetriesWithoutABackOff, Verdict::Retry { reason, queue, .. }) => {
+                Verdict::Retry { reason, delay: Duration::ZERO, queue }
             }
-            (Defect::LosesRetriedJobsInLimbo, Verdict::Retry { reason, .. }) => {
-                Verdict::Retry { reason, delay: limits::SPAN }
+            (Defect::LosesRetriedJobsInLimbo, Verdict::Retry { reason, queue, .. }) => {
+                Verdict::Retry { reason, delay: limits::SPAN, queue }
             }
             (Defect::ForgetsTheReason, Verdict::Fail { .. }) => Verdict::Fail { reason: Reason::Error },
             (Defect::AltersResults, Verdict::Succeed { result }) => {
@@ -207,14 +207,14 @@ impl Broken {
 
     fn take_back_badly(&self, verdict: Verdict) -> Verdict {
         match (self.defect, verdict) {
-            (Defect::GivesBackTheAttemptOfACrash, Verdict::Retry { reason, delay }) => {
+            (Defect::GivesBackTheAttemptOfACrash, Verdict::Retry { reason, delay, .. }) => {
                 Verdict::Release { reason, delay }
             }
             (Defect::SweepsBeyondTheLastAttempt, _) => {
                 Verdict::Release { reason: Reason::LeaseExpired, delay: Duration::ZERO }
             }
-            (Defect::RecoversWithoutAWait, Verdict::Retry { reason, .. }) => {
-                Verdict::Retry { reason, delay: Duration::ZERO }
+            (Defect::RecoversWithoutAWait, Verdict::Retry { reason, queue, .. }) => {
+                Verdict::Retry { reason, delay: Duration::ZERO, queue }
             }
             (_, verdict) => verdict,
         }

@@ -65,7 +65,7 @@ impl Broken {
             Defect::IgnoresDueTimes => job.due = Due::Now,
             // Only ids that are computed are of this version.
             Defect::GivesTicksIdsOfItsOwn if job.id.as_uuid().get_version_num() == 5 => {
-                job.id = JobId::generate()
+                job.id = JobId::generate();
             }
             Defect::AltersPayloads => job.payload = rewritten(&job.payload),
             Defect::UsesTheCallersClock => job.due = Due::At(job.due.by(SystemClock.now())),

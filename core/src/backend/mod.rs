@@ -138,7 +138,9 @@ pub trait Backend: std::fmt::Debug + Send + Sync + 'static {
     /// - The same settlement again is [`Answer::AlreadyApplied`], with no second effect (C2). A store
     ///   remembers the latest settlement of each job, and this at least until the next one.
     /// - Terminal verdicts end the job for good (S1) and set `expires_at` by its retention (F5).
-    /// - [`Verdict::Retry`] keeps id, payload, attempts and history; not claimable before its time (S3, C4).
+    /// - [`Verdict::Retry`] keeps id, payload, attempts and history; not claimable before its time (S3, C4). With a queue, the job is
+    ///   there from then on: one queue counts it out and the other in, in the same write (S2). A job that ends instead, since
+    ///   no attempt is left or somebody asked for its end, stays in the queue that it is in.
     /// - [`Verdict::Release`] gives the attempt back (C4).
     /// - A retry or release of a job that somebody asked to cancel ends it as cancelled (S5).
     /// - The failure, if any, joins the job's history, which keeps the first and the latest (S4).

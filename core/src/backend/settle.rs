@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{JobId, LeaseToken};
 use crate::job::{Payload, Reason};
+use crate::name::QueueName;
 
 /// Asks for the ends of attempts to be recorded.
 #[derive(Debug, Clone, Default)]
@@ -49,6 +50,8 @@ pub enum Verdict {
         reason: Reason,
         /// Not before this long from now.
         delay: Duration,
+        /// In this queue from now on; none is the one that it is in. A job that ends instead of waiting stays where it is.
+        queue: Option<QueueName>,
     },
     /// Waits again; the attempt is given back.
     Release {

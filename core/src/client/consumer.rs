@@ -4,17 +4,20 @@ use std::time::Duration;
 
 use futures::Stream;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::asked::Asked;
 use super::held::{Abandoned, HeldJob};
 use super::known;
 use super::rates::Rates;
+use super::recover::recovers;
 use super::store::Store;
 use super::wake::{Wake, jittered};
 use crate::backend::{Claim, KindRule, Settle, Settlement, TagRule};
 use crate::error::{ErrorKind, Result};
 use crate::id::WorkerId;
 use crate::job::LeasedJob;
+use crate::limits;
 use crate::name::{Kind, QueueName, Tag};
 use crate::policy::RetryPolicy;
 
@@ -46,6 +49,10 @@ pub struct Consumer {
     rates: Rates,
     /// How often it has looked.
     turn: usize,
+    /// How often lost leases are looked for.
+    recovery: Duration,
+    /// What does so, once it takes jobs.
+    recovers: Option<AbortOnDropHandle<()>>,
     /// A claim that was not answered yet.
     asked: Option<Asked>,
     /// What was claimed and not taken, and when it was asked for.
@@ -67,6 +74,8 @@ impl Consumer {
             prefetch: 1,
             policy: RetryPolicy::default(),
             turn: 0,
+            recovery: Duration::from_secs(5),
+            recovers: None,
             asked: None,
             ready: VecDeque::new(),
             abandoned: Abandoned::default(),
@@ -123,12 +132,24 @@ impl Consumer {
         self
     }
 
+    /// Sets how often to look for jobs whose leases ran out, those of others among them, to give them out again (clause C3):
+    /// for as long as this consumer lives, from its first use on. All that take jobs by clones of one [`Store`] look together.
+    /// Defaults to 5 s, give or take a fifth.
+    #[must_use]
+    pub fn recovery(mut self, interval: Duration) -> Self {
+        self.recovery = interval.clamp(*limits::INTERVAL.start(), *limits::INTERVAL.end());
+        self
+    }
+
     /// The next job, if one is due. Dropping the future loses nothing: the next call goes on from there.
     ///
     /// # Errors
     /// Those named at [`Store`].
     pub async fn next(&mut self) -> Result<Option<HeldJob>> {
         self.give_back().await?;
+        if self.recovers.is_none() {
+            self.recovers = Some(recovers(self.store.clone(), self.recovery, self.policy.clone()));
+        }
         let mut dry = 0;
         loop {
             let fresh = self.ready.is_empty();
@@ -143,6 +164,8 @@ impl Consumer {
             }
             dry = if fresh && !more { dry + 1 } else { 0 };
             if dry >= self.store.pages(&self.queues) {
+                // A program that ends now may be all that ever looks.
+                self.store.recover_in_turn(self.recovery, &self.policy).await;
                 return Ok(None);
             }
         }

@@ -15,6 +15,7 @@ use crate::backend::{
 use crate::error::{Error, ErrorKind, Result};
 use crate::flow::{Known, Member};
 use crate::job::{JobRecord, LeasedJob, Payload, Progress, Reason};
+use crate::name::QueueName;
 use crate::policy::{
     Decision, HandlerError, JobFailure, LeaseTimes, Outcome, RetryPolicy, after_attempt, after_refusal,
 };
@@ -114,7 +115,21 @@ impl HeldJob {
     /// # Errors
     /// Those named at [`HeldJob`] and [`Store`].
     pub async fn retry(self, delay: Duration) -> Result<()> {
-        self.end(Outcome::RetryRequested { after: Some(delay), message: String::new() }).await
+        self.end(Outcome::RetryRequested { after: Some(delay), message: String::new(), queue: None }).await
+    }
+
+    /// Has it tried again in another queue after `delay`; the attempt stays spent.
+    ///
+    /// # Errors
+    /// Those named at [`HeldJob`] and [`Store`]; [`InvalidInput`](ErrorKind::InvalidInput) for a name that is none, and
+    /// then the job is given back when the consumer is next used.
+    pub async fn retry_in<Q>(self, queue: Q, delay: Duration) -> Result<()>
+    where
+        Q: TryInto<QueueName>,
+        Error: From<Q::Error>,
+    {
+        let queue = Some(queue.try_into()?);
+        self.end(Outcome::RetryRequested { after: Some(delay), message: String::new(), queue }).await
     }
 
     /// Gives it back untouched, with its attempt, to its place in the queue.

@@ -22,6 +22,8 @@ pub(super) struct Known {
     looked: Mutex<Option<Instant>>,
     names: Lock<BTreeSet<QueueName>>,
     rates: Lock<BTreeMap<QueueName, Rate>>,
+    /// When leases that ran out were last looked for.
+    pub(super) recovered: Lock<Option<Instant>>,
     /// From where on names are taken next where there are more than a claim may name.
     next: Lock<usize>,
 }

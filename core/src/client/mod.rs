@@ -20,6 +20,7 @@ mod rate;
 mod rates;
 mod raw;
 mod raw_set;
+mod recover;
 mod register;
 #[cfg(feature = "schedules")]
 mod schedules;

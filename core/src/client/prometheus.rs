@@ -35,7 +35,7 @@ impl Prometheus {
     /// [`Conflict`](ErrorKind::Conflict) if the process collects metrics already: then give [`of`](Self::of) the handle of its
     /// exporter, or call [`Gauges::refresh`] before another one reads.
     pub fn install(store: &Store) -> Result<Self> {
-        let recorder = Self::builder()?.build_recorder();
+        let recorder = Self::builder().build_recorder();
         let handle = recorder.handle();
         metrics::set_global_recorder(recorder).map_err(|_| {
             Error::new(
@@ -48,13 +48,9 @@ impl Prometheus {
     }
 
     /// An exporter with the right buckets, for who sets more of it.
-    ///
-    /// # Errors
-    /// None today.
-    pub fn builder() -> Result<PrometheusBuilder> {
-        PrometheusBuilder::new().set_buckets(&BUCKETS).map_err(|error| {
-            Error::new(ErrorKind::Internal, "the buckets of histograms cannot be set").caused_by(error)
-        })
+    pub fn builder() -> PrometheusBuilder {
+        // Only an empty list of buckets is refused.
+        PrometheusBuilder::new().set_buckets(&BUCKETS).expect("there are buckets")
     }
 
     /// The metrics of an exporter that is installed, and of this store.

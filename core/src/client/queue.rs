@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use super::consumer::Consumer;
 use super::store::Store;
 use crate::backend::{Counts, Enqueue, EnqueueAnswer, Enqueued, Pause, QueueCounts, QueueSettings, SetQueue};
@@ -16,11 +18,55 @@ const CHUNK: usize = 1_000;
 pub struct Queue {
     store: Store,
     name: QueueName,
+    /// What jobs are given that do not say it themselves.
+    defaults: Option<Arc<NewJob>>,
 }
 
 impl Queue {
     pub(super) fn new(store: Store, name: QueueName) -> Self {
-        Self { store, name }
+        Self { store, name, defaults: None }
+    }
+
+    /// This queue, with other defaults for the jobs that are enqueued by this handle: priority, attempts, tags, time-out,
+    /// retry policy and the like. What a job says itself counts before that, also where it says what holds anyway; tags
+    /// and headers add up. Of what is set here id, queue, kind and payload mean nothing. Called again, it adds to what it was
+    /// told before.
+    ///
+    /// ```
+    /// # use leasehold_core::{NewJob, Store, Tag};
+    /// # async fn example(store: Store, job: NewJob) -> leasehold_core::Result<()> {
+    /// let mails = store.queue("mails")?.defaults(|job| job.max_attempts(3).priority(-5));
+    /// mails.enqueue(job.clone()).await?; // three attempts, priority -5
+    /// mails.enqueue(job.priority(0)).await?; // three attempts, priority 0
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// They are this handle's and its clones', and are not kept in the store. Jobs that are enqueued otherwise, such as in a
+    /// transaction of the caller's, get them by [`job`](Self::job).
+    #[must_use]
+    pub fn defaults(mut self, defaults: impl FnOnce(NewJob) -> NewJob) -> Self {
+        let before = self.defaults.take().map_or_else(NewJob::template, Arc::unwrap_or_clone);
+        self.defaults = Some(Arc::new(defaults(before)));
+        self
+    }
+
+    /// The job as this queue enqueues it, with its defaults: for whoever enqueues it in another way.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](crate::ErrorKind::InvalidInput) if the arguments make no valid job.
+    pub fn job(&self, job: impl IntoJob) -> Result<NewJob> {
+        let job = job.into_job()?.queue(self.name.clone());
+        Ok(match &self.defaults {
+            Some(defaults) => job.or(defaults),
+            None => job,
+        })
+    }
+
+    /// The same queue without its defaults, and these.
+    pub(super) fn without_defaults(mut self) -> (Self, Option<Arc<NewJob>>) {
+        let defaults = self.defaults.take();
+        (self, defaults)
     }
 
     /// Its name.
@@ -47,7 +93,7 @@ impl Queue {
     /// # Errors
     /// Those of [`enqueue`](Self::enqueue).
     pub async fn submit(&self, job: impl IntoJob) -> Result<Enqueued> {
-        let mut answers = self.send(vec![job.into_job()?]).await?;
+        let mut answers = self.send(vec![self.job(job)?]).await?;
         let answer = answers.pop().ok_or_else(|| {
             crate::Error::new(crate::ErrorKind::Internal, "the store answered nothing for a job; report this")
         })?;
@@ -67,7 +113,7 @@ impl Queue {
         let most = CHUNK.min(limits.batch).max(1);
         let (mut answers, mut chunk, mut bytes) = (Vec::new(), Vec::new(), 0);
         for job in jobs {
-            let job = job.into_job()?;
+            let job = self.job(job)?;
             let size = job.payload.len();
             if chunk.len() == most || (bytes + size > limits.batch_bytes && !chunk.is_empty()) {
                 answers.append(&mut self.send(std::mem::take(&mut chunk)).await?);
@@ -83,9 +129,6 @@ impl Queue {
     }
 
     async fn send(&self, mut jobs: Vec<NewJob>) -> Result<Vec<Enqueued>> {
-        for job in &mut jobs {
-            job.queue = self.name.clone();
-        }
         telemetry::send(&mut jobs, self.store.limits());
         let answers = self.store.backend().enqueue(self.store.deadline(), Enqueue { jobs }).await?;
         self.store.hear_of(&self.name);

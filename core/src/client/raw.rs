@@ -43,14 +43,19 @@ impl Queue {
     pub fn raw(&self, kind: &str) -> Result<Raw> {
         let kind = Kind::new(kind)?;
         Bundle::kind(&kind)?;
+        let (queue, defaults) = self.clone().without_defaults();
         let mut template = NewJob::new(kind.clone(), Payload::EMPTY);
+        if let Some(defaults) = defaults {
+            template = template.or(&defaults);
+        }
         template.options.retention.succeeded = Keep::For(std::time::Duration::ZERO);
-        Ok(Raw { queue: self.clone(), kind, template })
+        template.options.unique = None;
+        Ok(Raw { queue, kind, template })
     }
 }
 
 impl Raw {
-    /// Changes the options of its jobs: priority, tags, attempts, time-out, retry policy and the like. Id, payload, due
+    /// Changes the options of its jobs, beginning with the [defaults](Queue::defaults) of the queue: priority, tags, attempts, time-out, retry policy and the like. Id, payload, due
     /// time and unique key are its own. Defaults to those of any job, but keeps nothing of what succeeds.
     ///
     /// ```

@@ -80,7 +80,15 @@ pub struct NewJob {
     pub due: Due,
     /// Everything else.
     pub options: JobOptions,
+    /// What of it was said though it is as by default.
+    said: u8,
 }
+
+/// Bits of what was said.
+const PRIORITY: u8 = 1;
+const MAX_ATTEMPTS: u8 = 2;
+const CRASH_BUDGET: u8 = 4;
+const RETENTION: u8 = 8;
 
 impl NewJob {
     /// A job of `kind` with these bytes as its payload.
@@ -92,6 +100,7 @@ impl NewJob {
             payload,
             due: Due::Now,
             options: JobOptions::default(),
+            said: 0,
         }
     }
 
@@ -161,6 +170,7 @@ impl NewJob {
     #[must_use]
     pub fn priority(mut self, priority: i16) -> Self {
         self.options.priority = priority;
+        self.said |= PRIORITY;
         self
     }
 
@@ -168,6 +178,7 @@ impl NewJob {
     #[must_use]
     pub fn max_attempts(mut self, attempts: u32) -> Self {
         self.options.max_attempts = attempts;
+        self.said |= MAX_ATTEMPTS;
         self
     }
 
@@ -175,6 +186,7 @@ impl NewJob {
     #[must_use]
     pub fn crash_budget(mut self, crashes: u32) -> Self {
         self.options.crash_budget = crashes;
+        self.said |= CRASH_BUDGET;
         self
     }
 
@@ -264,6 +276,7 @@ impl NewJob {
     #[must_use]
     pub fn retention(mut self, retention: Retention) -> Self {
         self.options.retention = retention;
+        self.said |= RETENTION;
         self
     }
 
@@ -277,6 +290,49 @@ impl NewJob {
     #[must_use]
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.options.headers.insert(name.into(), value.into());
+        self
+    }
+}
+
+impl NewJob {
+    /// A job of no kind that matters, to set options of.
+    pub(crate) fn template() -> Self {
+        Self::new(Kind::template(), Payload::EMPTY)
+    }
+
+    /// Gives it what it does not say itself, by these defaults: tags and headers add up, of two headers with one name its
+    /// own counts.
+    pub(crate) fn or(mut self, defaults: &Self) -> Self {
+        fn unless<T: Clone>(own: &mut Option<T>, default: Option<&T>) {
+            *own = own.take().or_else(|| default.cloned());
+        }
+        let (usual, given) = (JobOptions::default(), &defaults.options);
+        let (said, own) = (self.said, &mut self.options);
+        let unsaid = |bit, as_usual: bool| as_usual && said & bit == 0;
+        if self.due == Due::Now {
+            self.due = defaults.due;
+        }
+        if unsaid(PRIORITY, own.priority == usual.priority) {
+            own.priority = given.priority;
+        }
+        if unsaid(MAX_ATTEMPTS, own.max_attempts == usual.max_attempts) {
+            own.max_attempts = given.max_attempts;
+        }
+        if unsaid(CRASH_BUDGET, own.crash_budget == usual.crash_budget) {
+            own.crash_budget = given.crash_budget;
+        }
+        if unsaid(RETENTION, own.retention == usual.retention) {
+            own.retention = given.retention;
+        }
+        unless(&mut own.unique, given.unique.as_ref());
+        unless(&mut own.limit, given.limit.as_ref());
+        unless(&mut own.lease, given.lease.as_ref());
+        unless(&mut own.timeout, given.timeout.as_ref());
+        unless(&mut own.retry, given.retry.as_ref());
+        own.tags.extend(given.tags.iter().cloned());
+        for (name, value) in &given.headers {
+            own.headers.entry(name.clone()).or_insert_with(|| value.clone());
+        }
         self
     }
 }

@@ -50,7 +50,10 @@ impl JobRecord {
             Verdict::Retry { .. } if self.attempt >= self.options.max_attempts => {
                 self.end(State::Failed, Some(Reason::MaxAttempts), now);
             }
-            Verdict::Retry { reason, delay } => self.wait(now.plus(delay), reason, now),
+            Verdict::Retry { reason, delay, queue } => {
+                self.queue = queue.unwrap_or_else(|| self.queue.clone());
+                self.wait(now.plus(delay), reason, now);
+            }
             Verdict::Release { reason, delay } => {
                 self.attempt -= 1;
                 let due = if delay.is_zero() { self.due } else { now.plus(delay) };
@@ -193,8 +196,8 @@ mod tests {
             (Verdict::Succeed { result: None }, Cause::Finish),
             (Verdict::Fail { reason }, Cause::Finish),
             (Verdict::Cancel { reason }, Cause::Finish),
-            (Verdict::Retry { reason, delay }, Cause::Retry),
-            (Verdict::Retry { reason, delay: Duration::ZERO }, Cause::Retry),
+            (Verdict::Retry { reason, delay, queue: None }, Cause::Retry),
+            (Verdict::Retry { reason, delay: Duration::ZERO, queue: None }, Cause::Retry),
             (Verdict::Release { reason, delay }, Cause::Release),
             (Verdict::Release { reason, delay: Duration::ZERO }, Cause::Release),
         ]
@@ -276,7 +279,8 @@ mod tests {
 
     #[test]
     fn ends_what_was_asked_to_and_what_has_no_attempt_left() {
-        let retry = || Verdict::Retry { reason: Reason::Error, delay: SECOND };
+        let queue = || Some(QueueName::new("elsewhere").unwrap());
+        let retry = || Verdict::Retry { reason: Reason::Error, delay: SECOND, queue: queue() };
         let mut asked = running();
         assert_eq!(asked.amend(&Action::Cancel, NOW), AmendAnswer::Requested);
         asked.settle(retry(), None, NOW);

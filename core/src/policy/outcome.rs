@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use crate::backend::{NewFailure, Verdict};
 use crate::job::{Payload, Reason};
+use crate::name::QueueName;
 
 /// How one attempt went, as the worker saw it. A job's failure is an outcome, not an error of ours.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,6 +19,8 @@ pub enum Outcome {
         after: Option<Duration>,
         /// Why, for the history.
         message: String,
+        /// In this queue from now on; none is the one that it is in.
+        queue: Option<QueueName>,
     },
     /// The handler asked to be run later; the attempt is given back.
     Snoozed {
@@ -98,6 +101,14 @@ impl std::error::Error for JobFailure {}
 pub enum Control {
     /// Run it again after this long, or by the retry policy; the attempt stays spent.
     Retry(Option<Duration>),
+    /// Run it again in another queue, by whoever works on that one; the attempt stays spent. It is in that queue from
+    /// then on.
+    RetryIn {
+        /// The other queue.
+        queue: QueueName,
+        /// After this long; by the retry policy if not said.
+        after: Option<Duration>,
+    },
     /// Run it later; the attempt is given back.
     Snooze(Duration),
     /// A rate limit was reached: run it later; the attempt is given back.
@@ -110,6 +121,9 @@ impl fmt::Display for Control {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Retry(_) => f.write_str("the handler asked to be run again"),
+            Self::RetryIn { queue, .. } => {
+                write!(f, "the handler asked to be run again in the queue {queue}")
+            }
             Self::Snooze(_) => f.write_str("the handler asked to be run later"),
             Self::RateLimited(_) => f.write_str("a rate limit was reached"),
             Self::Abort(why) => write!(f, "the handler ended the job: {why}"),
@@ -122,7 +136,10 @@ impl std::error::Error for Control {}
 impl From<Control> for Outcome {
     fn from(control: Control) -> Self {
         match control {
-            Control::Retry(after) => Self::RetryRequested { after, message: String::new() },
+            Control::Retry(after) => Self::RetryRequested { after, message: String::new(), queue: None },
+            Control::RetryIn { queue, after } => {
+                Self::RetryRequested { after, message: String::new(), queue: Some(queue) }
+            }
             Control::Snooze(after) => Self::Snoozed { after },
             Control::RateLimited(after) => Self::RateLimited { after },
             Control::Abort(message) => Self::Aborted { message },

@@ -9,6 +9,7 @@ use crate::backend::{ExpiredLease, NewFailure, Verdict};
 use crate::error::Error;
 use crate::job::{JobRecord, Reason};
 use crate::limits;
+use crate::name::QueueName;
 
 /// When a failed attempt is tried again.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -70,7 +71,7 @@ pub fn after_attempt(outcome: Outcome, job: &JobRecord, default: &RetryPolicy, r
             verdict: Verdict::Cancel { reason: Reason::Aborted },
             failure: Some(NewFailure { reason: Reason::Aborted, class: "abort".into(), message }),
         },
-        Outcome::RetryRequested { after, message } => {
+        Outcome::RetryRequested { after, message, queue } => {
             let failure = JobFailure {
                 reason: Reason::RetryRequested,
                 class: "retry".into(),
@@ -78,20 +79,26 @@ pub fn after_attempt(outcome: Outcome, job: &JobRecord, default: &RetryPolicy, r
                 permanent: false,
                 retry_after: after,
             };
-            after_failure(failure, job, policy, roll)
+            after_failure(failure, queue, job, policy, roll)
         }
-        Outcome::Failure(failure) => after_failure(failure, job, policy, roll),
+        Outcome::Failure(failure) => after_failure(failure, None, job, policy, roll),
     }
 }
 
-fn after_failure(failure: JobFailure, job: &JobRecord, policy: &RetryPolicy, roll: f64) -> Decision {
+fn after_failure(
+    failure: JobFailure,
+    queue: Option<QueueName>,
+    job: &JobRecord,
+    policy: &RetryPolicy,
+    roll: f64,
+) -> Decision {
     let verdict = match policy.rule(&failure.class) {
         _ if failure.permanent => Verdict::Fail { reason: failure.reason },
         None => Verdict::Fail { reason: failure.reason },
         Some(_) if job.attempt >= job.options.max_attempts => Verdict::Fail { reason: Reason::MaxAttempts },
         Some(backoff) => {
             let delay = at_most(failure.retry_after.unwrap_or_else(|| backoff.delay(job.attempt, roll)));
-            Verdict::Retry { reason: failure.reason, delay }
+            Verdict::Retry { reason: failure.reason, delay, queue }
         }
     };
     let failure = NewFailure { reason: failure.reason, class: failure.class, message: failure.message };
@@ -122,7 +129,8 @@ pub fn after_expiry(lease: &ExpiredLease, default: &RetryPolicy, roll: f64) -> D
     } else if lease.attempt >= lease.max_attempts {
         Verdict::Fail { reason: Reason::MaxAttempts }
     } else {
-        Verdict::Retry { reason: Reason::LeaseExpired, delay: at_most(policy.backoff.delay(crashes, roll)) }
+        let delay = at_most(policy.backoff.delay(crashes, roll));
+        Verdict::Retry { reason: Reason::LeaseExpired, delay, queue: None }
     };
     let message = format!(
         "the lease of attempt {} of {} ran out: its worker crashed, froze or was cut off (crash {crashes}, budget {})",
@@ -155,7 +163,7 @@ mod tests {
 
     #[test]
     fn an_error_is_tried_again_until_the_attempts_are_spent() {
-        let retry = |s| Verdict::Retry { reason: Reason::Error, delay: Duration::from_secs(s) };
+        let retry = |s| Verdict::Retry { reason: Reason::Error, delay: Duration::from_secs(s), queue: None };
         assert_eq!(verdict(error(), 1, 3), retry(1));
         assert_eq!(verdict(error(), 2, 3), retry(2));
         assert_eq!(verdict(error(), 3, 3), Verdict::Fail { reason: Reason::MaxAttempts });
@@ -179,8 +187,14 @@ mod tests {
             after_attempt(outcome, &job, &RetryPolicy::default(), 0.0).verdict
         };
         assert_eq!(decide("io"), Verdict::Fail { reason: Reason::Error });
-        assert_eq!(decide("busy"), Verdict::Retry { reason: Reason::Error, delay: Duration::from_secs(7) });
-        assert_eq!(decide("other"), Verdict::Retry { reason: Reason::Error, delay: Duration::from_secs(1) });
+        assert_eq!(
+            decide("busy"),
+            Verdict::Retry { reason: Reason::Error, delay: Duration::from_secs(7), queue: None }
+        );
+        assert_eq!(
+            decide("other"),
+            Verdict::Retry { reason: Reason::Error, delay: Duration::from_secs(1), queue: None }
+        );
     }
 
     #[test]
@@ -202,7 +216,7 @@ mod tests {
         for outcome in [
             Outcome::Snoozed { after },
             Outcome::RateLimited { after },
-            Outcome::RetryRequested { after: Some(after), message: String::new() },
+            Outcome::RetryRequested { after: Some(after), message: String::new(), queue: None },
             Outcome::Failure(JobFailure::error("io", "broken").retry_after(after)),
         ] {
             let (Verdict::Retry { delay, .. } | Verdict::Release { delay, .. }) = verdict(outcome, 1, 3)
@@ -231,11 +245,11 @@ mod tests {
             |attempt, crashes| after_expiry(&lease(attempt, crashes), &RetryPolicy::default(), 0.0).verdict;
         assert_eq!(
             decide(1, 0),
-            Verdict::Retry { reason: Reason::LeaseExpired, delay: Duration::from_secs(1) }
+            Verdict::Retry { reason: Reason::LeaseExpired, delay: Duration::from_secs(1), queue: None }
         );
         assert_eq!(
             decide(2, 1),
-            Verdict::Retry { reason: Reason::LeaseExpired, delay: Duration::from_secs(2) }
+            Verdict::Retry { reason: Reason::LeaseExpired, delay: Duration::from_secs(2), queue: None }
         );
         assert_eq!(decide(3, 2), Verdict::Fail { reason: Reason::Poison });
         assert_eq!(decide(10, 0), Verdict::Fail { reason: Reason::MaxAttempts });

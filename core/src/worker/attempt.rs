@@ -6,6 +6,8 @@ use futures::{Stream, StreamExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
+#[cfg(all(unix, feature = "process"))]
+use tokio::time::Instant;
 
 use super::extract::States;
 use super::held::Entry;
@@ -196,6 +198,18 @@ impl Attempt {
     /// Who runs it.
     pub fn worker(&self) -> WorkerId {
         self.0.shared.id
+    }
+
+    /// Until when what cannot be dropped may go on: after the worker would have ended it itself, and before the lease ends.
+    #[cfg(all(unix, feature = "process"))]
+    pub(super) fn lives_until(&self) -> Instant {
+        self.0.entry.lives_until()
+    }
+
+    /// Waits until that is later, by a renewal, and tells when it is.
+    #[cfg(all(unix, feature = "process"))]
+    pub(super) async fn lives_beyond(&self, end: Instant) -> Instant {
+        self.0.entry.lives_beyond(end).await
     }
 
     pub(super) fn states(&self) -> &States {

@@ -44,7 +44,8 @@ pub(super) struct Entry {
     /// When its holder does what.
     pub(super) times: LeaseTimes,
     live: Mutex<Live>,
-    /// Told when there is a cause or a decision, and when the store has answered to what the handler said.
+    /// Told when there is a cause or a decision, when the store has answered to what the handler said, and when the lease
+    /// was renewed.
     news: Notify,
     changed: Arc<Notify>,
 }
@@ -239,6 +240,8 @@ impl Entry {
         live.asked_at = asked_at;
         live.renewal = Renewal::NotBefore(asked_at);
         live.together = usize::MAX;
+        drop(live);
+        self.news.notify_waiters();
     }
 
     /// Notes that a renewal failed: it is asked for again after a pause that even a short lease can afford.
@@ -266,6 +269,23 @@ impl Entry {
     /// When it is next to be renewed or written to; never while that is under way, or when all is over.
     pub(super) fn renew_at(&self) -> Option<Instant> {
         self.live().renew_at(&self.times)
+    }
+
+    /// Until when what cannot be dropped may go on: halfway from the fence to the end of the lease.
+    #[cfg(all(unix, feature = "process"))]
+    pub(super) fn lives_until(&self) -> Instant {
+        self.live().asked_at + self.life()
+    }
+
+    /// Waits until that is later than it was, by a renewal, and tells when it is.
+    #[cfg(all(unix, feature = "process"))]
+    pub(super) async fn lives_beyond(&self, end: Instant) -> Instant {
+        self.until(|live| Some(live.asked_at + self.life()).filter(|at| *at > end)).await
+    }
+
+    #[cfg(all(unix, feature = "process"))]
+    fn life(&self) -> Duration {
+        self.times.fence + (self.lease - self.times.fence) / 2
     }
 
     pub(super) fn fence_at(&self) -> Instant {

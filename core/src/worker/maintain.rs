@@ -7,10 +7,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::run::EndedBy;
 use super::shared::Shared;
-use crate::backend::{Answer, CheckIn, Expired, Prune, Recover, Settlement, WorkerInfo};
+use crate::backend::{CheckIn, Prune, Verdict, WorkerInfo};
 use crate::client::jittered;
 use crate::error::Result;
-use crate::policy::{Decision, after_expiry};
 
 /// How many items one call of maintenance touches.
 const BATCH: usize = 500;
@@ -105,38 +104,8 @@ impl Shared {
     }
 
     async fn recover(&self, done: &CancellationToken) -> Result<()> {
-        let limits = self.store.limits();
-        let limit = BATCH.min(limits.page).min(limits.batch);
-        while !done.is_cancelled() {
-            let expired = self.store.backend().expired(self.store.deadline(), Expired { limit }).await?;
-            let found = expired.len();
-            if found == 0 {
-                return Ok(());
-            }
-            let decide = |lease: crate::backend::ExpiredLease| {
-                let Decision { verdict, failure } = after_expiry(&lease, &self.config.retry, fastrand::f64());
-                tracing::warn!(job = %lease.job, attempt = lease.attempt, becomes = verdict.name(), "a lease ran out");
-                Settlement { job: lease.job, token: lease.token, verdict, failure }
-            };
-            let settlements: Vec<Settlement> = expired.into_iter().map(decide).collect();
-            crate::fail_point!("recover::before_send");
-            let answers = self
-                .store
-                .backend()
-                .recover(self.store.deadline(), Recover { settlements: settlements.clone() })
-                .await?;
-            for (settlement, answer) in settlements.iter().zip(&answers) {
-                if *answer != Answer::Lost {
-                    self.hear_of_lost(settlement.job, &settlement.verdict);
-                }
-            }
-            let recovered = answers.iter().filter(|answer| **answer != Answer::Lost).count();
-            metrics::counter!("leasehold_leases_recovered_total").increment(recovered as u64);
-            // Where none could be taken back, others are at it, or hold them locked.
-            if found < limit || recovered == 0 {
-                return Ok(());
-            }
-        }
+        let hear = |job, verdict: &Verdict| self.hear_of_lost(job, verdict);
+        while !done.is_cancelled() && self.store.recover_some(&self.config.retry, hear).await? {}
         Ok(())
     }
 

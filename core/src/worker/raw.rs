@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::id::JobId;
 use crate::job::{Bundle, Due, JobRecord, LeasedJob, NewJob, OnConflict, PUSHED_BACK, Progress, Reason};
 use crate::limits;
-use crate::name::Kind;
+use crate::name::{Kind, QueueName};
 use crate::policy::{Decision, HandlerError, JobFailure, Outcome, after_attempt};
 
 /// The header that tells why a payload became a job of its own.
@@ -130,7 +130,7 @@ impl Course {
         let killer = self.done.at.take().filter(|at| self.careful && !self.done.has(*at));
         if let Some(killer) = killer {
             let failure = JobFailure::error("crash", "a worker died while it ran in a bundle");
-            self.set_apart(killer, Duration::ZERO, Some(&failure));
+            self.set_apart(killer, Duration::ZERO, Some(&failure), None);
             // Before another is told in its place.
             let written = self.write_apart().await;
             self.written(written);
@@ -244,17 +244,23 @@ impl Course {
         let Decision { verdict, .. } = after_attempt(outcome, &part, policy, fastrand::f64());
         match verdict {
             Verdict::Succeed { .. } | Verdict::Cancel { .. } => self.done.add(index),
-            Verdict::Retry { delay, .. } | Verdict::Release { delay, .. } => {
-                self.set_apart(index, delay, failure.as_ref());
-            }
+            Verdict::Retry { delay, queue, .. } => self.set_apart(index, delay, failure.as_ref(), queue),
+            Verdict::Release { delay, .. } => self.set_apart(index, delay, failure.as_ref(), None),
             // It is to be seen as a job that has failed, which takes an attempt of its own.
-            Verdict::Fail { .. } => self.set_apart(index, Duration::ZERO, failure.as_ref()),
+            Verdict::Fail { .. } => self.set_apart(index, Duration::ZERO, failure.as_ref(), None),
         }
     }
 
     /// Has a payload become a job of its own: the same one however often it is made.
-    fn set_apart(&mut self, index: u32, delay: Duration, failure: Option<&JobFailure>) {
+    fn set_apart(
+        &mut self,
+        index: u32,
+        delay: Duration,
+        failure: Option<&JobFailure>,
+        elsewhere: Option<QueueName>,
+    ) {
         let JobRecord { id, queue, kind, payload, mut options, .. } = self.part(index).job;
+        let queue = elsewhere.unwrap_or(queue);
         // It has run once.
         options.max_attempts = options.max_attempts.saturating_sub(1).max(1);
         let limits = self.attempt.store().limits();
@@ -272,9 +278,13 @@ impl Course {
         self.apart.push((index, job));
     }
 
-    /// Has the jobs be made that payloads are to become; answers how that went for each of the first so many.
+    /// Has the jobs be made that payloads are to become, the first ones of one queue; answers how that went for each of the
+    /// first so many.
     fn write_apart(&self) -> BoxFuture<'static, Vec<Result<()>>> {
-        write(self.attempt.clone(), self.apart.iter().map(|(_, job)| job.clone()).collect()).boxed()
+        let jobs = self.apart.iter().map(|(_, job)| job);
+        let first = self.apart.first().map(|(_, job)| &job.queue);
+        let jobs = jobs.take_while(|job| Some(&job.queue) == first).cloned().collect();
+        write(self.attempt.clone(), jobs).boxed()
     }
 
     /// Notes which payloads have become jobs, and are done therefore.
@@ -332,7 +342,8 @@ async fn write(attempt: Attempt, jobs: Vec<NewJob>) -> Vec<Result<()>> {
 
 /// Enqueues jobs, as often as it takes unless the attempt is told to end.
 async fn enqueue(attempt: &Attempt, jobs: Vec<NewJob>) -> Result<Vec<Result<()>>> {
-    let queue = attempt.store().queue(attempt.job().queue.clone())?;
+    let queue = jobs.first().map_or(&attempt.job().queue, |job| &job.queue);
+    let queue = attempt.store().queue(queue.clone())?;
     let mut pause = Duration::from_millis(100);
     loop {
         let error = match queue.enqueue_all(jobs.clone()).await {

@@ -1,7 +1,7 @@
 //! Programs end with their lease and with their worker.
 
 use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use leasehold_core::State;
@@ -15,6 +15,8 @@ use crate::store;
 
 /// The variable by which the worker that is to be killed knows its pipe.
 const HELD: &str = "LEASEHOLD_TEST_HELD";
+/// And its lease, in seconds.
+const LEASE: &str = "LEASEHOLD_TEST_LEASE";
 
 /// Holds the pipe, and so does what it starts, and neither heeds what asks them to end.
 fn stubborn(held: &std::path::Path) -> Process {
@@ -61,26 +63,57 @@ async fn worker_that_is_killed() {
     let Some(held) = std::env::var_os(HELD) else { return };
     let store = store();
     let id = enqueue(&store, job("".to_owned())).await;
-    let running = worker(&store, stubborn(held.as_ref())).build().unwrap().start();
+    let lease = std::env::var(LEASE).map_or(30, |seconds| seconds.parse().unwrap());
+    let worker = worker(&store, stubborn(held.as_ref())).lease(Duration::from_secs(lease));
+    let running = worker.build().unwrap().start();
     says(&store, id, "begun").await;
     println!("begun");
     running.join().await.unwrap();
     panic!("{:?}", said(&store, id).await);
 }
 
-#[tokio::test]
-async fn a_worker_that_is_killed_leaves_nothing_behind() {
-    let held = Fifo::new();
-    let left = Fifo::left(&held.path());
+/// A worker in a process of its own, whose program has begun.
+fn worker_elsewhere(held: &Fifo, lease: u64) -> Child {
     let mut worker = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "process::orphans::worker_that_is_killed", "--nocapture", "--test-threads=1"])
         .env(HELD, held.path())
+        .env(LEASE, lease.to_string())
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(worker.stdout.take().unwrap()).lines().map_while(Result::ok);
     // The first may stand behind what the test runner says.
     assert!(lines.any(|line| line.ends_with("begun")), "it did not begin");
+    worker
+}
+
+#[tokio::test]
+async fn a_worker_that_is_frozen_leaves_nothing_behind_when_its_lease_ends() {
+    let held = Fifo::new();
+    let left = Fifo::left(&held.path());
+    let mut worker = worker_elsewhere(&held, 3);
+    let stopped = Command::new("kill").args(["-STOP", &worker.id().to_string()]).status().unwrap();
+    assert!(stopped.success());
+    assert_eq!(left.await, "");
+    worker.kill().unwrap();
+    worker.wait().unwrap();
+}
+
+#[tokio::test]
+async fn a_program_lives_as_long_as_its_lease_is_renewed() {
+    let store = store();
+    let id = enqueue(&store, job("".to_owned())).await;
+    let lease = Duration::from_secs(2);
+    worker(&store, sh("sleep 5; echo fine >&3")).lease(lease).build().unwrap().run().await;
+    let job = store.find(id).await.unwrap().unwrap();
+    assert_eq!((job.state, job.result), (State::Succeeded, Some("fine\n".to_owned().into())));
+}
+
+#[tokio::test]
+async fn a_worker_that_is_killed_leaves_nothing_behind() {
+    let held = Fifo::new();
+    let left = Fifo::left(&held.path());
+    let mut worker = worker_elsewhere(&held, 30);
     worker.kill().unwrap();
     let killed = Instant::now();
     worker.wait().unwrap();

@@ -6,7 +6,7 @@ use leasehold_core::layer::Operation;
 use leasehold_core::policy::{Backoff, Control, JobFailure, Outcome, RetryPolicy};
 use leasehold_core::testing::run_all;
 use leasehold_core::worker::{HandlerOptions, RawOptions};
-use leasehold_core::{Attempt, ErrorKind, JobRecord, Limits, Payload, Reason, State, Store};
+use leasehold_core::{Attempt, ErrorKind, JobRecord, Limits, Payload, Reason, State, Store, Worker};
 use leasehold_memory::Memory;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
@@ -139,6 +139,34 @@ async fn what_fails_becomes_a_job_of_its_own_and_holds_up_nothing() {
         [("3", State::Failed, Some(Reason::MaxAttempts), 2), ("5", State::Failed, Some(Reason::Error), 1)]
     );
     assert_eq!(kept[0].options.headers["leasehold.first_failure"], "bad: no good");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_payload_may_go_to_another_queue() {
+    let (store, runs) = (store(), Runs::default());
+    let noted = runs.clone();
+    let handler = move |attempt: Attempt| {
+        let (payload, run) = noted.note(&attempt.job().payload);
+        async move {
+            match (payload.as_str(), run) {
+                ("3" | "4", 1) => {
+                    let queue = leasehold_core::QueueName::new("slow").unwrap();
+                    Outcome::from(Control::RetryIn { queue, after: Some(Duration::ZERO) })
+                }
+                _ => Outcome::Success(None),
+            }
+        }
+    };
+    raw(&store).list().push_many(numbers(10)).await.unwrap();
+    let worker = builder(&store).handle_raw("click", RawOptions::default(), handler.clone());
+    worker.until_idle().build().unwrap().run().await;
+    assert_eq!((runs.sum(), runs.of("3"), runs.of("4")), (10, 1, 1));
+    let counts = store.queue("slow").unwrap().counts().await.unwrap();
+    assert_eq!((counts.total(), counts.enqueued), (2, 2));
+    let slow = Worker::builder(&store).queue("slow").until_idle();
+    let slow = slow.handle_raw("click", RawOptions::default(), handler).build().unwrap();
+    assert_eq!(slow.run().await.succeeded, 2);
+    assert_eq!((runs.sum(), runs.of("3"), runs.of("4")), (12, 2, 2));
 }
 
 #[tokio::test(start_paused = true)]

@@ -119,7 +119,7 @@ async fn nothing_is_lost_or_done_twice_when_processes_are_killed() {
 /// Takes back what the dead held, and does all that is left.
 async fn drain(store: &Recorder) {
     let expired = store.expired(Deadline::default(), Expired { limit: 1_000 }).await.unwrap();
-    let retry = || Verdict::Retry { reason: Reason::LeaseExpired, delay: Duration::ZERO };
+    let retry = || Verdict::Retry { reason: Reason::LeaseExpired, delay: Duration::ZERO, queue: None };
     let lost = |reason| NewFailure { reason, class: "lost".into(), message: String::new() };
     let settlements = expired.iter().map(|lease| Settlement {
         failure: Some(lost(Reason::LeaseExpired)),

@@ -210,7 +210,11 @@ impl Client {
             4 => Verdict::Fail { reason: Reason::Error },
             5 => Verdict::Release { reason: Reason::Released, delay },
             _ if spent => Verdict::Fail { reason: Reason::MaxAttempts },
-            _ => Verdict::Retry { reason: Reason::Error, delay },
+            _ => {
+                let elsewhere = self.dice.u8(..3) == 0;
+                let queue = elsewhere.then(|| queues()[usize::from(self.dice.bool())].clone());
+                Verdict::Retry { reason: Reason::Error, delay, queue }
+            }
         };
         self.journal.effect(lease.job.id, lease.token)?;
         let settlement = settlement(&lease, verdict);
@@ -223,7 +227,7 @@ impl Client {
     }
 }
 
-/// A job of any sort: some share a unique key, some a limit.
+/// A job of any sort: some share a unique key, some a limit, for which some of them wait and some end.
 fn some_job(dice: &mut Rng) -> NewJob {
     let [main, aside] = queues();
     let job = NewJob::new(kind("work"), text(&format!("{{ \"n\": {}.0 }}", dice.u32(..))))
@@ -237,7 +241,8 @@ fn some_job(dice: &mut Rng) -> NewJob {
         0 => job.unique(unique_key("first"), UniqueScope::UntilFinished),
         1 => job.unique(unique_key("second"), UniqueScope::UntilClaimed),
         2 => job.unique(unique_key("third"), UniqueScope::For(secs(dice.u64(1..10)))),
-        3..=4 => job.limit(limit_key("limit"), dice.u32(1..=3)),
+        3 => job.limit(limit_key("limit"), dice.u32(1..=3)),
+        4 => job.limit_or_end(limit_key("limit"), dice.u32(1..=3)),
         _ => job,
     }
 }

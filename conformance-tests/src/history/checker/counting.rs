@@ -6,7 +6,7 @@ use leasehold_core::backend::QueueCounts;
 use leasehold_core::{QueueName, State};
 
 use super::World;
-use super::model::{Model, Outcome, Story};
+use super::model::{Fenced, Model, Outcome, Story};
 use crate::history::event::{Call, ChangeKind, Fate, Reply};
 use crate::history::verdict::{About, Invariant};
 
@@ -135,10 +135,15 @@ fn moved_or_gone<'h>(model: &Model<'h>, story: &Story<'h>, queues: &mut BTreeMap
     let mut homes: BTreeSet<&QueueName> = story.puts.iter().map(|put| &put.put.queue).collect();
     let moves = story.changes.iter().filter(|change| change.action == ChangeKind::Move);
     for change in moves.clone() {
-        let Call::Amend(amended) = model.ops[change.op].call else { continue };
-        let Some(to) = &amended.queue else { continue };
-        homes.insert(to);
-        queues.entry(to).or_default().came.push(change.i);
+        let here = |write: &&Fenced<'_>| write.op == change.op;
+        let to: Vec<&QueueName> = match model.ops[change.op].call {
+            Call::Amend(amended) => amended.queue.iter().collect(),
+            _ => story.writes.iter().filter(here).filter_map(|it| it.write.queue.as_ref()).collect(),
+        };
+        for to in to {
+            homes.insert(to);
+            queues.entry(to).or_default().came.push(change.i);
+        }
     }
     let leaves = |action| matches!(action, ChangeKind::Delete | ChangeKind::Move);
     for change in story.changes.iter().filter(|change| leaves(change.action)) {

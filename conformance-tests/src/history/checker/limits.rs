@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use leasehold_core::LimitKey;
 
 use super::World;
-use super::model::{Grant, Kind, Model, Story};
+use super::model::{Changed, Enqueued, Grant, Kind, Model, Story};
+use crate::history::event::ChangeKind;
 use crate::history::story::short;
 use crate::history::verdict::{About, Invariant};
 
@@ -95,4 +96,20 @@ fn by_key<'m, 'h>(model: &'m Model<'h>) -> BTreeMap<&'h LimitKey, Vec<Limited<'m
         keys.entry(&limit.key).or_default().extend(leases);
     }
     keys
+}
+
+impl Model<'_> {
+    /// A job that ends rather than waits for room is ended by whichever claim comes by, which does not tell: once, and once
+    /// more each time that it was sent round again.
+    pub(super) fn spread_ends_for_room(&mut self) {
+        for story in self.stories.values_mut() {
+            let ends = |put: &&Enqueued<'_>| put.put.limit.as_ref().is_some_and(|it| !it.when_full.is_wait());
+            let Some(put) = story.puts.iter().filter(ends).min_by_key(|put| put.i) else { continue };
+            let first = self.ops[put.op].changed_by(put.op, ChangeKind::Cancel);
+            let requeued = story.changes.iter().filter(|change| change.action == ChangeKind::Requeue);
+            let again = requeued.map(|change| Changed { action: ChangeKind::Cancel, fate: None, ..*change });
+            let all: Vec<Changed> = again.chain([first]).collect();
+            story.changes.extend(all.into_iter().map(|end| Changed { c: u64::MAX, ..end }));
+        }
+    }
 }

@@ -284,7 +284,12 @@ impl<'h> Model<'h> {
             let cancel = matches!(reply, Some(Reply::Renew(answers))
                 if matches!(answers.get(at), Some(Extended::Held { cancel: true, .. })));
             let fenced = Fenced { op: index, i: op.i, c: op.c, kind, write, answer, cancel };
-            self.story(write.job).writes.push(fenced);
+            let story = self.story(write.job);
+            story.writes.push(fenced);
+            // A retry may have sent it to another queue, as an operator would.
+            if write.queue.is_some() && answer != Some(Answer::Lost) {
+                story.changes.push(op.changed_by(index, ChangeKind::Move));
+            }
         }
     }
 
@@ -355,6 +360,7 @@ impl<'h> Model<'h> {
             }
         }
         self.spread_replacements();
+        self.spread_ends_for_room();
         for (changed, jobs) in broad {
             let named: Option<BTreeSet<&JobId>> = jobs.map(|jobs| jobs.iter().collect());
             for (job, story) in &mut self.stories {
@@ -407,7 +413,7 @@ impl Op<'_> {
     }
 
     /// What else changed a job so, or may have.
-    fn changed_by(&self, op: usize, action: ChangeKind) -> Changed {
+    pub(super) fn changed_by(&self, op: usize, action: ChangeKind) -> Changed {
         Changed { op, i: self.i, c: self.c, action, parks: false, fate: None, pruned: false }
     }
 }

@@ -5,7 +5,7 @@ use leasehold_core::{ClaimId, JobId, State, Timestamp};
 
 use super::tale::{LEASE, Lease, MAX_ATTEMPTS, Tale, flawed};
 use crate::history::Invariant::{I1, I2, I3, I4, I5, I6, I7, I8, I9};
-use crate::history::event::{Call, ChangeKind, DueAs, Entry, Fate, Put, Reply, Seen, What};
+use crate::history::event::{Call, ChangeKind, DueAs, Entry, Fate, Put, Reply, Seen, What, Write};
 
 #[test]
 fn i1_an_acknowledged_job_that_is_gone() {
@@ -74,6 +74,20 @@ fn i2_a_change_by_an_operator_is_no_invention() {
     let last = Seen { queue: "x".try_into().unwrap(), ..Tale::seen(lease.job, State::Succeeded, 1) };
     tale.last_as(last);
     tale.passes();
+}
+
+#[test]
+fn i2_a_job_that_changed_its_queue_though_nobody_sent_it_there() {
+    flawed(&[I2], |tale, flaw| {
+        let Lease { job, token } = tale.held();
+        let queue = (!flaw).then(|| "x".try_into().unwrap());
+        let write = Write { job, token, verdict: "retry".into(), span: 0, queue, append: None };
+        tale.call("w", Call::Settle(vec![write]), Some(Reply::Settle(vec![Applied])));
+        let lease = tale.claim(job, 2);
+        tale.settle(lease, "succeed", Applied);
+        let last = Seen { queue: "x".try_into().unwrap(), ..Tale::seen(job, State::Succeeded, 2) };
+        tale.last_as(last);
+    });
 }
 
 #[test]

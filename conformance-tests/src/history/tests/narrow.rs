@@ -231,7 +231,8 @@ fn logged(read: &[(u64, u64)], gap: bool, write: impl Fn(&mut Tale, Lease)) -> T
 
 fn append(tale: &mut Tale, lease: Lease, position: u64, says: u64, answer: Option<Answer>) {
     let append = Some(Append { position, lines: vec![says] });
-    let write = Write { job: lease.job, token: lease.token, verdict: String::new(), span: 0, append };
+    let write =
+        Write { job: lease.job, token: lease.token, verdict: String::new(), span: 0, queue: None, append };
     tale.call("w", Call::Log(vec![write]), answer.map(|answer| Reply::Log(vec![answer])));
 }
 

@@ -163,8 +163,14 @@ fn a_call_that_was_made_twice_unseen() {
         let mut tale = Tale::new();
         tale.rules.repeats_inside = repeats;
         let first = tale.held();
-        let write =
-            Write { job: first.job, token: first.token, verdict: "retry".into(), span: 0, append: None };
+        let write = Write {
+            job: first.job,
+            token: first.token,
+            verdict: "retry".into(),
+            span: 0,
+            queue: None,
+            append: None,
+        };
         tale.event("w", 99, What::Invoke { call: Call::Settle(vec![write]) });
         let second = tale.claim_by("v", first.job, 2);
         tale.ends_well(second);

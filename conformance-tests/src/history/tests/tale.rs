@@ -146,7 +146,14 @@ impl Tale {
     }
 
     fn write(lease: Lease, verdict: &str, span: u64) -> Vec<Write> {
-        vec![Write { job: lease.job, token: lease.token, verdict: verdict.into(), span, append: None }]
+        vec![Write {
+            job: lease.job,
+            token: lease.token,
+            verdict: verdict.into(),
+            span,
+            queue: None,
+            append: None,
+        }]
     }
 
     pub(super) fn settle_after(&mut self, lease: Lease, verdict: &str, delay: u64, answer: Option<Answer>) {

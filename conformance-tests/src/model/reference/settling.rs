@@ -27,6 +27,14 @@ impl Reference {
         job.record.crashes += u32::from(recovers);
         job.remember(settlement, now);
         job.become_what(&settlement.verdict, now);
+        if let Verdict::Retry { queue: Some(to), .. } = &settlement.verdict
+            && !job.record.state.is_terminal()
+            && job.record.queue != *to
+        {
+            let from = std::mem::replace(&mut job.record.queue, to.clone());
+            self.queue(&from).deleted += 1;
+            self.queue(to).enqueued += 1;
+        }
         Answer::Applied
     }
 
@@ -84,7 +92,7 @@ impl Job {
                 self.end(State::Cancelled, Some(Reason::Cancelled), now);
             }
             Verdict::Retry { .. } if spent => self.end(State::Failed, Some(Reason::MaxAttempts), now),
-            Verdict::Retry { reason, delay } => self.wait(now.plus(*delay), *reason),
+            Verdict::Retry { reason, delay, .. } => self.wait(now.plus(*delay), *reason),
             Verdict::Release { reason, delay } => {
                 record.attempt -= 1;
                 let due = if delay.is_zero() { record.due } else { now.plus(*delay) };

@@ -92,7 +92,7 @@ impl Settings {
             ExitMeaning::Fail => {
                 Outcome::Failure(JobFailure::error(format!("exit_{code}"), text).permanent())
             }
-            ExitMeaning::Retry => Outcome::RetryRequested { after: None, message: text },
+            ExitMeaning::Retry => Outcome::RetryRequested { after: None, message: text, queue: None },
             ExitMeaning::Cancel => Outcome::Aborted { message: text },
         }
     }

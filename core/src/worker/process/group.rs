@@ -2,15 +2,21 @@ use std::io;
 use std::process::Stdio;
 
 use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::time::Instant;
 
 /// Leads the group, so that the group's number cannot become another's while it is there, and kills all of it when the
-/// pipe ends that only the worker holds: when the worker is gone, however it went.
+/// pipe ends that only the worker holds: when the worker is gone, however it went. By the pipe it is told for how many
+/// seconds the group may live, and kills it when it was told nothing else by then: a worker that is frozen says nothing.
 const GUARD: &str = r#"
 trap '' HUP INT QUIT TERM USR1 USR2 ALRM PIPE TSTP TTIN TTOU
 echo
-read -r _
+while read -r left; do
+    { sleep "$left" && kill -9 0; } >/dev/null &
+    if [ "$timer" ]; then kill -9 "$timer"; wait "$timer"; fi
+    timer=$!
+done
 kill -9 0
 "#;
 
@@ -22,7 +28,7 @@ pub(super) struct Group {
     id: Pid,
     /// Not waited for before the group has ended: its number would be free for others.
     _guard: Child,
-    _held: ChildStdin,
+    held: ChildStdin,
     said: ChildStdout,
 }
 
@@ -39,7 +45,7 @@ impl Group {
         let gone = || io::Error::other("the guard of its process group ended");
         let id = guard.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw).ok_or_else(gone)?;
         let (held, said) = guard.stdin.take().zip(guard.stdout.take()).ok_or_else(gone)?;
-        let mut group = Self { id, _guard: guard, _held: held, said };
+        let mut group = Self { id, _guard: guard, held, said };
         // It does not heed signals from here on.
         if group.said.read(&mut [0]).await? == 0 {
             return Err(gone());
@@ -56,10 +62,20 @@ impl Group {
         while said.read(&mut [0; 64]).await.is_ok_and(|bytes| bytes > 0) {}
     }
 
-    /// What tells that the guard is gone, and the rest.
-    pub(super) fn parts(&mut self) -> (&mut ChildStdout, Members) {
-        (&mut self.said, Members(self.id))
+    /// Has it live no longer than until then, unless it is told again.
+    pub(super) async fn live_until(&mut self, end: Instant) -> io::Result<()> {
+        live_until(&mut self.held, end).await
     }
+
+    /// What tells that the guard is gone, what it is told by, and the rest.
+    pub(super) fn parts(&mut self) -> (&mut ChildStdout, &mut ChildStdin, Members) {
+        (&mut self.said, &mut self.held, Members(self.id))
+    }
+}
+
+pub(super) async fn live_until(held: &mut ChildStdin, end: Instant) -> io::Result<()> {
+    let left = end.saturating_duration_since(Instant::now()).as_secs_f64();
+    held.write_all(format!("{left:.3}\n").as_bytes()).await
 }
 
 impl Drop for Group {

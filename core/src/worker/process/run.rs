@@ -1,3 +1,4 @@
+use std::convert::Infallible;
 use std::io;
 use std::process::ExitStatus;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Settings;
 use super::exit::Ended;
-use super::group::{Group, Members};
+use super::group::{Group, Members, live_until};
 use super::output::{keep, lines};
 use crate::backend::Level;
 use crate::policy::{JobFailure, Outcome};
@@ -47,7 +48,8 @@ impl Settings {
     }
 
     async fn start(&self, attempt: &Attempt) -> io::Result<Running> {
-        let group = Group::start().await?;
+        let mut group = Group::start().await?;
+        group.live_until(attempt.lives_until()).await?;
         let (result, theirs) = io::pipe()?;
         let result = pipe::Receiver::from_owned_fd(result.into())?;
         let command = self.command(attempt, group.id(), theirs.into())?;
@@ -58,7 +60,7 @@ impl Settings {
 
     async fn finish(&self, running: Running, attempt: &Attempt) -> io::Result<Ended> {
         let Running { mut group, mut child, result: pipe } = running;
-        let (guard, members) = group.parts();
+        let (guard, told, members) = group.parts();
         let limits = attempt.store().limits();
         let (stdin, stdout, stderr) = pipes(&mut child)?;
         let (mut result, mut last) = (Vec::new(), None);
@@ -93,7 +95,13 @@ impl Settings {
             over.cancel();
             ended
         };
-        let (ended, ()) = tokio::join!(end, talk);
+        let ended = async {
+            tokio::select! {
+                ended = end => ended,
+                never = keep_alive(told, attempt) => match never {},
+            }
+        };
+        let (ended, ()) = tokio::join!(ended, talk);
         let (status, told) = ended?;
         Ok(Ended { status, told, result, last })
     }
@@ -122,6 +130,15 @@ impl Settings {
         attempt.log(Level::Warn, format!("the program did not end within {:?} and is killed", self.grace));
         members.signal(Signal::KILL);
         Ok((child.wait().await?, true))
+    }
+}
+
+/// Tells the guard of each renewal of the lease. One that takes nothing any more is gone, and seen to be elsewhere.
+async fn keep_alive(guard: &mut ChildStdin, attempt: &Attempt) -> Infallible {
+    let mut end = attempt.lives_until();
+    loop {
+        let _ = live_until(guard, end).await;
+        end = attempt.lives_beyond(end).await;
     }
 }
 
