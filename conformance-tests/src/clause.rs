@@ -98,6 +98,8 @@ pub enum Clause {
     F7,
     /// Rates.
     F8,
+    /// Flows.
+    F9,
     /// Unknown is not failure.
     E1,
     /// Repeatable.

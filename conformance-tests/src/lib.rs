@@ -71,7 +71,7 @@ pub use case::{CASE_BOUND, Case, Report};
 pub use clause::{Clause, Need};
 pub use harness::{CannotRun, Far, Harness, Place, Reach};
 pub use keep::KEEP;
-pub use options::{CASES, ENOUGH_TICKS, SEED, SEQUENCES, TICKS};
+pub use options::{CASES, ENOUGH_TICKS, FLOW, FLOW_JOBS, SEED, SEQUENCES, TICKS};
 pub use processes::{CutPoint, Effect, Skew, Step};
 pub use report::{Line, REPORT, read_reports};
 pub use run::{STRICT, main, main_on};

@@ -10,6 +10,13 @@ pub const SEED: &str = "CONFORMANCE_SEED";
 /// The argument `--cases` goes before it. Defaults to [`SEQUENCES`].
 pub const CASES: &str = "CONFORMANCE_CASES";
 
+/// The environment variable that says how many jobs the flow has whose workers are killed. The argument `--flow` goes before
+/// it. Defaults to [`FLOW`].
+pub const FLOW_JOBS: &str = "CONFORMANCE_FLOW";
+
+/// How many jobs that flow has in an ordinary run.
+pub const FLOW: u64 = 300;
+
 /// How many random sequences an ordinary run plays on each backend; several kinds of servers share them.
 pub const SEQUENCES: u64 = 1_000;
 
@@ -27,6 +34,8 @@ pub(crate) struct Options {
     pub(crate) seed: Option<u64>,
     /// How many random sequences.
     pub(crate) cases: u64,
+    /// How many jobs the flow has whose workers are killed.
+    pub(crate) flow: u64,
     /// How many ticks.
     pub(crate) ticks: u64,
 }
@@ -38,8 +47,8 @@ pub(crate) fn options() -> Options {
     *TOLD.get_or_init(|| Options::of_the_environment(1))
 }
 
-/// Takes `--seed S`, `--cases N` and `--ticks N` out of the arguments of this process, and hands on the rest. So many kinds of
-/// servers share the sequences of an ordinary run.
+/// Takes `--seed S`, `--cases N`, `--ticks N` and `--flow N` out of the arguments of this process, and hands on the rest. So
+/// many kinds of servers share the sequences of an ordinary run.
 ///
 /// # Errors
 /// That one of them has no number.
@@ -62,6 +71,7 @@ pub(crate) fn take_from(
         match name {
             "--seed" => told.seed = Some(number()?),
             "--cases" => told.cases = number()?,
+            "--flow" => told.flow = number()?,
             "--ticks" => told.ticks = number()?,
             _ => rest.push(argument),
         }
@@ -75,7 +85,8 @@ impl Options {
     fn of_the_environment(kinds: u64) -> Self {
         let number = |name| std::env::var(name).ok().and_then(|value| value.parse().ok());
         let cases = number(CASES).unwrap_or(SEQUENCES.div_ceil(kinds.max(1)));
-        Self { seed: number(SEED), cases, ticks: number(TICKS).unwrap_or(ENOUGH_TICKS) }
+        let (ticks, flow) = (number(TICKS).unwrap_or(ENOUGH_TICKS), number(FLOW_JOBS).unwrap_or(FLOW));
+        Self { seed: number(SEED), cases, ticks, flow }
     }
 }
 

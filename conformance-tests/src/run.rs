@@ -17,8 +17,9 @@ pub const STRICT: &str = "CONFORMANCE_STRICT";
 /// the cases by name, area or `[clause]`. A case that the backend does not support is reported as ignored,
 /// with the reason; so is one that cannot run on this machine, unless [`STRICT`] is set. `--cases N` says how many
 /// random sequences are played, [`SEQUENCES`](crate::SEQUENCES) if it is not there, `--ticks N` how many ticks schedulers
-/// fire that are killed and frozen, [`ENOUGH_TICKS`](crate::ENOUGH_TICKS) if it is not there, and `--seed S` casts the dice as
-/// they were cast before.
+/// fire that are killed and frozen, [`ENOUGH_TICKS`](crate::ENOUGH_TICKS) if it is not there, `--flow N` how many
+/// jobs the flow has whose workers are killed, [`FLOW`](crate::FLOW) if it is not there, and `--seed S` casts the dice as they were
+/// cast before.
 pub fn main(harness: impl Harness) -> ExitCode {
     judge(vec![(String::new(), Arc::new(harness))])
 }

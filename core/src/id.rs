@@ -82,6 +82,9 @@ ids! {
     ClaimId, "a claim's id";
     /// The right to write under one lease: what a store compares before every such write (clause C2).
     LeaseToken, "a lease token";
+    /// Names one flow for ever, and by it [its jobs](FlowId::member). UUIDv7, so flows of one producer sort in the order they
+    /// were made.
+    FlowId, "a flow's id";
     /// Names one write of a register: what the next write of it is fenced by (clause F6).
     VersionId, "a version's id";
 }
@@ -110,6 +113,29 @@ impl JobId {
     /// The id of the job by which a payload comes back once it was taken.
     pub(crate) fn of_pushed_back(job: JobId, generation: u32) -> Self {
         Self(Uuid::new_v5(&job.0, format!("pushed back {generation}").as_bytes()))
+    }
+}
+
+/// The bits of a flow's id that are zero, and that number its jobs.
+const MEMBER: u128 = 0xffff_ffff;
+
+impl FlowId {
+    /// A fresh id, later than all that this process made before.
+    pub fn generate() -> Self {
+        // What is left holds the counter by which ids of one moment differ, and ten bits by chance.
+        Self(Uuid::from_u128(Uuid::now_v7().as_u128() & !MEMBER))
+    }
+
+    /// The id of its job of this index, from 0: the same for whoever computes it. They sort by their indices.
+    pub fn member(self, index: u32) -> JobId {
+        JobId(Uuid::from_u128(self.0.as_u128() + u128::from(index) + 1))
+    }
+
+    /// The flow, and the index in it, of a job that is one of a flow.
+    pub(crate) fn of_member(job: JobId) -> Option<(Self, u32)> {
+        let bits = job.0.as_u128();
+        let index = u32::try_from(bits & MEMBER).unwrap_or_default().checked_sub(1)?;
+        Some((Self(Uuid::from_u128(bits & !MEMBER)), index))
     }
 }
 
@@ -172,6 +198,17 @@ mod tests {
         let (nightly, t) = (RegisterName::new("nightly").unwrap(), Timestamp::from_millis(1_000));
         assert_eq!(JobId::of_tick(&nightly, t), JobId::of_tick(&nightly, t));
         assert_ne!(JobId::of_tick(&nightly, t), JobId::of_tick(&nightly, Timestamp::from_millis(1_001)));
+    }
+
+    #[test]
+    fn jobs_of_a_flow_are_known_by_their_ids() {
+        let flows: Vec<FlowId> = (0..10_000).map(|_| FlowId::generate()).collect();
+        assert!(flows.is_sorted() && flows.windows(2).all(|two| two[0] != two[1]));
+        let flow = flows[0];
+        let members: Vec<JobId> = [0, 1, 2, 999_999].map(|index| flow.member(index)).to_vec();
+        assert!(members.is_sorted() && members.iter().all(|job| job.0.as_u128() > flow.0.as_u128()));
+        assert_eq!(FlowId::of_member(flow.member(999_999)), Some((flow, 999_999)));
+        assert_eq!(FlowId::of_member(JobId(flow.0)), None);
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub mod backend;
 pub mod client;
 pub mod error;
 pub mod failpoints;
+pub mod flow;
 pub mod id;
 pub mod job;
 pub mod layer;
@@ -29,7 +30,7 @@ pub mod worker;
 pub use backend::Backend;
 pub use client::{Consumer, HeldJob, Lock, LockGuard, Queue, Store};
 pub use error::{Error, ErrorKind, Result};
-pub use id::{ClaimId, JobId, LeaseToken, VersionId, WorkerId};
+pub use id::{ClaimId, FlowId, JobId, LeaseToken, VersionId, WorkerId};
 pub use job::{
     Due, Failure, IntoJob, JobArgs, JobOptions, JobRecord, Keep, LeasedJob, Limit, NewJob, OnConflict,
     Payload, Progress, Reason, Retention, State, Unique, UniqueScope, WhenFull,

@@ -42,6 +42,12 @@ pub const ENDED_BY_A_CLAIM: usize = 1_000;
 /// How many failed attempts a job remembers: the first one and the latest others.
 pub const HISTORY: usize = 10;
 
+/// How many jobs one flow may have.
+pub const FLOW_JOBS: u32 = 1_000_000;
+/// How many runs of consecutive jobs all that the jobs of one flow depend on may be: jobs that depend on the same ones, and
+/// were added one after the other, count once.
+pub const FLOW_LINKS: usize = 4_000_000;
+
 /// Sizes that an installation may choose. A backend trusts that they were checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]

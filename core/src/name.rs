@@ -119,7 +119,7 @@ names! {
     Tag, "the tag", NAME_BYTES;
     /// What a worker is called by people; several may share it. At most [`NAME_BYTES`] bytes.
     WorkerName, "the worker's name", NAME_BYTES;
-    /// The name of a schedule, a lock or a rate. At most [`KEY_BYTES`] bytes.
+    /// The name of a schedule, a lock, a rate or a flow. At most [`KEY_BYTES`] bytes.
     RegisterName, "the name", KEY_BYTES;
     /// A key that only one job at a time may hold (clause P4). At most [`KEY_BYTES`] bytes.
     UniqueKey, "the unique key", KEY_BYTES;

@@ -53,6 +53,17 @@ pub const METRICS: &[Metric] = &[
         "Leases that ran out and were taken back here",
     ),
     metric("leasehold_ticks_total", MetricKind::Counter, "Ticks of schedules that were fired here"),
+    metric("leasehold_flow_jobs_let_go_total", MetricKind::Counter, "Jobs of flows that were let go here"),
+    metric(
+        "leasehold_flow_jobs_cancelled_total",
+        MetricKind::Counter,
+        "Jobs of flows that were cancelled here because of others",
+    ),
+    metric(
+        "leasehold_flows_total",
+        MetricKind::Counter,
+        "Flows whose end was written here, by how they ended",
+    ),
     metric("leasehold_log_lines_dropped_total", MetricKind::Counter, "Lines of job logs that were too many"),
     metric("leasehold_jobs", MetricKind::Gauge, "Jobs in the store, by queue and state"),
     metric(

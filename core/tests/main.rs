@@ -6,6 +6,7 @@ mod consumer;
 mod context;
 mod cursor;
 mod faults;
+mod flows;
 mod layers;
 mod leases;
 mod limits;

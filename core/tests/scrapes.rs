@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use leasehold_core::backend::Level;
 use leasehold_core::client::Prometheus;
+use leasehold_core::flow::Flow;
 use leasehold_core::layer::{Chaos, Faults, Operation};
 use leasehold_core::telemetry::METRICS;
 use leasehold_core::worker::HandlerOptions;
@@ -42,6 +43,12 @@ async fn live(memory: &Memory, store: &Store) {
     queue.enqueue_all((0..3).map(|n| NewJob::dynamic("work", &n).unwrap())).await.unwrap();
     store.schedules().put("s", every(store, MINUTE).await).await.unwrap();
     fire(store, MINUTE + Duration::from_secs(5)).await;
+    // A flow of which one job is cancelled by hand, and so the other one by whoever looks after it.
+    let mut flow = Flow::new("f").unwrap();
+    let parent = flow.add(NewJob::dynamic("parent", &0).unwrap()).unwrap();
+    flow.after(parent).add(NewJob::dynamic("child", &0).unwrap()).unwrap();
+    let id = store.flows().enqueue(&flow).await.unwrap();
+    store.cancel(id.member(0)).await.unwrap();
     // A worker whose renewals are lost, so that it loses a lease; another one takes it back.
     let hung = Faults { hung: 1.0, ..Faults::default() };
     let line = Chaos::new(Arc::new(memory.clone()), hung, 7).only([Operation::Renew, Operation::AppendLogs]);

@@ -23,6 +23,7 @@ mod logs;
 
 mod controlling;
 mod fleet;
+pub(crate) mod flows;
 mod inspecting;
 mod registers;
 mod schedules;
@@ -66,6 +67,7 @@ pub(crate) const TABLES: &[&[Case]] = &[
     registers::CASES,
     schedules::CASES,
     sharing::CASES,
+    flows::CASES,
     events::CASES,
     calls::CASES,
     failing::CASES,

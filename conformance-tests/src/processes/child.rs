@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures::TryStreamExt;
 use leasehold_core::backend::{Answer, Claim, Renewed, Settlement};
 use leasehold_core::layer::{Chaos, Cuts, Faults};
 use leasehold_core::policy::BoxError;
@@ -20,6 +21,7 @@ use crate::bench::{
     Bench, CHAOS, Client, LOST_ATTEMPT, SUCCEED, Storm, job, lines, retry_in, secs, settlement, unique_key,
 };
 use crate::breach::Done;
+use crate::cases::flows::{FAIL, LOOK};
 use crate::cases::raw::FAILS;
 use crate::harness::{Harness, Place};
 use crate::history::{FileSink, Journal, Recorder};
@@ -118,6 +120,7 @@ impl Child {
             Order::Take(plan) => Said::Answers(plan.take(&self.t, &self.cuts).await?),
             Order::Work => Said::Count(work(&self.t).await?),
             Order::WorkRaw => work_raw(&self.t).await?,
+            Order::WorkFlows => work_flows(&self.t).await?,
             Order::Rage { seed, steps, chaos } => self.rage(seed, steps, chaos).await?,
             Order::Produce(keys) => Said::Jobs(self.produce(&keys).await?),
             Order::ProduceLater(seconds) => Said::Jobs(self.produce_later(seconds).await?),
@@ -265,6 +268,30 @@ async fn work_raw(t: &Bench) -> Done<Said> {
     let store = Store::with_limits(t.shared_backend(), Limits::default());
     let worker = Worker::builder(&store).concurrency(2).handle_raw("raw", RawOptions::default(), handle);
     worker.until_idle().build()?.run().await;
+    Ok(Said::Done)
+}
+
+/// Runs the jobs of flows until none is due, and says each. One that is told to fails; one that is told to look fails if
+/// something that it waited for has not ended.
+async fn work_flows(t: &Bench) -> Done<Said> {
+    async fn handle(attempt: Attempt) -> Result<(), BoxError> {
+        let index = attempt.flow().map_or(u64::MAX, |member| u64::from(member.index));
+        say(&Said::Count(index));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        match attempt.job().payload.as_bytes() {
+            FAIL => Err("as it was told".into()),
+            LOOK => {
+                let parents = attempt.parents().try_collect::<Vec<_>>().await?;
+                let open = parents.iter().filter(|job| !job.state.is_terminal()).count();
+                if open == 0 { Ok(()) } else { Err(format!("{open} jobs before it have not ended").into()) }
+            }
+            _ => Ok(()),
+        }
+    }
+    let store = Store::with_limits(t.shared_backend(), Limits::default());
+    let worker =
+        Worker::builder(&store).concurrency(4).prefetch(4).handle("work", handle).until_idle().build()?;
+    worker.run().await;
     Ok(Said::Done)
 }
 

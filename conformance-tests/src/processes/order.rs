@@ -50,6 +50,8 @@ pub(crate) enum Order {
     Work,
     /// Run a worker on the payloads of a raw queue until nothing is due, and say each that is run.
     WorkRaw,
+    /// Run a worker on the jobs of flows until nothing is due, and say the number of each that is run.
+    WorkFlows,
     /// Do so many times what clients in a storm do, and say so each time.
     Rage { seed: u64, steps: usize, chaos: bool },
     /// Enqueue a job under each of these unique keys, and say which were taken in.

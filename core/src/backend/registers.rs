@@ -35,6 +35,10 @@ pub enum Space {
     Rate,
     /// Rates of queues, by the queue's name (F8).
     QueueRate,
+    /// Flows, by id (F9).
+    Flow,
+    /// What the jobs of a flow depend on, in parts, by the flow's id and the part's number (F9).
+    FlowPlan,
 }
 
 impl Space {

@@ -13,6 +13,7 @@ use crate::backend::{
     Answer, AppendLogs, Level, LogAppend, NewLine, Renew, Renewal, Renewed, Settle, Settlement, Verdict,
 };
 use crate::error::{Error, ErrorKind, Result};
+use crate::flow::{Known, Member};
 use crate::job::{JobRecord, LeasedJob, Payload, Progress, Reason};
 use crate::name::QueueName;
 use crate::policy::{
@@ -166,6 +167,20 @@ impl HeldJob {
         Ok(())
     }
 
+    /// Lets go what waited for it in its flow, if it is of one. What fails is made up for when its flow is looked at.
+    async fn lead_on(&self, verdict: &Verdict) {
+        let Some(member) = Member::of(&self.leased.job) else { return };
+        let known = match verdict {
+            Verdict::Succeed { .. } => Known::Succeeded,
+            Verdict::Fail { .. } => Known::Failed,
+            Verdict::Cancel { .. } => Known::Cancelled,
+            Verdict::Retry { .. } | Verdict::Release { .. } => return,
+        };
+        if let Err(error) = self.store.flows().settled(member.flow, &[(member.index, known)]).await {
+            tracing::warn!(%error, flow = %member.flow, "a flow could not be led on yet");
+        }
+    }
+
     async fn append(&mut self, position: u64, lines: Vec<NewLine>, deadline: Deadline) -> Result<()> {
         let append = LogAppend { job: self.leased.job.id, token: self.leased.token, position, lines };
         let answers =
@@ -190,7 +205,10 @@ impl HeldJob {
             Ok(answers) => {
                 self.last_words = None;
                 match answers.first() {
-                    Some(Answer::Applied | Answer::AlreadyApplied) => Ok(()),
+                    Some(Answer::Applied | Answer::AlreadyApplied) => {
+                        self.lead_on(&settlement.verdict).await;
+                        Ok(())
+                    }
                     _ => Err(self.lost()),
                 }
             }

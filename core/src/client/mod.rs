@@ -6,6 +6,7 @@ mod consumer;
 mod control;
 #[cfg(feature = "schedules")]
 mod fire;
+mod flows;
 mod gauges;
 mod held;
 mod hold;
@@ -30,6 +31,7 @@ mod wake;
 pub(crate) use asked::Asked;
 pub use consumer::Consumer;
 pub use control::Bulk;
+pub use flows::{Flows, MemberRecord};
 pub use gauges::Gauges;
 pub use held::HeldJob;
 pub use hold::Hold;

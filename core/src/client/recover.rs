@@ -6,16 +6,22 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::store::Store;
 use super::wake::jittered;
-use crate::backend::{Answer, Expired, ExpiredLease, Recover, Settlement};
+use crate::backend::{Answer, Expired, ExpiredLease, Recover, Settlement, Verdict};
 use crate::error::Result;
+use crate::id::JobId;
 use crate::policy::{Decision, RetryPolicy, after_expiry};
 
 /// How many leases are taken back in one call.
 const BATCH: usize = 500;
 
 impl Store {
-    /// Takes back jobs whose leases ran out, a bounded batch of them (clause C3). Answers whether there may be more.
-    pub(crate) async fn recover_some(&self, policy: &RetryPolicy) -> Result<bool> {
+    /// Takes back jobs whose leases ran out, a bounded batch of them (clause C3). Answers whether there may be more, and
+    /// tells what each became.
+    pub(crate) async fn recover_some(
+        &self,
+        policy: &RetryPolicy,
+        told: impl Fn(JobId, &Verdict),
+    ) -> Result<bool> {
         self.looks_for_lost(Duration::ZERO);
         let limit = BATCH.min(self.limits().page).min(self.limits().batch);
         let expired = self.backend().expired(self.deadline(), Expired { limit }).await?;
@@ -28,9 +34,12 @@ impl Store {
             tracing::warn!(job = %lease.job, attempt = lease.attempt, becomes = verdict.name(), "a lease ran out");
             Settlement { job: lease.job, token: lease.token, verdict, failure }
         };
-        let settlements = expired.into_iter().map(decide).collect();
+        let settlements: Vec<Settlement> = expired.into_iter().map(decide).collect();
         crate::fail_point!("recover::before_send");
-        let answers = self.backend().recover(self.deadline(), Recover { settlements }).await?;
+        let answers =
+            self.backend().recover(self.deadline(), Recover { settlements: settlements.clone() }).await?;
+        let taken = settlements.iter().zip(&answers).filter(|(_, answer)| **answer != Answer::Lost);
+        taken.for_each(|(settlement, _)| told(settlement.job, &settlement.verdict));
         let recovered = answers.iter().filter(|answer| **answer != Answer::Lost).count();
         metrics::counter!("leasehold_leases_recovered_total").increment(recovered as u64);
         // Where none could be taken back, others are at it, or hold them locked.
@@ -51,7 +60,7 @@ impl Store {
     pub(super) async fn recover_in_turn(&self, every: Duration, policy: &RetryPolicy) {
         // Several may look by one handle; two that look at nearly the same time are one too many.
         if self.looks_for_lost(every / 2)
-            && let Err(error) = self.recover_some(policy).await
+            && let Err(error) = self.recover_some(policy, |_, _| {}).await
         {
             tracing::warn!(%error, "leases that ran out could not be recovered");
         }

@@ -5,6 +5,7 @@ use futures::stream::BoxStream;
 use futures::{Stream, TryStreamExt};
 use uuid::Uuid;
 
+use super::flows::Cache;
 use super::known::Known;
 use super::queue::Queue;
 use crate::backend::{
@@ -33,6 +34,7 @@ pub struct Store {
     limits: Limits,
     patience: Duration,
     known: Arc<Known>,
+    flows: Arc<Cache>,
 }
 
 impl Store {
@@ -44,7 +46,7 @@ impl Store {
     /// A store on `backend`, behind the standard layers, with these limits.
     pub fn with_limits(backend: Arc<dyn Backend>, limits: Limits) -> Self {
         let (backend, patience) = (layer::standard(backend, limits.clone()), Deadline::DEFAULT);
-        Self { backend, limits, patience, known: Arc::default() }
+        Self { backend, limits, patience, known: Arc::default(), flows: Arc::default() }
     }
 
     /// Sets how long a call may take. Defaults to 5 s.
@@ -61,6 +63,11 @@ impl Store {
 
     pub(super) fn known(&self) -> &Known {
         &self.known
+    }
+
+    /// What is known of flows that go on.
+    pub(crate) fn flow_cache(&self) -> &Cache {
+        &self.flows
     }
 
     /// How large things may be.

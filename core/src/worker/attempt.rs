@@ -2,6 +2,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::{Stream, StreamExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
@@ -14,6 +15,7 @@ use super::shared::{Routes, Shared};
 use crate::backend::{Level, NewLine};
 use crate::client::Store;
 use crate::error::{Error, ErrorKind, Result};
+use crate::flow::Member;
 use crate::id::{JobId, WorkerId};
 use crate::job::{JobRecord, LeasedJob, Progress};
 use crate::name::Kind;
@@ -100,6 +102,18 @@ impl Attempt {
     /// The store the job is in, to enqueue more or to look around.
     pub fn store(&self) -> &Store {
         &self.0.shared.store
+    }
+
+    /// Its place in a flow; none if it is of no flow.
+    pub fn flow(&self) -> Option<Member> {
+        Member::of(self.job())
+    }
+
+    /// The jobs of its flow that it waited for, by number, as they are now: with their results, or how they failed. Those of no
+    /// flow waited for none. An error ends the stream.
+    pub fn parents(&self) -> impl Stream<Item = Result<JobRecord>> + Send + use<> {
+        let parents = self.flow().map(|member| self.store().flows().parents(member));
+        futures::stream::iter(parents).flatten()
     }
 
     /// Tells how far the job has come. Returns at once; it is written with the next renewal of the lease, a

@@ -11,6 +11,7 @@ use tower::{Layer, Service, ServiceExt};
 use super::attempt::Attempt;
 use super::choice::QueueChoice;
 use super::extract::States;
+use super::flows::Heard;
 use super::handler::{Handler, HandlerService};
 use super::held::Held;
 use super::log::LogSender;
@@ -347,6 +348,7 @@ impl WorkerBuilder {
             routes,
             states: self.states,
             held: Held::default(),
+            heard: Heard::default(),
             load: Load::default(),
             stats: Stats::default(),
             settle,

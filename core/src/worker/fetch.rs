@@ -46,8 +46,9 @@ pub(super) async fn fetch(shared: Arc<Shared>, ready: Ready) {
     while let Some(free) = shared.room_or_enough().await {
         wake.listen().await;
         // Asked before the store is, so that nothing that goes in between is missed.
-        let gone = shared.held.gone.notified();
-        let idle = shared.held.len() == 0;
+        let (gone, led) = (shared.held.gone.notified(), shared.heard.led.notified());
+        // What ends is heard of before it is no longer held.
+        let idle = shared.held.len() == 0 && shared.heard.is_quiet();
         turns = turns.wrapping_add(1);
         match shared.take(free, turns, &mut asking).await {
             Ok(taken) => {
@@ -77,6 +78,8 @@ pub(super) async fn fetch(shared: Arc<Shared>, ready: Ready) {
                     () = shared.enough.cancelled() => {}
                     // The last job to go may have been what an idle worker waits for.
                     () = gone, if shared.config.until_idle => {}
+                    // What was let go may be due, and not every store tells of it.
+                    () = led => {}
                     () = wake.wait(wait, wanted) => {}
                 }
                 if changed.into_inner() {

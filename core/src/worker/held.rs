@@ -7,6 +7,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::log::Unwritten;
+use crate::flow::Member;
 use crate::id::{JobId, LeaseToken};
 use crate::job::{LeasedJob, Progress};
 use crate::policy::{LeaseTimes, Outcome};
@@ -32,6 +33,8 @@ pub(super) struct Entry {
     pub(super) job: JobId,
     pub(super) token: LeaseToken,
     pub(super) lease: Duration,
+    /// Its place in a flow, if it is of one.
+    pub(super) member: Option<Member>,
     /// How many log lines were written under this lease.
     pub(super) lines: AtomicU64,
     /// How many of them the store has not answered to.
@@ -361,6 +364,7 @@ impl Held {
             job: leased.job.id,
             token: leased.token,
             lease: leased.lease,
+            member: Member::of(&leased.job),
             lines: AtomicU64::new(0),
             unwritten: Unwritten::default(),
             dropped_lines: AtomicU64::new(0),

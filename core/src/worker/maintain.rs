@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::run::EndedBy;
 use super::shared::Shared;
-use crate::backend::{CheckIn, Prune, WorkerInfo};
+use crate::backend::{CheckIn, Prune, Verdict, WorkerInfo};
 use crate::client::jittered;
 use crate::error::Result;
 
@@ -104,7 +104,8 @@ impl Shared {
     }
 
     async fn recover(&self, done: &CancellationToken) -> Result<()> {
-        while !done.is_cancelled() && self.store.recover_some(&self.config.retry).await? {}
+        let hear = |job, verdict: &Verdict| self.hear_of_lost(job, verdict);
+        while !done.is_cancelled() && self.store.recover_some(&self.config.retry, hear).await? {}
         Ok(())
     }
 

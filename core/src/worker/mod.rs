@@ -2,7 +2,7 @@
 //!
 //! It is made of small services with one life each. `fetch` fills free slots by one batched claim, `execute`
 //! runs handlers, `heartbeat` renews leases and stops handlers that lost theirs, `settle` records ends in
-//! batches, `log` carries lines to the capped logs, `maintain` takes back what other workers lost and checks
+//! batches, `flows` leads on flows whose jobs ended, `log` carries lines to the capped logs, `maintain` takes back what other workers lost and checks
 //! in, `bound` ends it when it was to end by then. No store's error ends any of them.
 
 mod attempt;
@@ -13,6 +13,7 @@ mod context;
 mod execute;
 mod extract;
 mod fetch;
+mod flows;
 mod handler;
 mod heartbeat;
 mod held;

@@ -10,6 +10,7 @@ use super::bound::bound;
 use super::builder::WorkerBuilder;
 use super::execute::execute;
 use super::fetch::fetch;
+use super::flows::flows;
 use super::heartbeat::heartbeat;
 use super::held::{Cause, Entry};
 use super::log::log;
@@ -81,6 +82,7 @@ impl Worker {
         let own = &shared.own_log;
         own.spawn(&mut services, heartbeat(shared.clone(), done.clone()));
         own.spawn(&mut services, maintain(shared.clone(), done.clone()));
+        own.spawn(&mut services, flows(shared.clone(), done.clone()));
         own.spawn(&mut services, bound(shared.clone(), done.clone()));
         #[cfg(feature = "schedules")]
         if shared.config.fires_schedules {

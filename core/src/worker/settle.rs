@@ -126,6 +126,7 @@ impl Shared {
             tracing::warn!(job = %entry.job, "the lease was lost before the job's end was recorded");
             return "lost";
         }
+        self.hear_of(entry, &settlement.verdict);
         settlement.verdict.name()
     }
 }

@@ -10,6 +10,7 @@ use tower::util::BoxCloneSyncService;
 use super::attempt::Attempt;
 use super::choice::QueueChoice;
 use super::extract::States;
+use super::flows::Heard;
 use super::held::{Entry, Held};
 use super::log::LogSender;
 use super::options::HandlerOptions;
@@ -39,6 +40,7 @@ pub(super) struct Shared {
     pub(super) routes: Routes,
     pub(super) states: States,
     pub(super) held: Held,
+    pub(super) heard: Heard,
     pub(super) load: Load,
     pub(super) stats: Stats,
     pub(super) settle: mpsc::Sender<(Settlement, Arc<Entry>)>,

@@ -1,0 +1,81 @@
+use std::ops::Range;
+
+use futures::{Stream, TryStreamExt};
+
+use super::{Flows, missing};
+use crate::error::{Error, Result};
+use crate::flow::{Member, Plan};
+use crate::id::{FlowId, JobId};
+use crate::job::JobRecord;
+
+/// How many jobs one call of a longer list asks for.
+const PAGE: usize = 500;
+
+/// A job of a flow, and what it waits for.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct MemberRecord {
+    /// Its number in the flow, from 0.
+    pub index: u32,
+    /// Its id.
+    pub id: JobId,
+    /// The job; none if it is there no more.
+    pub job: Option<JobRecord>,
+    /// The numbers of those that it waits for, or waited.
+    pub parents: Vec<Range<u32>>,
+}
+
+impl Flows {
+    /// A page of the jobs of a flow, by number, from this one on.
+    ///
+    /// # Errors
+    /// [`NotFound`](crate::ErrorKind::NotFound) if there is no such flow; [`Corrupt`](crate::ErrorKind::Corrupt) if a record cannot
+    /// be read.
+    pub async fn members(&self, flow: FlowId, from: u32, limit: usize) -> Result<Vec<MemberRecord>> {
+        let members: Vec<MemberRecord> = self
+            .of_plan(flow, |plan| {
+                let to = from.saturating_add(u32::try_from(limit).unwrap_or(u32::MAX)).min(plan.size());
+                let parents = |index| plan.parents(index).into_iter().map(|(from, to)| from..to).collect();
+                let member = |index| MemberRecord {
+                    index,
+                    id: flow.member(index),
+                    job: None,
+                    parents: parents(index),
+                };
+                (from..to).map(member).collect()
+            })
+            .await?;
+        let found = self.store.find_all(members.iter().map(|member| member.id).collect()).await?;
+        Ok(members.into_iter().zip(found).map(|(member, job)| MemberRecord { job, ..member }).collect())
+    }
+
+    /// The jobs that a job of a flow waited for, by number, as they are now; those that are there no more are left out. An error
+    /// ends the stream.
+    pub fn parents(&self, member: Member) -> impl Stream<Item = Result<JobRecord>> + Send + use<> {
+        let this = self.clone();
+        let pages = async move {
+            let Member { flow, index } = member;
+            let spans = this.of_plan(flow, |plan| plan.parents(index)).await?;
+            let ids = spans.into_iter().flat_map(|(from, to)| from..to).map(move |index| flow.member(index));
+            let from = (this, ids);
+            Ok::<_, Error>(futures::stream::try_unfold(from, |(this, mut ids)| async move {
+                let page: Vec<JobId> = ids.by_ref().take(PAGE).collect();
+                if page.is_empty() {
+                    return Ok::<_, Error>(None);
+                }
+                let found = this.store.find_all(page).await?;
+                Ok(Some((futures::stream::iter(found.into_iter().flatten().map(Ok)), (this, ids))))
+            }))
+        };
+        futures::stream::once(pages).try_flatten().try_flatten()
+    }
+
+    /// What a flow's plan tells, from what this process knows if it can.
+    async fn of_plan<T>(&self, flow: FlowId, tell: impl FnOnce(&Plan) -> T) -> Result<T> {
+        if let Some(live) = self.store.flow_cache().get(flow) {
+            return Ok(tell(live.progress().plan()));
+        }
+        let record = self.get(flow).await?.ok_or_else(|| missing(flow))?;
+        Ok(tell(&self.plan(&record).await?))
+    }
+}

@@ -1,0 +1,313 @@
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::cache::Live;
+use super::{Flows, Overtaken};
+use crate::backend::{Action, Amend, AmendAnswer, Select};
+use crate::error::Result;
+use crate::flow::{Decision, FlowCounts, FlowState, Known, Survey};
+use crate::id::{FlowId, JobId};
+
+/// How many jobs one call looks at, or changes.
+pub(super) const BATCH: usize = 1_000;
+
+/// How many jobs that a row waits for are looked at first. Those before the first that has not ended are not looked at again.
+const AHEAD: usize = 16;
+
+/// Jobs that were looked at in one pass, and whether they were parked.
+type Seen = HashMap<u32, bool>;
+
+/// What is to be done now.
+#[derive(Default)]
+struct Todo {
+    cancel: BTreeSet<usize>,
+    let_go: Vec<usize>,
+    wait: Vec<usize>,
+    is_over: bool,
+}
+
+impl Flows {
+    /// Does what is to be done once these jobs of a flow have ended. Whoever hears of an end may call this, any number at
+    /// once.
+    pub(crate) async fn settled(&self, flow: FlowId, ended: &[(u32, Known)]) -> Result<()> {
+        let Some(live) = self.live(flow).await? else { return Ok(()) };
+        let mut touched = BTreeSet::new();
+        {
+            let mut progress = live.progress();
+            ended.iter().for_each(|(job, known)| progress.note(*job, *known, &mut touched));
+        }
+        self.advance(&live, touched).await
+    }
+
+    /// Decides about these rows, and about those that hang on what is done with them.
+    pub(super) async fn advance(&self, live: &Live, touched: BTreeSet<usize>) -> Result<()> {
+        self.advance_from(live, touched, &mut Seen::new()).await
+    }
+
+    /// The same for all rows, once all was looked at that may have changed.
+    pub(super) async fn advance_all(&self, live: &Live) -> Result<()> {
+        let mut seen = self.survey(live).await?;
+        let undone = live.progress().undone();
+        self.advance_from(live, undone, &mut seen).await
+    }
+
+    async fn advance_from(&self, live: &Live, mut touched: BTreeSet<usize>, seen: &mut Seen) -> Result<()> {
+        let mut ahead = AHEAD;
+        loop {
+            let Todo { cancel, let_go, wait, is_over } = decide(live, &touched);
+            touched.clear();
+            if is_over {
+                return self.finish(live, seen).await;
+            }
+            if !cancel.is_empty() {
+                // What is let go next may wait for the end of these.
+                self.cancel_parked(live, cancel, &mut touched).await?;
+                touched.extend(let_go.into_iter().chain(wait));
+                continue;
+            }
+            self.let_go(live, &let_go, seen, &mut touched).await?;
+            if !touched.is_empty() {
+                touched.extend(wait);
+                continue;
+            }
+            let looks = ahead_of(live, &wait, ahead, seen);
+            if looks.is_empty() {
+                return Ok(());
+            }
+            self.look(live, &looks, seen, &mut touched).await?;
+            touched.extend(wait);
+            ahead = (ahead * 8).min(BATCH);
+        }
+    }
+
+    /// Looks at these jobs, and notes those that have ended.
+    async fn look(
+        &self,
+        live: &Live,
+        jobs: &[u32],
+        seen: &mut Seen,
+        touched: &mut BTreeSet<usize>,
+    ) -> Result<()> {
+        for jobs in jobs.chunks(self.batch()) {
+            let ids = jobs.iter().map(|job| live.id.member(*job)).collect();
+            let found = self.store.find_all(ids).await?;
+            let mut progress = live.progress();
+            for (job, found) in jobs.iter().zip(found) {
+                let known = found.as_ref().map_or(Known::Cancelled, |found| Known::of(found.state));
+                progress.note(*job, known, touched);
+                seen.insert(*job, found.is_some_and(|found| found.is_parked()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at all jobs that may have ended without this process knowing.
+    async fn survey(&self, live: &Live) -> Result<Seen> {
+        let mut survey = Survey::of(&live.progress());
+        let (mut seen, mut touched) = (Seen::new(), BTreeSet::new());
+        loop {
+            let jobs = survey.next(&mut live.progress(), self.batch());
+            if jobs.is_empty() {
+                return Ok(seen);
+            }
+            self.look(live, &jobs, &mut seen, &mut touched).await?;
+            let progress = live.progress();
+            let open = jobs.iter().filter(|job| progress.known(**job) == Known::Open);
+            open.for_each(|job| survey.blocks(*job));
+        }
+    }
+
+    /// Lets these rows go: what of them is parked becomes due.
+    async fn let_go(
+        &self,
+        live: &Live,
+        rows: &[usize],
+        seen: &mut Seen,
+        touched: &mut BTreeSet<usize>,
+    ) -> Result<()> {
+        let mut by_due = BTreeMap::new();
+        {
+            let progress = live.progress();
+            for row in rows {
+                let of = &progress.plan().rows()[*row];
+                let (_, jobs) = by_due.entry((of.delay_ms, of.at)).or_insert_with(|| (of.due(), Vec::new()));
+                jobs.extend(progress.open(*row).into_iter().filter(|job| seen.get(job) != Some(&false)));
+            }
+        }
+        for (due, jobs) in by_due.into_values() {
+            for jobs in jobs.chunks(self.batch()) {
+                let answers = self.amend(live.id, jobs, Action::Unpark { due }).await?;
+                let mut progress = live.progress();
+                for (job, answer) in jobs.iter().zip(answers) {
+                    if answer == AmendAnswer::NotFound {
+                        progress.note(*job, Known::Cancelled, touched);
+                    }
+                    seen.insert(*job, false);
+                }
+                metrics::counter!("leasehold_flow_jobs_let_go_total").increment(jobs.len() as u64);
+            }
+        }
+        let mut progress = live.progress();
+        rows.iter().for_each(|row| progress.done(*row));
+        Ok(())
+    }
+
+    /// Cancels these rows, and all that fall with them, as far as they are parked.
+    async fn cancel_parked(
+        &self,
+        live: &Live,
+        rows: BTreeSet<usize>,
+        touched: &mut BTreeSet<usize>,
+    ) -> Result<()> {
+        let mut all = rows.clone();
+        live.progress().spread(&mut all);
+        // Somebody who knows better may have let one go: then nothing is said of those that wait for it.
+        if self.cancel_rows(live, rows.iter().copied(), touched).await? {
+            self.cancel_rows(live, all.difference(&rows).copied(), touched).await?;
+        }
+        Ok(())
+    }
+
+    /// Tells whether all were parked, or cancelled before.
+    async fn cancel_rows(
+        &self,
+        live: &Live,
+        rows: impl Iterator<Item = usize>,
+        touched: &mut BTreeSet<usize>,
+    ) -> Result<bool> {
+        let rows: Vec<usize> = rows.collect();
+        let jobs: Vec<u32> = {
+            let progress = live.progress();
+            rows.iter().flat_map(|row| progress.open(*row)).collect()
+        };
+        let mut all = true;
+        for jobs in jobs.chunks(self.batch()) {
+            let answers = self.amend(live.id, jobs, Action::CancelParked).await?;
+            let mut progress = live.progress();
+            for (job, answer) in jobs.iter().zip(answers) {
+                let known = ended(answer);
+                all &= known == Known::Cancelled;
+                progress.note(*job, known, touched);
+            }
+            metrics::counter!("leasehold_flow_jobs_cancelled_total").increment(jobs.len() as u64);
+        }
+        let mut progress = live.progress();
+        rows.iter().for_each(|row| progress.done(*row));
+        Ok(all)
+    }
+
+    /// Cancels all jobs of a flow that have not ended, or asks for their end if they run.
+    pub(super) async fn cancel_all(&self, live: &Live) -> Result<()> {
+        let (open, last) = {
+            let progress = live.progress();
+            let open: Vec<u32> =
+                (0..progress.plan().size()).filter(|job| progress.known(*job) == Known::Open).collect();
+            (open, progress.last())
+        };
+        let mut touched = BTreeSet::new();
+        for jobs in open.chunks(self.batch()) {
+            let answers = self.amend(live.id, jobs, Action::Cancel).await?;
+            let mut progress = live.progress();
+            for (job, answer) in jobs.iter().zip(answers) {
+                progress.note(*job, ended(answer), &mut touched);
+            }
+        }
+        if live.progress().decide(last) == Decision::LetGo {
+            self.finish(live, &Seen::new()).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes that a flow has ended, once all its jobs have.
+    async fn finish(&self, live: &Live, seen: &Seen) -> Result<()> {
+        if !live.is_cancelling() {
+            // One that failed may have been sent round again since.
+            let unwell: Vec<u32> = live.progress().unwell();
+            let (mut open, mut touched) = (seen.clone(), BTreeSet::new());
+            self.look(live, &unwell, &mut open, &mut touched).await?;
+            if live.progress().counts().open > 0 {
+                return Ok(());
+            }
+        }
+        let counts = live.progress().counts();
+        let mut overtaken = Overtaken::by(self.store.deadline());
+        loop {
+            let (hour, there) = self.read(live.id).await?;
+            let Some(mut record) =
+                there.filter(|there| there.goes_on() && there.body.retries == live.retries)
+            else {
+                break;
+            };
+            let state = end(record.body.state, counts);
+            record.body.end(state, counts, hour);
+            let next = record.body.retention.of(state.as_job()).until(hour);
+            match self.write(&mut record, next).await {
+                Ok(()) => {
+                    metrics::counter!("leasehold_flows_total", "outcome" => <&str>::from(state)).increment(1);
+                    break;
+                }
+                Err(error) => overtaken.or(error).await?,
+            }
+        }
+        self.store.flow_cache().remove(live.id);
+        Ok(())
+    }
+
+    /// Changes these jobs of a flow; answers one item each.
+    pub(super) async fn amend(&self, flow: FlowId, jobs: &[u32], action: Action) -> Result<Vec<AmendAnswer>> {
+        let ids: Vec<JobId> = jobs.iter().map(|job| flow.member(*job)).collect();
+        let request = Amend { select: Select::Ids(ids), action, preview: false };
+        let amended = self.store.backend().amend(self.store.deadline(), request).await?;
+        Ok(amended.jobs.into_iter().map(|(_, answer)| answer).collect())
+    }
+
+    pub(super) fn batch(&self) -> usize {
+        BATCH.min(self.store.limits().batch).max(1)
+    }
+}
+
+fn decide(live: &Live, rows: &BTreeSet<usize>) -> Todo {
+    let (mut todo, mut progress) = (Todo::default(), live.progress());
+    for row in rows {
+        match progress.decide(*row) {
+            Decision::Done => {}
+            Decision::LetGo if *row == progress.last() => todo.is_over = true,
+            Decision::Wait(_) if live.is_cancelling() && *row != progress.last() => {}
+            Decision::Wait(_) => todo.wait.push(*row),
+            Decision::LetGo | Decision::Cancel if live.is_cancelling() => {}
+            Decision::LetGo => todo.let_go.push(*row),
+            Decision::Cancel => drop(todo.cancel.insert(*row)),
+        }
+    }
+    todo
+}
+
+/// What these rows wait for, unless it was seen in this pass: for each the first job, and as many behind it as is worth one look.
+fn ahead_of(live: &Live, rows: &[usize], ahead: usize, seen: &Seen) -> Vec<u32> {
+    let progress = live.progress();
+    let ahead = ahead.min(1 + BATCH / rows.len().max(1));
+    let mut looks = BTreeSet::new();
+    for row in rows {
+        let jobs = progress.ahead(*row, ahead);
+        if jobs.first().is_some_and(|first| !seen.contains_key(first)) {
+            looks.extend(jobs.into_iter().filter(|job| !seen.contains_key(job)));
+        }
+    }
+    looks.into_iter().collect()
+}
+
+/// What an answer tells of a job.
+fn ended(answer: AmendAnswer) -> Known {
+    match answer {
+        AmendAnswer::Applied | AmendAnswer::AlreadyApplied | AmendAnswer::NotFound => Known::Cancelled,
+        AmendAnswer::Refused(state) => Known::of(state),
+        AmendAnswer::Requested | AmendAnswer::Held(_) => Known::Open,
+    }
+}
+
+fn end(state: FlowState, counts: FlowCounts) -> FlowState {
+    match state {
+        FlowState::Cancelling => FlowState::Cancelled,
+        _ if counts.failed + counts.cancelled == 0 => FlowState::Succeeded,
+        _ => FlowState::Failed,
+    }
+}
