@@ -109,6 +109,22 @@ async fn consumers_alone_take_back_what_was_lost() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_consumer_takes_back_all_that_was_lost_within_one_interval() {
+    let store = store();
+    let queue = store.queue("sums").unwrap();
+    queue.enqueue_all((0..1_200).map(|n| Add { a: n, b: 1 })).await.unwrap();
+    let mut lost = queue.consumer().lease(Duration::from_secs(10)).prefetch(1_200);
+    std::mem::forget(lost.next().await.unwrap().unwrap());
+    std::mem::forget(lost);
+    // Busy with another one all the while.
+    let mut consumer = store.queue("other sums").unwrap().consumer();
+    assert!(consumer.next().await.unwrap().is_none());
+    tokio::time::sleep(LOST_BY).await;
+    let running = queue.counts().await.unwrap().of(State::Running);
+    assert_eq!(running, 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn looking_for_lost_leases_costs_next_to_nothing() {
     let probe = Probe::quiet();
     let store = probe.store();

@@ -56,13 +56,15 @@ impl Store {
         is_time
     }
 
-    /// Takes back lost leases if it is time, a bounded batch. It never fails what it is a part of.
+    /// Takes back lost leases if it is time, all that there are. It never fails what it is a part of.
     pub(super) async fn recover_in_turn(&self, every: Duration, policy: &RetryPolicy) {
         // Several may look by one handle; two that look at nearly the same time are one too many.
-        if self.looks_for_lost(every / 2)
-            && let Err(error) = self.recover_some(policy, |_, _| {}).await
-        {
-            tracing::warn!(%error, "leases that ran out could not be recovered");
+        let mut more = self.looks_for_lost(every / 2);
+        while more {
+            more = self.recover_some(policy, |_, _| {}).await.unwrap_or_else(|error| {
+                tracing::warn!(%error, "leases that ran out could not be recovered");
+                false
+            });
         }
     }
 }
