@@ -92,8 +92,9 @@ pub(super) async fn execute(shared: Arc<Shared>, mut claimed: mpsc::UnboundedRec
             () = shared.stopping.cancelled(), if stale_at.is_some() => {}
             () = tokio::time::sleep_until(stale_at.unwrap_or_else(Instant::now)), if stale_at.is_some() => {
                 while let Some(attempt) = waiting.next_stale() {
-                    shared.load.waiting.fetch_sub(1, Ordering::AcqRel);
+                    // First of what was taken: see the fetch service.
                     shared.load.taken.fetch_sub(1, Ordering::AcqRel);
+                    shared.load.waiting.fetch_sub(1, Ordering::AcqRel);
                     shared.load.runs_at_least(STALE);
                     shared.end(&attempt, Outcome::Released).await;
                     shared.tell_room();

@@ -193,9 +193,11 @@ impl Shared {
     async fn room(&self) -> Option<usize> {
         loop {
             let changed = self.load.room.notified();
+            // Asked before how many are left: what is given back meanwhile is one more left by the time it waits no more.
+            let some_wait = self.load.waiting.load(Ordering::Acquire) > 0;
             match (self.left(), self.free()) {
                 // What waits may yet be given back, and others be taken in its place.
-                (Some(0), _) if self.load.waiting.load(Ordering::Acquire) > 0 => {}
+                (Some(0), _) if some_wait => {}
                 (Some(0), _) => {
                     self.end_by(EndedBy::MaxJobs);
                     return None;
