@@ -206,6 +206,16 @@ impl Attempt {
         self.0.entry.lives_until()
     }
 
+    /// Whether that moment is over. Then its lease is lost, also if nobody has noticed yet.
+    #[cfg(all(unix, feature = "process"))]
+    pub(super) fn has_outlived_its_lease(&self) -> bool {
+        let is_over = self.lives_until() <= Instant::now();
+        if is_over {
+            self.0.entry.fence();
+        }
+        is_over
+    }
+
     /// Waits until that is later, by a renewal, and tells when it is.
     #[cfg(all(unix, feature = "process"))]
     pub(super) async fn lives_beyond(&self, end: Instant) -> Instant {

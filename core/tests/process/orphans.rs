@@ -68,12 +68,12 @@ async fn worker_that_is_killed() {
     let running = worker.build().unwrap().start();
     says(&store, id, "begun").await;
     println!("begun");
-    running.join().await.unwrap();
-    panic!("{:?}", said(&store, id).await);
+    let ended = running.join().await.unwrap();
+    println!("\n{} lost, {:?}", ended.lost, said(&store, id).await);
 }
 
-/// A worker in a process of its own, whose program has begun.
-fn worker_elsewhere(held: &Fifo, lease: u64) -> Child {
+/// A worker in a process of its own, whose program has begun, and what it says from then on.
+fn worker_elsewhere(held: &Fifo, lease: u64) -> (Child, impl Iterator<Item = String>) {
     let mut worker = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "process::orphans::worker_that_is_killed", "--nocapture", "--test-threads=1"])
         .env(HELD, held.path())
@@ -84,18 +84,22 @@ fn worker_elsewhere(held: &Fifo, lease: u64) -> Child {
     let mut lines = BufReader::new(worker.stdout.take().unwrap()).lines().map_while(Result::ok);
     // The first may stand behind what the test runner says.
     assert!(lines.any(|line| line.ends_with("begun")), "it did not begin");
-    worker
+    (worker, lines)
 }
 
 #[tokio::test]
 async fn a_worker_that_is_frozen_leaves_nothing_behind_when_its_lease_ends() {
     let held = Fifo::new();
     let left = Fifo::left(&held.path());
-    let mut worker = worker_elsewhere(&held, 3);
-    let stopped = Command::new("kill").args(["-STOP", &worker.id().to_string()]).status().unwrap();
-    assert!(stopped.success());
+    let (mut worker, mut says) = worker_elsewhere(&held, 3);
+    let pid = worker.id().to_string();
+    let signal = |signal| Command::new("kill").args([signal, pid.as_str()]).status().unwrap();
+    assert!(signal("-STOP").success());
     assert_eq!(left.await, "");
-    worker.kill().unwrap();
+    // Once it goes on, it takes its lease for lost, and the program for nothing that has failed.
+    assert!(signal("-CONT").success());
+    let ended = says.find(|line| line.contains(" lost, ")).expect("it ended");
+    assert!(ended.starts_with("1 lost, "), "{ended}");
     worker.wait().unwrap();
 }
 
@@ -113,7 +117,7 @@ async fn a_program_lives_as_long_as_its_lease_is_renewed() {
 async fn a_worker_that_is_killed_leaves_nothing_behind() {
     let held = Fifo::new();
     let left = Fifo::left(&held.path());
-    let mut worker = worker_elsewhere(&held, 30);
+    let (mut worker, _says) = worker_elsewhere(&held, 30);
     worker.kill().unwrap();
     let killed = Instant::now();
     worker.wait().unwrap();

@@ -1,5 +1,6 @@
 use std::convert::Infallible;
 use std::io;
+use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use std::time::Duration;
 
@@ -24,6 +25,9 @@ const DRAIN: Duration = Duration::from_secs(1);
 /// What an attempt takes beyond its grace.
 pub(super) const LAST_WORDS: Duration = Duration::from_secs(3);
 
+/// The signal by which a guard ends its group.
+const KILLED: i32 = Signal::KILL.as_raw();
+
 /// A program at work. With its group, all of it ends.
 struct Running {
     group: Group,
@@ -41,7 +45,13 @@ impl Settings {
                 return Outcome::Failure(JobFailure::error("process_not_started", text));
             }
         };
-        match self.finish(running, attempt).await {
+        let ended = self.finish(running, attempt).await;
+        let was_killed = ended.as_ref().map_or(true, |ended| ended.status.signal() == Some(KILLED));
+        if was_killed && attempt.has_outlived_its_lease() {
+            // The guard did it while this worker was frozen: the program has not failed.
+            return Outcome::Interrupted;
+        }
+        match ended {
             Ok(ended) => self.outcome(ended, attempt.store().limits().payload_bytes),
             Err(error) => Outcome::Failure(JobFailure::error("process_lost", error.to_string())),
         }
