@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use leasehold_core::layer::Operation;
 use leasehold_core::schedule::{CatchUp, HEADER, Origin, Overlap, Rule, Schedule, Weekday};
 use leasehold_core::testing::{Chaos, Faults, enqueued};
 use leasehold_core::{
@@ -13,6 +14,7 @@ use leasehold_core::{
 use leasehold_memory::Memory;
 use tokio::time::sleep;
 
+use crate::probe::{Fate, Probe};
 use crate::store;
 
 pub(crate) const MINUTE: Duration = Duration::from_mins(1);
@@ -162,6 +164,32 @@ async fn moves_to_another_store_as_it_is_and_no_tick_is_missed_or_doubled() {
     assert_eq!(mine.move_to("s", &others).await.unwrap_err().kind(), ErrorKind::Conflict);
     assert_eq!(mine.get("s").await.unwrap().unwrap().next, next);
     assert_eq!(mine.move_to("none", &others).await.unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_fires_before_it_is_known_to_have_moved_fires_in_one_store() {
+    let probe = Probe::quiet();
+    let (here, there) = (store(), probe.undisturbed());
+    let mine = here.schedules();
+    mine.put("s", every(&here, MINUTE).await).await.unwrap();
+    sleep(MINUTE - Duration::from_secs(1)).await;
+    // It arrives, which nobody hears of, and the next attempt comes after it has fired there.
+    let mut puts = 0;
+    probe.set(move |op| match op {
+        Operation::PutRegister if puts == 0 => {
+            puts += 1;
+            Fate::Lose
+        }
+        Operation::PutRegister => Fate::Late(Duration::from_millis(2_500)),
+        _ => Fate::Pass,
+    });
+    let others = probe.store();
+    let others = others.schedules();
+    let moves = mine.move_to("s", &others);
+    let (moved, (), ()) = tokio::join!(moves, fire(&here, MINUTE * 3), fire(&there, MINUTE * 3));
+    assert_eq!(moved.unwrap_err().kind(), ErrorKind::Conflict);
+    assert!(mine.get("s").await.unwrap().unwrap().schedule.paused);
+    assert_eq!((jobs(&here).await.len(), jobs(&there).await.len()), (0, 3));
 }
 
 #[tokio::test(start_paused = true)]

@@ -119,8 +119,9 @@ impl Schedules {
     }
 
     /// Moves a schedule to another store, as it is: with its next tick, its runs and its edits. Neither store misses a tick or
-    /// fires one that the other has. Its jobs stay where they are. If this is cut off, the schedule is paused here, and maybe
-    /// there already.
+    /// fires one that the other has. Its jobs stay where they are. If this is cut off, or fails with
+    /// [`Unknown`](ErrorKind::Unknown) or because the other store got one of this name meanwhile, the schedule is paused here, and
+    /// maybe there already.
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) if there is none of this name; [`Conflict`](ErrorKind::Conflict) if the other store
@@ -139,23 +140,23 @@ impl Schedules {
             let why = format!("the schedule {name:?} is just firing; move it when it has");
             return Err(Error::new(ErrorKind::Conflict, why));
         }
+        let taken = || {
+            let why = format!("the other store has a schedule {name:?} already");
+            Error::new(ErrorKind::Conflict, why)
+        };
+        if other.get(name.clone()).await?.is_some() {
+            return Err(taken());
+        }
         // From here on nobody fires it here, unless somebody was quicker: then this is not written.
         self.write_paused(&record).await?;
-        let there = other.change(&name, |there, _| match there {
+        // One that is there by now may be this very one, which has fired since: so it goes on here only if somebody says so.
+        let moved = other.change(&name, |there, _| match there {
             None => Ok(Some(record.body.clone())),
-            Some(_) => {
-                let why = format!("the other store has a schedule {name:?} already");
-                Err(Error::new(ErrorKind::Conflict, why))
-            }
+            Some(_) => Err(taken()),
         });
-        match there.await {
-            Ok(moved) => self.delete(&name).await.map(|_| moved),
-            Err(error) if error.kind() == ErrorKind::Conflict => {
-                self.change(&name, |_, _| Ok(Some(record.body.clone()))).await?;
-                Err(error)
-            }
-            Err(error) => Err(error),
-        }
+        let moved = moved.await?;
+        self.delete(&name).await?;
+        Ok(moved)
     }
 
     async fn write_paused(&self, record: &ScheduleRecord) -> Result<()> {
