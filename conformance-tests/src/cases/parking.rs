@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use leasehold_core::backend::{Action, Amend, AmendAnswer, Claim, Filter, Select};
-use leasehold_core::{ClaimId, Deadline, Due, JobId, JobRecord, Keep, Reason, State, Timestamp, UniqueScope};
+use leasehold_core::{ClaimId, Deadline, Due, JobId, JobRecord, Keep, NewJob, Reason, State, Timestamp, UniqueScope};
 
 use crate::bench::{
     Bench, FAIL, RELEASE, SUCCEED, in_time, job, jobs, limit_key, queue, retry_in, secs, unique_key,
@@ -268,7 +268,7 @@ async fn work(t: Bench, until: tokio::sync::watch::Receiver<bool>) -> Done<Vec<J
 }
 
 async fn lets_one_of_racing_words_decide(t: Bench) -> Kept {
-    let ids = t.add_all(jobs(50).into_iter().map(|job| job.parked())).await?;
+    let ids = t.add_all(jobs(50).into_iter().map(NewJob::parked)).await?;
     let clients = t.several(4).await?;
     let (all_said, said) = tokio::sync::watch::channel(false);
     let workers = clients[..2].iter().map(|client| tokio::spawn(work(client.clone(), said.clone())));
@@ -322,7 +322,7 @@ fn agree(job: &JobRecord, runs: usize, told: &[(Action, AmendAnswer)]) -> Kept {
 async fn frees_ten_thousand_at_once(t: Bench) -> Kept {
     const MANY: usize = 10_000;
     for (action, state) in [(UNPARK, State::Queued), (Action::CancelParked, State::Cancelled)] {
-        let ids = t.add_all(jobs(MANY).into_iter().map(|job| job.parked())).await?;
+        let ids = t.add_all(jobs(MANY).into_iter().map(NewJob::parked)).await?;
         let before = t.counts().await?.of(state);
         for wanted in [AmendAnswer::Applied, AmendAnswer::AlreadyApplied] {
             let answers = t.amend_all(&ids, action.clone()).await?;
