@@ -214,6 +214,14 @@ impl Progress {
         }
     }
 
+    /// Whether a row is cancelled if one of these jobs, in ascending order, did not end well.
+    fn hangs_on(&self, row: usize, jobs: &[u32]) -> bool {
+        let among = |((from, to), succeeds): (Span, bool)| {
+            succeeds && jobs.get(jobs.partition_point(|job| *job < from)).is_some_and(|job| *job < to)
+        };
+        !self.waits(row) && (0..).map_while(|number| self.link(row, number)).any(among)
+    }
+
     fn waits(&self, row: usize) -> bool {
         self.plan.rows().get(row).is_some_and(|row| row.waits)
     }
@@ -260,6 +268,10 @@ impl Survey {
                 Decision::Wait(job) => self.blocked[job as usize] || progress.known(job) != Known::Open,
                 _ => false,
             };
+            if blocked && progress.hangs_on(self.row, &found) {
+                // What is found out about these may have it cancelled, whatever else it waits for.
+                return found;
+            }
             for job in self.job.max(members.start)..members.end {
                 if blocked {
                     self.blocked[job as usize] = true;
