@@ -35,7 +35,7 @@ async fn a_lost_lease_kills_its_program_before_it_ends() {
     let left = Fifo::left(&held.path());
     let id = enqueue(&store, job("".to_owned())).await;
     let running =
-        worker(&store, stubborn(&held.path())).lease(Duration::from_secs(2)).build().unwrap().start();
+        worker(&store, stubborn(&held.path())).lease(Duration::from_secs(6)).build().unwrap().start();
     says(&store, id, "begun").await;
     probe.set(|op| if op == Operation::Renew { Fate::Hang } else { Fate::Pass });
     assert_eq!(left.await, "");
