@@ -9,6 +9,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::flow::{Body, Flow, FlowRecord, FlowState, part};
 use crate::id::FlowId;
 use crate::job::NewJob;
+use crate::layer::check;
 use crate::name::QueueName;
 use crate::telemetry;
 
@@ -60,6 +61,7 @@ impl Flows {
         if flow.is_empty() {
             return Err(Error::invalid("a flow without jobs does nothing; give it one at least"));
         }
+        check::retention(flow.retention)?;
         let check = |job| Enqueue { jobs: vec![job] }.check(self.store.limits());
         flow.new_jobs(0, flow.len()).try_for_each(check)
     }
