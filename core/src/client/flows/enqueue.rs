@@ -74,7 +74,8 @@ impl Flows {
         }
         let mut body = Body::new(flow.name.to_string(), &flow.plan, flow.retention, hour);
         let parts = flow.plan.parts(self.part_bytes())?;
-        if parts.len() == 1 && parts[0].len() <= INLINE {
+        // Beside it stand some hundred bytes, which grow.
+        if parts.len() == 1 && parts[0].len() <= INLINE.min(self.part_bytes() / 2) {
             body.plan = flow.plan.rows().to_vec();
         } else {
             body.parts = u32::try_from(parts.len()).unwrap_or(u32::MAX);

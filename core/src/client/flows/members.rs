@@ -8,7 +8,7 @@ use crate::flow::{Member, Plan};
 use crate::id::{FlowId, JobId};
 use crate::job::JobRecord;
 
-/// How many jobs one call of a longer list asks for.
+/// How many jobs one call of a stream asks for.
 const PAGE: usize = 500;
 
 /// A job of a flow, and what it waits for.
@@ -45,7 +45,11 @@ impl Flows {
                 (from..to).map(member).collect()
             })
             .await?;
-        let found = self.store.find_all(members.iter().map(|member| member.id).collect()).await?;
+        let ids: Vec<JobId> = members.iter().map(|member| member.id).collect();
+        let mut found = Vec::with_capacity(ids.len());
+        for ids in ids.chunks(self.batch()) {
+            found.append(&mut self.store.find_all(ids.to_vec()).await?);
+        }
         Ok(members.into_iter().zip(found).map(|(member, job)| MemberRecord { job, ..member }).collect())
     }
 
@@ -59,7 +63,7 @@ impl Flows {
             let ids = spans.into_iter().flat_map(|(from, to)| from..to).map(move |index| flow.member(index));
             let from = (this, ids);
             Ok::<_, Error>(futures::stream::try_unfold(from, |(this, mut ids)| async move {
-                let page: Vec<JobId> = ids.by_ref().take(PAGE).collect();
+                let page: Vec<JobId> = ids.by_ref().take(PAGE.min(this.batch())).collect();
                 if page.is_empty() {
                     return Ok::<_, Error>(None);
                 }
