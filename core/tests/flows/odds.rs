@@ -36,3 +36,43 @@ async fn attempt_parents(store: &Store, flow: &Flow) -> usize {
     store.flows().parents(member).try_collect::<Vec<_>>().await.unwrap().len()
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_flow_with_a_job_that_was_sent_round_again_is_not_deleted() {
+    let store = store();
+    let mut flow = Flow::new("again").unwrap().keep(Keep::Forever);
+    flow.chain(jobs(3)).unwrap();
+    run(&store, &flow).await;
+    store.requeue(flow.id().member(1)).await.unwrap();
+    assert_eq!(store.flows().delete(flow.id()).await.unwrap_err().kind(), ErrorKind::Conflict);
+    // Nobody asked for its end any more.
+    let flows = store.flows();
+    assert!(timeout(HOUR, flows.drive()).await.is_err());
+    store.cancel(flow.id().member(1)).await.unwrap();
+    assert!(timeout(HOUR, flows.drive()).await.is_err());
+    assert_eq!(states(&store, flow.id()).await.len(), 3);
+    store.flows().delete(flow.id()).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_runs_while_its_flow_is_removed_is_not_left_for_ever() {
+    let probe = Probe::quiet();
+    let store = probe.undisturbed();
+    let mut flow = Flow::new("again").unwrap().keep(Keep::For(SECOND * 100));
+    flow.chain(jobs(3)).unwrap();
+    run(&store, &flow).await;
+    sleep(SECOND * 100).await;
+    // All have ended when it is looked whether they have, and one runs when they are to be deleted.
+    probe.set(|operation| if operation == Operation::Amend { Fate::Late(SECOND) } else { Fate::Pass });
+    let (driver, mut consumer) = (probe.store().flows(), store.queue("default").unwrap().consumer());
+    let requeue = async {
+        sleep(SECOND / 2).await;
+        store.requeue(flow.id().member(1)).await.unwrap();
+        consumer.next().await.unwrap().unwrap()
+    };
+    let (driven, held) = tokio::join!(driver.drive_due(), requeue);
+    driven.unwrap();
+    held.complete(None).await.unwrap();
+    assert!(timeout(HOUR, store.flows().drive()).await.is_err());
+    assert_eq!(store.list(Filter::default(), None, 10).await.unwrap().jobs.len(), 0);
+    assert_eq!(store.flows().get(flow.id()).await.unwrap(), None);
+}
