@@ -200,11 +200,12 @@ impl Progress {
         jobs.filter(left).map(|(job, _)| job).take(most).collect()
     }
 
-    /// Adds the rows that are doomed once these are cancelled.
-    pub(crate) fn spread(&self, rows: &mut BTreeSet<usize>) {
+    /// Adds the rows that are doomed once these are cancelled, but for those of their jobs that were freed.
+    pub(crate) fn spread(&self, rows: &mut BTreeSet<usize>, freed: &BTreeSet<u32>) {
         let mut new: Vec<usize> = rows.iter().copied().collect();
+        let falls = |job: &u32| self.known(*job) != Known::Succeeded && !freed.contains(job);
         while let Some(row) = new.pop() {
-            for job in self.plan.members(row).filter(|job| self.known(*job) != Known::Succeeded) {
+            for job in self.plan.members(row).filter(falls) {
                 self.dependents.each(job, &mut |row, succeeds| {
                     if succeeds && !self.rows[row].done && !self.waits(row) && rows.insert(row) {
                         new.push(row);
@@ -412,7 +413,7 @@ mod tests {
                 }
                 Decision::Cancel => {
                     let mut rows = BTreeSet::from([row]);
-                    progress.spread(&mut rows);
+                    progress.spread(&mut rows, &BTreeSet::new());
                     for row in rows {
                         for job in progress.plan().members(row) {
                             assert!(!running[job as usize], "job {job} was cancelled, and let go before");

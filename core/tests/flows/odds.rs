@@ -37,6 +37,45 @@ async fn attempt_parents(store: &Store, flow: &Flow) -> usize {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_cancelled_flow_ends_after_a_job_that_was_sent_round_again() {
+    let store = store();
+    let mut flow = Flow::new("again").unwrap().on_parent_failure(OnParentFailure::Wait);
+    let bad = flow.add(job("fail")).unwrap();
+    flow.after(bad).add(job("ok")).unwrap();
+    let worker = working(&store, &Began::default());
+    store.flows().enqueue(&flow).await.unwrap();
+    store.flows().wait(flow.id(), SECOND * 90).await.unwrap();
+    worker.stop().await.unwrap();
+    assert_eq!(states(&store, flow.id()).await, [State::Failed, State::Scheduled]);
+    store.requeue(flow.id().member(0)).await.unwrap();
+    let cancelled = store.flows().cancel(flow.id()).await.unwrap();
+    assert_eq!(states(&store, flow.id()).await, [State::Cancelled; 2]);
+    assert_eq!((cancelled.state, cancelled.counts.cancelled), (FlowState::Cancelled, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_said_of_what_waits_for_a_job_that_somebody_freed() {
+    let store = store();
+    let mut flow = Flow::new("freed").unwrap();
+    flow.add(job("fail")).unwrap();
+    flow.after(flow.group(0..1).unwrap()).chain(jobs(4)).unwrap();
+    store.flows().enqueue(&flow).await.unwrap();
+    // The third of five.
+    store.unpark(flow.id().member(2)).await.unwrap();
+    let mut consumer = store.queue("default").unwrap().consumer();
+    let (first, third) = (consumer.next().await.unwrap().unwrap(), consumer.next().await.unwrap().unwrap());
+    first.end(leasehold_core::policy::Outcome::Cancelled).await.unwrap();
+    third.complete(None).await.unwrap();
+    let worker = working(&store, &Began::default());
+    let ended = store.flows().wait(flow.id(), HOUR).await.unwrap();
+    worker.stop().await.unwrap();
+    let states = states(&store, flow.id()).await;
+    use State::{Cancelled, Succeeded};
+    assert_eq!(states, [Cancelled, Cancelled, Succeeded, Succeeded, Succeeded]);
+    assert_eq!(ended.state, FlowState::Failed);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_flow_with_a_job_that_was_sent_round_again_is_not_deleted() {
     let store = store();
     let mut flow = Flow::new("again").unwrap().keep(Keep::Forever);
