@@ -118,6 +118,16 @@ impl Progress {
         self.rows[row].done = true;
     }
 
+    /// Notes that a job was seen parked, and names its row if that was taken for done: somebody parked the job again, or the
+    /// store lost what it was told last.
+    pub(crate) fn parked(&mut self, job: u32, touched: &mut BTreeSet<usize>) {
+        let row = self.plan.row_of(job);
+        if self.rows[row].done {
+            self.rows[row] = Reached::default();
+            touched.insert(row);
+        }
+    }
+
     /// Notes what became of a job, and names the rows that are to be decided about.
     pub(crate) fn note(&mut self, job: u32, known: Known, touched: &mut BTreeSet<usize>) {
         let Some(was) = self.known.get_mut(job as usize) else { return };

@@ -1,8 +1,8 @@
 use futures::TryStreamExt;
-use leasehold_core::backend::Filter;
+use leasehold_core::backend::{Action, Amend, Filter, Select};
 use leasehold_core::flow::{Flow, FlowState, OnParentFailure};
 use leasehold_core::layer::Operation;
-use leasehold_core::{ErrorKind, Keep, Limits, State};
+use leasehold_core::{Deadline, Due, ErrorKind, Keep, Limits, State};
 use leasehold_memory::Memory;
 use tokio::time::{sleep, timeout};
 
@@ -114,4 +114,25 @@ async fn a_job_that_runs_while_its_flow_is_removed_is_not_left_for_ever() {
     assert!(timeout(HOUR, store.flows().drive()).await.is_err());
     assert_eq!(store.list(Filter::default(), None, 10).await.unwrap().jobs.len(), 0);
     assert_eq!(store.flows().get(flow.id()).await.unwrap(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_job_that_was_let_go_and_is_parked_again_does_not_hold_up_its_flow() {
+    let store = store();
+    let mut flow = Flow::new("parked").unwrap();
+    flow.chain(jobs(3)).unwrap();
+    store.flows().enqueue(&flow).await.unwrap();
+    // By now this process knows that the first one was let go.
+    store.flows().drive_due().await.unwrap();
+    sleep(SECOND * 10).await;
+    store.flows().drive_due().await.unwrap();
+    let request = Amend {
+        select: Select::Ids(vec![flow.id().member(0)]),
+        action: Action::Postpone { due: Due::PARKED },
+        preview: false,
+    };
+    store.backend().amend(Deadline::default(), request).await.unwrap();
+    let worker = working(&store, &Began::default());
+    assert_eq!(store.flows().wait(flow.id(), HOUR).await.unwrap().state, FlowState::Succeeded);
+    worker.stop().await.unwrap();
 }

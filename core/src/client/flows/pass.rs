@@ -94,7 +94,11 @@ impl Flows {
             for (job, found) in jobs.iter().zip(found) {
                 let known = found.as_ref().map_or(Known::Cancelled, |found| Known::of(found.state));
                 progress.note(*job, known, touched);
-                seen.insert(*job, found.is_some_and(|found| found.is_parked()));
+                let is_parked = found.is_some_and(|found| found.is_parked());
+                if is_parked {
+                    progress.parked(*job, touched);
+                }
+                seen.insert(*job, is_parked);
             }
         }
         Ok(())
