@@ -225,6 +225,14 @@ impl Progress {
         }
     }
 
+    /// Whether a row falls if one of these jobs, in their order, did not succeed.
+    fn may_fall(&self, row: usize, jobs: &[u32]) -> bool {
+        let after = self.plan.rows().get(row).filter(|row| !row.waits).map_or(&[][..], |row| &row.after);
+        after
+            .iter()
+            .any(|(from, to)| jobs.get(jobs.partition_point(|job| job < from)).is_some_and(|job| job < to))
+    }
+
     fn waits(&self, row: usize) -> bool {
         self.plan.rows().get(row).is_some_and(|row| row.waits)
     }
@@ -268,7 +276,10 @@ impl Survey {
         while self.row < progress.last() {
             let members = progress.plan.members(self.row);
             let blocked = match progress.decide(self.row) {
-                Decision::Wait(job) => self.blocked[job as usize] || progress.known(job) != Known::Open,
+                Decision::Wait(job) => {
+                    (self.blocked[job as usize] || progress.known(job) != Known::Open)
+                        && !progress.may_fall(self.row, &found)
+                }
                 _ => false,
             };
             for job in self.job.max(members.start)..members.end {
@@ -475,6 +486,37 @@ mod tests {
                 expected.sort_unstable();
                 prop_assert_eq!(found, expected);
             }
+        }
+    }
+
+    #[test]
+    fn what_ran_is_looked_at_though_it_stands_behind_one_that_waits_for_ever() {
+        let mut plan = Plan::default();
+        let on = |after: &[Span], after_end: &[Span], waits| Row {
+            jobs: 1,
+            after: after.to_vec(),
+            after_end: after_end.to_vec(),
+            waits,
+            ..Row::default()
+        };
+        // The second waits for ever; so does the fourth, but was cancelled for the third, and then the fifth ran.
+        for row in [
+            on(&[], &[], false),
+            on(&[(0, 1)], &[], true),
+            on(&[], &[], false),
+            on(&[(1, 3)], &[], false),
+            on(&[], &[(3, 4)], false),
+        ] {
+            plan.push(row).unwrap();
+        }
+        let truth =
+            [Some(Known::Failed), None, Some(Known::Failed), Some(Known::Cancelled), Some(Known::Succeeded)];
+        for known in [vec![], vec![0], vec![0, 2]] {
+            let mut progress = Progress::new(plan.clone());
+            for job in known {
+                progress.note(job, truth[job as usize].unwrap_or_default(), &mut BTreeSet::new());
+            }
+            look_at_all(&mut progress, &truth, &[true, false, true, false, true]);
         }
     }
 
