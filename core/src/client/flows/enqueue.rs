@@ -33,8 +33,10 @@ impl Flows {
     ///
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) if it has no jobs; [`Conflict`](ErrorKind::Conflict) if this took so long that
-    /// somebody else took it for abandoned: make the flow anew. After any other error the same flow may be enqueued
-    /// again: that goes on where this ended.
+    /// somebody else took it for abandoned, or if another call enqueues the same flow right now. The same flow may be enqueued
+    /// again after any error: that goes on where this ended, and answers at once if the other call was quicker. Only while it
+    /// is being removed as abandoned, some ten minutes, that is refused once more; nothing of it ever ran then, and a flow
+    /// made anew may be enqueued at once.
     pub async fn enqueue(&self, flow: &Flow) -> Result<FlowId> {
         self.check(flow)?;
         let (mut record, is_new) = self.begin(flow).await?;
