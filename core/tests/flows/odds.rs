@@ -1,3 +1,5 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use futures::TryStreamExt;
 use leasehold_core::backend::{Action, Amend, Filter, Select};
 use leasehold_core::flow::{Flow, FlowState, OnParentFailure};
@@ -135,4 +137,28 @@ async fn a_job_that_was_let_go_and_is_parked_again_does_not_hold_up_its_flow() {
     let worker = working(&store, &Began::default());
     assert_eq!(store.flows().wait(flow.id(), HOUR).await.unwrap().state, FlowState::Succeeded);
     worker.stop().await.unwrap();
+}
+
+/// In how many calls somebody reads all jobs of a flow.
+async fn looks(flow: &Flow) -> usize {
+    let (probe, finds) = (Probe::quiet(), Arc::new(AtomicUsize::new(0)));
+    probe.undisturbed().flows().enqueue(flow).await.unwrap();
+    sleep(SECOND * 10).await;
+    let counted = finds.clone();
+    probe.set(move |operation| {
+        counted.fetch_add(usize::from(operation == Operation::Find), Ordering::SeqCst);
+        Fate::Pass
+    });
+    probe.store().flows().drive_due().await.unwrap();
+    finds.load(Ordering::SeqCst)
+}
+
+#[tokio::test(start_paused = true)]
+async fn few_large_jobs_are_read_at_once_and_many_small_ones() {
+    let (mut large, mut small) = (Flow::new("large").unwrap(), Flow::new("small").unwrap());
+    let payload = "x".repeat(256 << 10);
+    large.add_all(vec![NewJob::dynamic("do", &payload).unwrap(); 224]).unwrap();
+    small.add_all(jobs(1_200)).unwrap();
+    // 64 before it is known how large they are, and then 8 MiB each time.
+    assert_eq!((looks(&large).await, looks(&small).await), (1 + 160_usize.div_ceil(31), 4));
 }

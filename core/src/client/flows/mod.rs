@@ -7,6 +7,7 @@ mod enqueue;
 mod members;
 mod pass;
 mod remove;
+mod stride;
 
 use std::sync::Arc;
 use std::time::Duration;

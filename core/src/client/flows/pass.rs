@@ -87,9 +87,13 @@ impl Flows {
         seen: &mut Seen,
         touched: &mut BTreeSet<usize>,
     ) -> Result<()> {
-        for jobs in jobs.chunks(self.batch()) {
+        let mut rest = jobs;
+        while !rest.is_empty() {
+            let jobs;
+            (jobs, rest) = rest.split_at(live.stride.at_most(self.batch()).min(rest.len()));
             let ids = jobs.iter().map(|job| live.id.member(*job)).collect();
             let found = self.store.find_all(ids).await?;
+            live.stride.saw(&found);
             let mut progress = live.progress();
             for (job, found) in jobs.iter().zip(found) {
                 let known = found.as_ref().map_or(Known::Cancelled, |found| Known::of(found.state));

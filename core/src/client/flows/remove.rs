@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use super::stride::Stride;
 use super::{Flows, missing};
 use crate::backend::{Action, AmendAnswer, DeleteRegister, Space};
 use crate::error::{Error, ErrorKind, Result};
@@ -42,8 +43,11 @@ impl Flows {
 
     /// Whether all jobs of a flow have ended, or are there no more.
     async fn have_ended(&self, record: &FlowRecord) -> Result<bool> {
-        for jobs in (0..record.size).collect::<Vec<_>>().chunks(self.batch()) {
-            let found = self.store.find_all(jobs.iter().map(|job| record.id.member(*job)).collect()).await?;
+        let (stride, mut jobs) = (Stride::default(), 0..record.size);
+        while !jobs.is_empty() {
+            let some = jobs.by_ref().take(stride.at_most(self.batch()));
+            let found = self.store.find_all(some.map(|job| record.id.member(job)).collect()).await?;
+            stride.saw(&found);
             if found.iter().flatten().any(|job| !job.state.is_terminal()) {
                 return Ok(false);
             }
