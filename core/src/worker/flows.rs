@@ -181,9 +181,9 @@ mod tests {
         }
         // Each goes behind all others once it was led on, however much of it comes.
         for round in 2..20 {
-            for flow in 0..3 {
+            for (flow, expected) in flows.into_iter().enumerate() {
                 let (taken, ended) = heard.take().unwrap();
-                assert_eq!((taken, ended.len()), (flows[flow], if round == 2 { 2 } else { 1 }));
+                assert_eq!((taken, ended.len()), (expected, if round == 2 { 2 } else { 1 }));
                 end(flow, round);
                 heard.led(taken);
             }

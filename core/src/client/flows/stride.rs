@@ -32,9 +32,8 @@ impl Stride {
         let of = |job: &JobRecord| RECORD + job.payload.len() + job.result.as_ref().map_or(0, Payload::len);
         let (jobs, bytes) =
             found.iter().flatten().fold((0, 0), |(jobs, bytes), job| (jobs + 1, bytes + of(job)));
-        if jobs > 0 {
-            let most = self.0.load(Ordering::Relaxed) * GROWTH;
-            self.0.store((BYTES / (bytes / jobs)).clamp(1, most), Ordering::Relaxed);
-        }
+        let Some(mean) = usize::checked_div(bytes, jobs) else { return };
+        let most = self.0.load(Ordering::Relaxed) * GROWTH;
+        self.0.store((BYTES / mean).clamp(1, most), Ordering::Relaxed);
     }
 }
