@@ -104,7 +104,7 @@ fn act(
         Action::Unpark { due } => job.wait(due.by(now), None, now),
         Action::CancelParked if state == State::Cancelled => return AmendAnswer::AlreadyApplied,
         Action::CancelParked if job.is_parked(now) => {
-            job.end(State::Cancelled, Some(Reason::Dependency), now)
+            job.end(State::Cancelled, Some(Reason::Dependency), now);
         }
         _ => return AmendAnswer::Refused(state),
     }

@@ -15,6 +15,8 @@ pub(crate) enum Fate {
     Pass,
     /// It arrives this much later.
     Late(Duration),
+    /// It arrives; the answer comes this much later.
+    Slow(Duration),
     /// It never arrives, and there is no answer.
     Hang,
     /// It never arrives; this is the answer.
@@ -66,6 +68,11 @@ impl Probe {
             Fate::Late(by) => {
                 tokio::time::sleep(by).await;
                 call.await
+            }
+            Fate::Slow(by) => {
+                let answer = call.await;
+                tokio::time::sleep(by).await;
+                answer
             }
             Fate::Hang => std::future::pending().await,
             Fate::Refuse(kind) => Err(Error::new(kind, "refused by the test")),

@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use leasehold_core::layer::Operation;
 use leasehold_core::schedule::{CatchUp, HEADER, Origin, Overlap, Rule, Schedule, Weekday};
 use leasehold_core::testing::{Chaos, Faults, enqueued};
 use leasehold_core::{
-    Attempt, ErrorKind, JobId, JobRecord, Keep, Limits, NewJob, Payload, QueueName, RegisterName, State,
-    Store, Timestamp, Worker,
+    Attempt, ErrorKind, JobId, JobRecord, Keep, Limits, NewJob, Payload, QueueName, RegisterName, Retention,
+    State, Store, Timestamp, Worker,
 };
 use leasehold_memory::Memory;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
+use crate::probe::{Fate, Probe};
 use crate::store;
 
 pub(crate) const MINUTE: Duration = Duration::from_mins(1);
@@ -281,6 +283,36 @@ async fn schedulers_that_are_cut_off_anywhere_lose_no_tick_and_double_none() {
     fired.sort_unstable();
     expected.sort_unstable();
     assert_eq!(fired, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_scheduler_that_was_frozen_fires_no_tick_that_has_come_and_gone() {
+    let (probe, second) = (Probe::quiet(), Duration::from_secs(1));
+    let (store, other) = (probe.store(), probe.undisturbed());
+    let mut schedule = every(&store, MINUTE).await;
+    schedule.options.retention = Retention { succeeded: Keep::For(second), ..Retention::default() };
+    store.schedules().put("s", schedule).await.unwrap();
+    sleep(MINUTE).await;
+    let mut decisions = 1;
+    probe.set(move |op| match op {
+        Operation::PutRegister if decisions > 0 => {
+            decisions -= 1;
+            Fate::Slow(second)
+        }
+        _ => Fate::Pass,
+    });
+    let schedules = store.schedules();
+    let mut frozen = Box::pin(schedules.fire_due());
+    assert!(timeout(second / 2, &mut frozen).await.is_err(), "it has decided, and not enqueued yet");
+    fire(&other, 15 * second).await;
+    assert_eq!(jobs(&other).await.len(), 1);
+    let worker = Worker::builder(&other).queue("default").handle("tick", async || Ok::<_, String>(()));
+    let worker = worker.build().unwrap().start();
+    sleep(20 * MINUTE).await;
+    worker.stop().await.unwrap();
+    assert!(jobs(&other).await.is_empty(), "the tick's job was kept long enough");
+    let _ = frozen.await;
+    assert!(jobs(&other).await.is_empty(), "a tick fired twice");
 }
 
 const ZONE: &str = "Europe/Berlin";

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use leasehold_core::backend::{Action, Amend, AmendAnswer, Claim, Filter, Select};
-use leasehold_core::{ClaimId, Deadline, Due, JobId, JobRecord, Keep, Reason, State, Timestamp, UniqueScope};
+use leasehold_core::{
+    ClaimId, Deadline, Due, JobId, JobRecord, Keep, NewJob, Reason, State, Timestamp, UniqueScope,
+};
 
 use crate::bench::{
     Bench, FAIL, RELEASE, SUCCEED, in_time, job, jobs, limit_key, queue, retry_in, secs, unique_key,
@@ -78,8 +80,9 @@ async fn tells_nobody_to_wait_for_a_parked_job(t: Bench) -> Kept {
         let claim = Claim { id: ClaimId::generate(), ..t.asking(9) };
         Ok::<_, Trouble>(t.backend().claim(Deadline::default(), claim).await?.next_due)
     };
-    t.add_all([job().parked(), job().parked().priority(1).limit(limit_key("k"), 1)]).await?;
+    let ids = t.add_all([job().parked(), job().parked().priority(1).limit(limit_key("k"), 1)]).await?;
     must_eq!(next(&t).await?, None, "of parked jobs alone");
+    must!(t.find(ids[0]).await?.is_parked(), "a parked job is not parked");
     t.add(job().delay(secs(20))).await?;
     if let Some(wait) = next(&t).await? {
         must!(wait <= secs(20), "the next job is due in 20 s, and it says {wait:?}");
@@ -268,7 +271,7 @@ async fn work(t: Bench, until: tokio::sync::watch::Receiver<bool>) -> Done<Vec<J
 }
 
 async fn lets_one_of_racing_words_decide(t: Bench) -> Kept {
-    let ids = t.add_all(jobs(50).into_iter().map(|job| job.parked())).await?;
+    let ids = t.add_all(jobs(50).into_iter().map(NewJob::parked)).await?;
     let clients = t.several(4).await?;
     let (all_said, said) = tokio::sync::watch::channel(false);
     let workers = clients[..2].iter().map(|client| tokio::spawn(work(client.clone(), said.clone())));
@@ -322,7 +325,7 @@ fn agree(job: &JobRecord, runs: usize, told: &[(Action, AmendAnswer)]) -> Kept {
 async fn frees_ten_thousand_at_once(t: Bench) -> Kept {
     const MANY: usize = 10_000;
     for (action, state) in [(UNPARK, State::Queued), (Action::CancelParked, State::Cancelled)] {
-        let ids = t.add_all(jobs(MANY).into_iter().map(|job| job.parked())).await?;
+        let ids = t.add_all(jobs(MANY).into_iter().map(NewJob::parked)).await?;
         let before = t.counts().await?.of(state);
         for wanted in [AmendAnswer::Applied, AmendAnswer::AlreadyApplied] {
             let answers = t.amend_all(&ids, action.clone()).await?;

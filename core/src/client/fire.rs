@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::job::{JobRecord, NewJob};
 use crate::schedule::{Overlap, Plan, Run, Schedule, ScheduleRecord, plan};
 use crate::telemetry;
-use crate::time::Timestamp;
+use crate::time::{Deadline, Timestamp};
 
 /// How often it is looked for schedules that are due.
 const LOOK: Duration = Duration::from_secs(1);
@@ -18,6 +18,8 @@ const LOOK: Duration = Duration::from_secs(1);
 const BATCH: usize = 100;
 /// After how long another scheduler fires what this one decided to fire, unless it is known to be enqueued.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long what was read of schedules is acted on: who was frozen for longer enqueues no tick whose job may have come and gone.
+const FRESH: Duration = Duration::from_mins(1);
 /// After how long one that cannot be fired is looked at again.
 const PUT_OFF: Duration = Duration::from_mins(1);
 
@@ -43,12 +45,13 @@ impl Schedules {
         let limit = BATCH.min(self.store.limits().page);
         let mut after = None;
         loop {
+            let fresh = Deadline::after(FRESH);
             let request = Registers { after, ..Registers::due(Space::Schedule, limit) };
             let page = self.store.backend().registers(self.store.deadline(), request).await?;
             let is_last = page.registers.len() < limit;
             after = page.registers.last().map(|register| register.name.clone());
             for register in page.registers {
-                self.fire_or_put_off(register, page.hour).await;
+                self.fire_or_put_off(register, page.hour, fresh).await;
             }
             if is_last {
                 return Ok(());
@@ -57,9 +60,9 @@ impl Schedules {
     }
 
     /// One that cannot be fired, as one that is of a newer version, is looked at again later, and is in no other's way.
-    async fn fire_or_put_off(&self, register: Register, hour: Timestamp) {
+    async fn fire_or_put_off(&self, register: Register, hour: Timestamp, fresh: Deadline) {
         let Register { space, name, body, version, .. } = register.clone();
-        let Err(error) = self.fire_one(register, hour).await else { return };
+        let Err(error) = self.fire_one(register, hour, fresh).await else { return };
         // Another scheduler was first, or somebody changed it.
         if error.kind() == ErrorKind::Conflict {
             return;
@@ -77,7 +80,7 @@ impl Schedules {
 
     /// Decides what a schedule fires, writes it down, enqueues it, and writes that it is done. Who stops in between is made up
     /// for by the next one, under the same ids; and what was decided is decided once, since each write is over what was read.
-    async fn fire_one(&self, register: Register, hour: Timestamp) -> Result<()> {
+    async fn fire_one(&self, register: Register, hour: Timestamp, fresh: Deadline) -> Result<()> {
         let mut record = ScheduleRecord::try_from(register)?;
         if record.body.firing.is_empty() {
             self.decide(&mut record, hour).await?;
@@ -93,7 +96,7 @@ impl Schedules {
             }
         }
         let span = tracing::info_span!("leasehold.tick", schedule = %record.name, ticks = firing.len());
-        for run in self.enqueue_ticks(&record, &firing).instrument(span).await? {
+        for run in self.enqueue_ticks(&record, &firing, fresh).instrument(span).await? {
             record.body.note(run);
         }
         crate::fail_point!("schedule::enqueued");
@@ -133,7 +136,12 @@ impl Schedules {
     }
 
     /// Enqueues the jobs of these ticks; tells what became of each.
-    async fn enqueue_ticks(&self, record: &ScheduleRecord, ticks: &[Timestamp]) -> Result<Vec<Run>> {
+    async fn enqueue_ticks(
+        &self,
+        record: &ScheduleRecord,
+        ticks: &[Timestamp],
+        fresh: Deadline,
+    ) -> Result<Vec<Run>> {
         let job = |tick: &Timestamp| record.schedule.job_of(&record.name, *tick);
         let mut jobs: Vec<NewJob> = ticks.iter().map(job).collect::<Result<_>>()?;
         let limits = self.store.limits();
@@ -142,7 +150,7 @@ impl Schedules {
         let mut runs = Vec::new();
         for jobs in jobs.chunks(most.clamp(1, limits.batch.min(BATCH))) {
             let request = Enqueue { jobs: jobs.to_vec() };
-            match self.store.backend().enqueue(self.store.deadline(), request).await {
+            match self.store.backend().enqueue(self.store.deadline().min(fresh), request).await {
                 Ok(answers) => {
                     runs.extend(answers.into_iter().map(|answer| (answer.job, refusal(answer.answer))));
                 }
