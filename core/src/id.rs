@@ -128,7 +128,7 @@ impl FlowId {
 
     /// The id of its job of this index, from 0: the same for whoever computes it. They sort by their indices.
     pub fn member(self, index: u32) -> JobId {
-        JobId(Uuid::from_u128(self.0.as_u128() + u128::from(index) + 1))
+        JobId(Uuid::from_u128((self.0.as_u128() & !MEMBER).wrapping_add(u128::from(index) + 1)))
     }
 
     /// The flow, and the index in it, of a job that is one of a flow.
@@ -209,6 +209,10 @@ mod tests {
         assert!(members.is_sorted() && members.iter().all(|job| job.0.as_u128() > flow.0.as_u128()));
         assert_eq!(FlowId::of_member(flow.member(999_999)), Some((flow, 999_999)));
         assert_eq!(FlowId::of_member(JobId(flow.0)), None);
+        // Whoever hands in an id that is no flow's.
+        let (odd, last) = (FlowId(Uuid::from_u128(flow.0.as_u128() | 7)), FlowId(Uuid::from_u128(u128::MAX)));
+        assert_eq!((odd.member(3), odd.member(4)), (flow.member(3), flow.member(4)));
+        assert_ne!(last.member(0), last.member(u32::MAX));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use super::plan::{Plan, Row, Span, normal};
 use crate::error::{Error, Result};
 use crate::id::FlowId;
 use crate::job::{Due, IntoJob, Keep, NewJob, Retention};
+use crate::layer::check;
 use crate::name::RegisterName;
 
 /// The header of a job that says which flow it is of.
@@ -229,6 +230,8 @@ impl Flow {
         }
         (row.after, row.after_end) = (normal(row.after), normal(row.after_end));
         let mut job = job;
+        // What the store is told first is that it is parked: what it would refuse later would hold up the whole flow.
+        check::due(job.due)?;
         match job.due {
             Due::Now => {}
             Due::In(delay) => {
@@ -431,7 +434,15 @@ mod tests {
         let mut flow = Flow::new("f").unwrap();
         let elsewhere = Flow::new("g").unwrap().add(job()).unwrap();
         let unique = job().unique(UniqueKey::new("k").unwrap(), UniqueScope::UntilFinished);
-        for refused in [flow.after(elsewhere).add(job()), flow.add(unique), flow.add(job().parked())] {
+        let (ages, before) = (Duration::from_hours(24 * 40_000), Timestamp::from_millis(-1));
+        for refused in [
+            flow.after(elsewhere).add(job()),
+            flow.add(unique),
+            flow.add(job().parked()),
+            flow.add(job().delay(Duration::MAX)),
+            flow.add(job().delay(ages)),
+            flow.add(job().run_at(before)),
+        ] {
             assert_eq!(refused.unwrap_err().kind(), ErrorKind::InvalidInput);
         }
         assert!(flow.is_empty() && flow.plan.size() == 0);

@@ -7,15 +7,17 @@ mod named;
 mod plan;
 mod progress;
 mod record;
+mod survey;
 
 pub use builder::{Adding, Flow, Group, HEADER, OnParentFailure, Parents, Step};
 pub use named::{NAME_HEADER, NamedFlow, NamedJob};
 pub(crate) use plan::Plan;
 #[cfg(test)]
 pub(crate) use plan::Row;
-pub(crate) use progress::{Decision, Known, Progress, Survey};
+pub(crate) use progress::{Decision, Known, Progress};
 pub(crate) use record::{Body, part, register};
 pub use record::{FlowCounts, FlowRecord, FlowState};
+pub(crate) use survey::Survey;
 
 use crate::id::FlowId;
 use crate::job::JobRecord;

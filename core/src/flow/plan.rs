@@ -126,26 +126,15 @@ impl Plan {
         Ok(())
     }
 
-    /// The plan in parts of at most so many bytes each, if each row is smaller than that.
+    /// The rows, written down, in parts of at most so many bytes each: what one job depends on may take more than one.
     pub(crate) fn parts(&self, bytes: usize) -> Result<Vec<Payload>> {
-        let (mut parts, mut part) = (Vec::new(), Vec::new());
-        for row in &self.rows {
-            let row = Payload::json(row)?;
-            if row.len() + 2 > bytes {
-                return Err(Error::too_large("what one job depends on", row.len(), bytes, "bytes"));
-            }
-            if part.len() + row.len() + 2 > bytes {
-                part.push(b']');
-                parts.push(Payload::from(std::mem::take(&mut part)));
-            }
-            part.push(if part.is_empty() { b'[' } else { b',' });
-            part.extend_from_slice(row.as_bytes());
-        }
-        if !part.is_empty() {
-            part.push(b']');
-            parts.push(Payload::from(part));
-        }
-        Ok(parts)
+        let rows = Payload::json(&self.rows)?;
+        Ok(rows.as_bytes().chunks(bytes.max(1)).map(|part| Payload::from(part.to_vec())).collect())
+    }
+
+    /// What [`parts`](Self::parts) makes parts of, from all of them.
+    pub(crate) fn rows_of(parts: &[Payload]) -> Result<Vec<Row>> {
+        Payload::from(parts.iter().map(Payload::as_bytes).collect::<Vec<_>>().concat()).parse()
     }
 
     /// The plan of these rows.
@@ -216,12 +205,21 @@ mod tests {
         }
         let parts = plan.parts(64 << 10).unwrap();
         assert!(parts.len() > 1 && parts.iter().all(|part| part.len() <= 64 << 10));
-        let rows = parts.iter().flat_map(|part| part.parse::<Vec<Row>>().unwrap());
-        assert_eq!(Plan::of(rows, 10_000).unwrap(), plan);
+        assert_eq!(Plan::of(Plan::rows_of(&parts).unwrap(), 10_000).unwrap(), plan);
         let bytes: usize = parts.iter().map(Payload::len).sum();
         assert!(bytes < 400_000, "two parents for each of 10,000 jobs in {bytes} bytes");
-        assert!(Plan::default().parts(9).unwrap().is_empty());
-        assert_eq!(plan.parts(10).unwrap_err().kind(), crate::ErrorKind::TooLarge);
+    }
+
+    #[test]
+    fn what_one_job_depends_on_may_take_several_parts() {
+        let mut plan = Plan::default();
+        plan.push(after(200_000, &[])).unwrap();
+        let others: Vec<Span> = (0..100_000).map(|job| (job * 2, job * 2 + 1)).collect();
+        plan.push(after(1, &others)).unwrap();
+        let parts = plan.parts(256 << 10).unwrap();
+        assert!(parts.len() > 1 && parts.iter().all(|part| part.len() <= 256 << 10));
+        assert_eq!(Plan::of(Plan::rows_of(&parts).unwrap(), 200_001).unwrap(), plan);
+        assert!(Plan::rows_of(&parts[1..]).is_err());
     }
 
     #[test]

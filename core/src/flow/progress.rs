@@ -118,6 +118,16 @@ impl Progress {
         self.rows[row].done = true;
     }
 
+    /// Notes that a job was seen parked, and names its row if that was taken for done: somebody parked the job again, or the
+    /// store lost what it was told last.
+    pub(crate) fn parked(&mut self, job: u32, touched: &mut BTreeSet<usize>) {
+        let row = self.plan.row_of(job);
+        if self.rows[row].done {
+            self.rows[row] = Reached::default();
+            touched.insert(row);
+        }
+    }
+
     /// Notes what became of a job, and names the rows that are to be decided about.
     pub(crate) fn note(&mut self, job: u32, known: Known, touched: &mut BTreeSet<usize>) {
         let Some(was) = self.known.get_mut(job as usize) else { return };
@@ -200,11 +210,12 @@ impl Progress {
         jobs.filter(left).map(|(job, _)| job).take(most).collect()
     }
 
-    /// Adds the rows that are doomed once these are cancelled.
-    pub(crate) fn spread(&self, rows: &mut BTreeSet<usize>) {
+    /// Adds the rows that are doomed once these are cancelled, but for those of their jobs that were freed.
+    pub(crate) fn spread(&self, rows: &mut BTreeSet<usize>, freed: &BTreeSet<u32>) {
         let mut new: Vec<usize> = rows.iter().copied().collect();
+        let falls = |job: &u32| self.known(*job) != Known::Succeeded && !freed.contains(job);
         while let Some(row) = new.pop() {
-            for job in self.plan.members(row).filter(|job| self.known(*job) != Known::Succeeded) {
+            for job in self.plan.members(row).filter(falls) {
                 self.dependents.each(job, &mut |row, succeeds| {
                     if succeeds && !self.rows[row].done && !self.waits(row) && rows.insert(row) {
                         new.push(row);
@@ -214,12 +225,12 @@ impl Progress {
         }
     }
 
-    /// Whether a row is cancelled if one of these jobs, in ascending order, did not end well.
-    fn hangs_on(&self, row: usize, jobs: &[u32]) -> bool {
-        let among = |((from, to), succeeds): (Span, bool)| {
-            succeeds && jobs.get(jobs.partition_point(|job| *job < from)).is_some_and(|job| *job < to)
-        };
-        !self.waits(row) && (0..).map_while(|number| self.link(row, number)).any(among)
+    /// Whether a row falls if one of these jobs, in their order, did not succeed.
+    pub(super) fn may_fall(&self, row: usize, jobs: &[u32]) -> bool {
+        let after = self.plan.rows().get(row).filter(|row| !row.waits).map_or(&[][..], |row| &row.after);
+        after
+            .iter()
+            .any(|(from, to)| jobs.get(jobs.partition_point(|job| job < from)).is_some_and(|job| job < to))
     }
 
     fn waits(&self, row: usize) -> bool {
@@ -238,62 +249,12 @@ fn is_unwell(known: Known) -> bool {
     matches!(known, Known::Failed | Known::Cancelled)
 }
 
-/// What is to be looked at in order to learn how far a flow has come: jobs before those that depend on them, and none that
-/// depends on one which was seen not to have ended.
-#[derive(Debug)]
-pub(crate) struct Survey {
-    row: usize,
-    job: u32,
-    blocked: Vec<bool>,
-}
-
-impl Survey {
-    pub(crate) fn of(progress: &Progress) -> Self {
-        Self { row: 0, job: 0, blocked: vec![false; progress.plan.size() as usize] }
-    }
-
-    /// Notes that a job was seen and has not ended.
-    pub(crate) fn blocks(&mut self, job: u32) {
-        if let Some(blocked) = self.blocked.get_mut(job as usize) {
-            *blocked = true;
-        }
-    }
-
-    /// Up to so many jobs to look at next; none when there are no more.
-    pub(crate) fn next(&mut self, progress: &mut Progress, most: usize) -> Vec<u32> {
-        let mut found = Vec::new();
-        while self.row < progress.last() {
-            let members = progress.plan.members(self.row);
-            let blocked = match progress.decide(self.row) {
-                Decision::Wait(job) => self.blocked[job as usize] || progress.known(job) != Known::Open,
-                _ => false,
-            };
-            if blocked && progress.hangs_on(self.row, &found) {
-                // What is found out about these may have it cancelled, whatever else it waits for.
-                return found;
-            }
-            for job in self.job.max(members.start)..members.end {
-                if blocked {
-                    self.blocked[job as usize] = true;
-                } else if progress.known(job) == Known::Open {
-                    if found.len() == most {
-                        self.job = job;
-                        return found;
-                    }
-                    found.push(job);
-                }
-            }
-            self.row += 1;
-        }
-        found
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::super::plan::{Row, normal};
+    use super::super::survey::Survey;
     use super::*;
 
     /// How a job ends if it runs.
@@ -424,7 +385,7 @@ mod tests {
                 }
                 Decision::Cancel => {
                     let mut rows = BTreeSet::from([row]);
-                    progress.spread(&mut rows);
+                    progress.spread(&mut rows, &BTreeSet::new());
                     for row in rows {
                         for job in progress.plan().members(row) {
                             assert!(!running[job as usize], "job {job} was cancelled, and let go before");
@@ -476,6 +437,37 @@ mod tests {
                 expected.sort_unstable();
                 prop_assert_eq!(found, expected);
             }
+        }
+    }
+
+    #[test]
+    fn what_ran_is_looked_at_though_it_stands_behind_one_that_waits_for_ever() {
+        let mut plan = Plan::default();
+        let on = |after: &[Span], after_end: &[Span], waits| Row {
+            jobs: 1,
+            after: after.to_vec(),
+            after_end: after_end.to_vec(),
+            waits,
+            ..Row::default()
+        };
+        // The second waits for ever; so does the fourth, but was cancelled for the third, and then the fifth ran.
+        for row in [
+            on(&[], &[], false),
+            on(&[(0, 1)], &[], true),
+            on(&[], &[], false),
+            on(&[(1, 3)], &[], false),
+            on(&[], &[(3, 4)], false),
+        ] {
+            plan.push(row).unwrap();
+        }
+        let truth =
+            [Some(Known::Failed), None, Some(Known::Failed), Some(Known::Cancelled), Some(Known::Succeeded)];
+        for known in [vec![], vec![0], vec![0, 2]] {
+            let mut progress = Progress::new(plan.clone());
+            for job in known {
+                progress.note(job, truth[job as usize].unwrap_or_default(), &mut BTreeSet::new());
+            }
+            look_at_all(&mut progress, &truth, &[true, false, true, false, true]);
         }
     }
 

@@ -13,7 +13,7 @@ use crate::backend::{
 };
 use crate::error::{Error, Result};
 use crate::id::JobId;
-use crate::job::{Due, JobOptions, Keep, NewJob, OnConflict, Payload, Progress, UniqueScope};
+use crate::job::{Due, JobOptions, Keep, NewJob, OnConflict, Payload, Progress, Retention, UniqueScope};
 use crate::limits::{self, Limits, cut};
 use crate::name::{self, QueueName};
 use crate::policy::{Backoff, ClassRule, Rate, RetryPolicy};
@@ -148,7 +148,7 @@ fn moment(what: &str, at: Timestamp) -> Result<()> {
     )))
 }
 
-fn due(due: Due) -> Result<()> {
+pub(crate) fn due(due: Due) -> Result<()> {
     match due {
         Due::Now => Ok(()),
         Due::In(wait) => delay("a delay", wait),
@@ -233,7 +233,10 @@ fn options(options: &JobOptions, limits: &Limits) -> Result<()> {
     if let Some(policy) = &options.retry {
         retry_policy(policy, limits)?;
     }
-    let kept = options.retention;
+    retention(options.retention)
+}
+
+pub(crate) fn retention(kept: Retention) -> Result<()> {
     for keep in [kept.succeeded, kept.failed, kept.cancelled] {
         if let Keep::For(time) = keep {
             delay("a retention", time)?;

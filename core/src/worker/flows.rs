@@ -1,5 +1,5 @@
-use std::collections::HashMap;
 use std::collections::hash_map::Entry as Slot;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures::StreamExt;
@@ -31,17 +31,13 @@ pub(super) struct Heard {
 
 #[derive(Default)]
 struct Ends {
-    flows: HashMap<FlowId, Flow>,
+    /// What is left to be followed up of each flow, also while it is led on: what comes meanwhile goes together.
+    flows: HashMap<FlowId, Vec<(u32, Known)>>,
+    /// Those of them that are not led on right now, whoever came first.
+    next: VecDeque<FlowId>,
     waiting: usize,
     /// Whether it was looked for flows that are due, and is not right now.
     looked: bool,
-}
-
-/// What is left to be followed up of a flow. One is led on at once, and what comes meanwhile goes together.
-#[derive(Default)]
-struct Flow {
-    ended: Vec<(u32, Known)>,
-    led: bool,
 }
 
 impl Heard {
@@ -52,9 +48,14 @@ impl Heard {
     /// Notes that a job ended.
     fn hear(&self, member: Member, known: Known) {
         let mut ends = self.ends();
-        if ends.waiting < WAITING {
-            ends.waiting += 1;
-            ends.flows.entry(member.flow).or_default().ended.push((member.index, known));
+        let Ends { flows, next, waiting, .. } = &mut *ends;
+        if *waiting < WAITING {
+            *waiting += 1;
+            let ended = flows.entry(member.flow).or_insert_with(|| {
+                next.push_back(member.flow);
+                Vec::new()
+            });
+            ended.push((member.index, known));
             self.more.notify_one();
         }
     }
@@ -68,21 +69,24 @@ impl Heard {
     /// A flow to be led on, and what ended of it; none if there is none that is not.
     fn take(&self) -> Option<(FlowId, Vec<(u32, Known)>)> {
         let mut ends = self.ends();
-        let (flow, of) = ends.flows.iter_mut().find(|(_, of)| !of.led)?;
-        of.led = true;
-        let taken = (*flow, std::mem::take(&mut of.ended));
-        ends.waiting -= taken.1.len();
-        Some(taken)
+        let flow = ends.next.pop_front()?;
+        let ended = std::mem::take(ends.flows.entry(flow).or_default());
+        ends.waiting -= ended.len();
+        Some((flow, ended))
     }
 
     /// Notes that a flow was led on.
     fn led(&self, flow: FlowId) {
-        if let Slot::Occupied(mut of) = self.ends().flows.entry(flow) {
-            of.get_mut().led = false;
-            if of.get().ended.is_empty() {
-                of.remove();
+        let mut ends = self.ends();
+        let Ends { flows, next, .. } = &mut *ends;
+        if let Slot::Occupied(ended) = flows.entry(flow) {
+            if ended.get().is_empty() {
+                ended.remove();
+            } else {
+                next.push_back(flow);
             }
         }
+        drop(ends);
         self.led.notify_waiters();
     }
 }
@@ -161,5 +165,37 @@ impl Shared {
         {
             self.heard.hear(Member { flow, index }, Known::Failed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flows_take_turns() {
+        let (heard, flows) = (Heard::default(), [FlowId::generate(), FlowId::generate(), FlowId::generate()]);
+        let end = |flow: usize, index| heard.hear(Member { flow: flows[flow], index }, Known::Succeeded);
+        for index in 0..2 {
+            (0..3).for_each(|flow| end(flow, index));
+        }
+        // Each goes behind all others once it was led on, however much of it comes.
+        for round in 2..20 {
+            for (flow, expected) in flows.into_iter().enumerate() {
+                let (taken, ended) = heard.take().unwrap();
+                assert_eq!((taken, ended.len()), (expected, if round == 2 { 2 } else { 1 }));
+                end(flow, round);
+                heard.led(taken);
+            }
+        }
+        // One that is led on is not led on by another.
+        let (taken, _) = heard.take().unwrap();
+        end(0, 30);
+        assert_eq!((taken, heard.take().unwrap().0, heard.take().unwrap().0), (flows[0], flows[1], flows[2]));
+        assert!(heard.take().is_none());
+        flows.iter().for_each(|flow| heard.led(*flow));
+        assert_eq!(heard.take().unwrap(), (flows[0], vec![(30, Known::Succeeded)]));
+        heard.led(flows[0]);
+        assert!(heard.take().is_none() && heard.ends().flows.is_empty() && heard.ends().waiting == 0);
     }
 }

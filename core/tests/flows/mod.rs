@@ -2,6 +2,7 @@
 
 mod ends;
 mod faults;
+mod odds;
 mod running;
 
 use std::collections::BTreeMap;

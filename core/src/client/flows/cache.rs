@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::stride::Stride;
 use crate::flow::{FlowState, Plan, Progress};
 use crate::id::FlowId;
 
@@ -33,6 +34,7 @@ pub(super) struct Live {
     pub(super) id: FlowId,
     /// How often it had been sent round again.
     pub(super) retries: u32,
+    pub(super) stride: Stride,
     cancelling: AtomicBool,
     progress: Mutex<Progress>,
 }
@@ -40,7 +42,7 @@ pub(super) struct Live {
 impl Live {
     pub(super) fn new(id: FlowId, retries: u32, state: FlowState, plan: Plan) -> Self {
         let cancelling = AtomicBool::new(state == FlowState::Cancelling);
-        Self { id, retries, cancelling, progress: Mutex::new(Progress::new(plan)) }
+        Self { id, retries, stride: Stride::default(), cancelling, progress: Mutex::new(Progress::new(plan)) }
     }
 
     pub(super) fn progress(&self) -> MutexGuard<'_, Progress> {

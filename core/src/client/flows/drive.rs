@@ -56,9 +56,12 @@ impl Flows {
             let page = self.store.backend().registers(self.store.deadline(), request).await?;
             let is_last = page.registers.len() < limit;
             after = page.registers.last().map(|register| register.name.clone());
-            let hour = page.hour;
+            // Those that stand further behind are looked at later.
+            let (hour, read) = (page.hour, Instant::now());
             futures::stream::iter(page.registers)
-                .for_each_concurrent(BESIDE, |register| self.drive_or_put_off(register, hour))
+                .for_each_concurrent(BESIDE, |register| {
+                    self.drive_or_put_off(register, hour.plus(read.elapsed()))
+                })
                 .await;
             if is_last {
                 return Ok(());

@@ -9,6 +9,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::flow::{Body, Flow, FlowRecord, FlowState, part};
 use crate::id::FlowId;
 use crate::job::NewJob;
+use crate::layer::check;
 use crate::name::QueueName;
 use crate::telemetry;
 
@@ -32,8 +33,10 @@ impl Flows {
     ///
     /// # Errors
     /// [`InvalidInput`](ErrorKind::InvalidInput) if it has no jobs; [`Conflict`](ErrorKind::Conflict) if this took so long that
-    /// somebody else took it for abandoned: make the flow anew. After any other error the same flow may be enqueued
-    /// again: that goes on where this ended.
+    /// somebody else took it for abandoned, or if another call enqueues the same flow right now. The same flow may be enqueued
+    /// again after any error: that goes on where this ended, and answers at once if the other call was quicker. Only while it
+    /// is being removed as abandoned, some ten minutes, that is refused once more; nothing of it ever ran then, and a flow
+    /// made anew may be enqueued at once.
     pub async fn enqueue(&self, flow: &Flow) -> Result<FlowId> {
         self.check(flow)?;
         let (mut record, is_new) = self.begin(flow).await?;
@@ -60,6 +63,7 @@ impl Flows {
         if flow.is_empty() {
             return Err(Error::invalid("a flow without jobs does nothing; give it one at least"));
         }
+        check::retention(flow.retention)?;
         let check = |job| Enqueue { jobs: vec![job] }.check(self.store.limits());
         flow.new_jobs(0, flow.len()).try_for_each(check)
     }
@@ -72,7 +76,8 @@ impl Flows {
         }
         let mut body = Body::new(flow.name.to_string(), &flow.plan, flow.retention, hour);
         let parts = flow.plan.parts(self.part_bytes())?;
-        if parts.len() == 1 && parts[0].len() <= INLINE {
+        // Beside it stand some hundred bytes, which grow.
+        if parts.len() == 1 && parts[0].len() <= INLINE.min(self.part_bytes() / 2) {
             body.plan = flow.plan.rows().to_vec();
         } else {
             body.parts = u32::try_from(parts.len()).unwrap_or(u32::MAX);

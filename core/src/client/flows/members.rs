@@ -2,14 +2,12 @@ use std::ops::Range;
 
 use futures::{Stream, TryStreamExt};
 
+use super::stride::Stride;
 use super::{Flows, missing};
 use crate::error::{Error, Result};
 use crate::flow::{Member, Plan};
 use crate::id::{FlowId, JobId};
 use crate::job::JobRecord;
-
-/// How many jobs one call of a longer list asks for.
-const PAGE: usize = 500;
 
 /// A job of a flow, and what it waits for.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,7 +43,11 @@ impl Flows {
                 (from..to).map(member).collect()
             })
             .await?;
-        let found = self.store.find_all(members.iter().map(|member| member.id).collect()).await?;
+        let ids: Vec<JobId> = members.iter().map(|member| member.id).collect();
+        let mut found = Vec::with_capacity(ids.len());
+        for ids in ids.chunks(self.batch()) {
+            found.append(&mut self.store.find_all(ids.to_vec()).await?);
+        }
         Ok(members.into_iter().zip(found).map(|(member, job)| MemberRecord { job, ..member }).collect())
     }
 
@@ -57,14 +59,15 @@ impl Flows {
             let Member { flow, index } = member;
             let spans = this.of_plan(flow, |plan| plan.parents(index)).await?;
             let ids = spans.into_iter().flat_map(|(from, to)| from..to).map(move |index| flow.member(index));
-            let from = (this, ids);
-            Ok::<_, Error>(futures::stream::try_unfold(from, |(this, mut ids)| async move {
-                let page: Vec<JobId> = ids.by_ref().take(PAGE).collect();
+            let from = (this, ids, Stride::default());
+            Ok::<_, Error>(futures::stream::try_unfold(from, |(this, mut ids, stride)| async move {
+                let page: Vec<JobId> = ids.by_ref().take(stride.at_most(this.batch())).collect();
                 if page.is_empty() {
                     return Ok::<_, Error>(None);
                 }
                 let found = this.store.find_all(page).await?;
-                Ok(Some((futures::stream::iter(found.into_iter().flatten().map(Ok)), (this, ids))))
+                stride.saw(&found);
+                Ok(Some((futures::stream::iter(found.into_iter().flatten().map(Ok)), (this, ids, stride))))
             }))
         };
         futures::stream::once(pages).try_flatten().try_flatten()

@@ -7,6 +7,7 @@ mod enqueue;
 mod members;
 mod pass;
 mod remove;
+mod stride;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -127,15 +128,18 @@ impl Flows {
         if body.parts == 0 {
             return Plan::of(body.plan.iter().cloned(), body.size);
         }
-        let mut rows = Vec::new();
+        let mut parts = Vec::new();
         for number in 0..body.parts {
             let request = Registers::named(Space::FlowPlan, part(record.id, number)?);
             let page = self.store.backend().registers(self.store.deadline(), request).await?;
             let missing =
                 || Error::corrupt(format!("part {number} of the plan of the flow {} is gone", record.id));
-            rows.push(page.registers.first().ok_or_else(missing)?.said::<Vec<_>>()?);
+            parts.push(page.registers.into_iter().next().ok_or_else(missing)?.body);
         }
-        Plan::of(rows.into_iter().flatten(), body.size)
+        let why = |error: Error| {
+            Error::corrupt(format!("the plan of the flow {} cannot be read: {error}", record.id))
+        };
+        Plan::of(Plan::rows_of(&parts).map_err(why)?, body.size)
     }
 
     /// A flow that goes on, as far as this process knows; none if it does not.

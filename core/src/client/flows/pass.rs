@@ -87,14 +87,22 @@ impl Flows {
         seen: &mut Seen,
         touched: &mut BTreeSet<usize>,
     ) -> Result<()> {
-        for jobs in jobs.chunks(self.batch()) {
+        let mut rest = jobs;
+        while !rest.is_empty() {
+            let jobs;
+            (jobs, rest) = rest.split_at(live.stride.at_most(self.batch()).min(rest.len()));
             let ids = jobs.iter().map(|job| live.id.member(*job)).collect();
             let found = self.store.find_all(ids).await?;
+            live.stride.saw(&found);
             let mut progress = live.progress();
             for (job, found) in jobs.iter().zip(found) {
                 let known = found.as_ref().map_or(Known::Cancelled, |found| Known::of(found.state));
                 progress.note(*job, known, touched);
-                seen.insert(*job, found.is_some_and(|found| found.is_parked()));
+                let is_parked = found.is_some_and(|found| found.is_parked());
+                if is_parked {
+                    progress.parked(*job, touched);
+                }
+                seen.insert(*job, is_parked);
             }
         }
         Ok(())
@@ -158,13 +166,33 @@ impl Flows {
         rows: BTreeSet<usize>,
         touched: &mut BTreeSet<usize>,
     ) -> Result<()> {
-        let mut all = rows.clone();
-        live.progress().spread(&mut all);
+        let fall = |freed: &BTreeSet<u32>| {
+            let mut all = rows.clone();
+            live.progress().spread(&mut all, freed);
+            all.difference(&rows).copied().collect::<Vec<usize>>()
+        };
+        let falling = fall(&BTreeSet::new());
         // Somebody who knows better may have let one go: then nothing is said of those that wait for it.
-        if self.cancel_rows(live, rows.iter().copied(), touched).await? {
-            self.cancel_rows(live, all.difference(&rows).copied(), touched).await?;
+        if self.cancel_rows(live, rows.iter().copied(), touched).await? && !falling.is_empty() {
+            let freed = self.freed(live, &falling).await?;
+            self.cancel_rows(live, fall(&freed).into_iter(), touched).await?;
         }
         Ok(())
+    }
+
+    /// Those jobs of these rows that are neither parked nor cancelled.
+    async fn freed(&self, live: &Live, rows: &[usize]) -> Result<BTreeSet<u32>> {
+        let jobs: Vec<u32> = {
+            let progress = live.progress();
+            rows.iter().flat_map(|row| progress.open(*row)).collect()
+        };
+        let mut freed = BTreeSet::new();
+        for jobs in jobs.chunks(self.batch()) {
+            let answers = self.amend_or_preview(live.id, jobs, Action::CancelParked, true).await?;
+            let refused = |(job, answer)| matches!(answer, AmendAnswer::Refused(_)).then_some(job);
+            freed.extend(jobs.iter().copied().zip(answers).filter_map(refused));
+        }
+        Ok(freed)
     }
 
     /// Tells whether all were parked, or cancelled before.
@@ -203,30 +231,37 @@ impl Flows {
                 (0..progress.plan().size()).filter(|job| progress.known(*job) == Known::Open).collect();
             (open, progress.last())
         };
+        self.cancel_jobs(live, &open).await?;
+        if live.progress().decide(last) == Decision::LetGo {
+            self.finish(live, &open.into_iter().map(|job| (job, false)).collect()).await?;
+        }
+        Ok(())
+    }
+
+    async fn cancel_jobs(&self, live: &Live, jobs: &[u32]) -> Result<()> {
         let mut touched = BTreeSet::new();
-        for jobs in open.chunks(self.batch()) {
+        for jobs in jobs.chunks(self.batch()) {
             let answers = self.amend(live.id, jobs, Action::Cancel).await?;
             let mut progress = live.progress();
             for (job, answer) in jobs.iter().zip(answers) {
                 progress.note(*job, ended(answer), &mut touched);
             }
         }
-        if live.progress().decide(last) == Decision::LetGo {
-            self.finish(live, &Seen::new()).await?;
-        }
         Ok(())
     }
 
     /// Writes that a flow has ended, once all its jobs have.
     async fn finish(&self, live: &Live, seen: &Seen) -> Result<()> {
-        if !live.is_cancelling() {
-            // One that failed may have been sent round again since.
-            let unwell: Vec<u32> = live.progress().unwell();
-            let (mut open, mut touched) = (seen.clone(), BTreeSet::new());
-            self.look(live, &unwell, &mut open, &mut touched).await?;
-            if live.progress().counts().open > 0 {
-                return Ok(());
-            }
+        // One that did not succeed may have been sent round again since.
+        let mut unwell = live.progress().unwell();
+        if live.is_cancelling() {
+            unwell.retain(|job| !seen.contains_key(job));
+            self.cancel_jobs(live, &unwell).await?;
+        } else {
+            self.look(live, &unwell, &mut Seen::new(), &mut BTreeSet::new()).await?;
+        }
+        if live.progress().counts().open > 0 {
+            return Ok(());
         }
         let counts = live.progress().counts();
         let mut overtaken = Overtaken::by(self.store.deadline());
@@ -254,8 +289,18 @@ impl Flows {
 
     /// Changes these jobs of a flow; answers one item each.
     pub(super) async fn amend(&self, flow: FlowId, jobs: &[u32], action: Action) -> Result<Vec<AmendAnswer>> {
+        self.amend_or_preview(flow, jobs, action, false).await
+    }
+
+    async fn amend_or_preview(
+        &self,
+        flow: FlowId,
+        jobs: &[u32],
+        action: Action,
+        preview: bool,
+    ) -> Result<Vec<AmendAnswer>> {
         let ids: Vec<JobId> = jobs.iter().map(|job| flow.member(*job)).collect();
-        let request = Amend { select: Select::Ids(ids), action, preview: false };
+        let request = Amend { select: Select::Ids(ids), action, preview };
         let amended = self.store.backend().amend(self.store.deadline(), request).await?;
         Ok(amended.jobs.into_iter().map(|(_, answer)| answer).collect())
     }

@@ -1,8 +1,9 @@
 use std::time::Duration;
 
+use super::stride::Stride;
 use super::{Flows, missing};
-use crate::backend::{Action, DeleteRegister, Space};
-use crate::error::Result;
+use crate::backend::{Action, AmendAnswer, DeleteRegister, Space};
+use crate::error::{Error, ErrorKind, Result};
 use crate::flow::{FlowRecord, FlowState, part, register};
 use crate::id::FlowId;
 
@@ -21,30 +22,56 @@ impl Flows {
         if !is_over {
             tracing::warn!(flow = %record.id, name = record.name, "the enqueue of a flow was broken off; it is removed");
         }
-        self.delete_jobs(record.id, record.size).await?;
-        if is_over { self.delete_registers(&record).await } else { Ok(()) }
+        let are_gone = self.delete_jobs(record.id, record.size).await?;
+        if is_over && are_gone { self.delete_registers(&record).await } else { Ok(()) }
     }
 
     /// Removes a flow that was kept long enough, and its jobs; unless somebody sent one of them round again.
     pub(super) async fn remove(&self, mut record: FlowRecord) -> Result<()> {
-        let hour = self.store.now().await?;
-        self.write(&mut record, Some(hour.plus(PATIENCE))).await?;
-        for jobs in (0..record.size).collect::<Vec<_>>().chunks(self.batch()) {
-            let found = self.store.find_all(jobs.iter().map(|job| record.id.member(*job)).collect()).await?;
-            if found.iter().flatten().any(|job| !job.state.is_terminal()) {
-                return Ok(());
-            }
-        }
-        self.delete_jobs(record.id, record.size).await?;
-        self.delete_registers(&record).await
-    }
-
-    /// Deletes the jobs of a flow.
-    pub(super) async fn delete_jobs(&self, flow: FlowId, size: u32) -> Result<()> {
-        for jobs in (0..size).collect::<Vec<_>>().chunks(self.batch()) {
-            self.amend(flow, jobs, Action::Delete).await?;
+        self.put_off(&mut record).await?;
+        if self.have_ended(&record).await? {
+            self.remove_all(&record).await?;
         }
         Ok(())
+    }
+
+    /// So that nobody else removes it meanwhile, and somebody does if this process ends.
+    async fn put_off(&self, record: &mut FlowRecord) -> Result<()> {
+        let hour = self.store.now().await?;
+        self.write(record, Some(hour.plus(PATIENCE))).await
+    }
+
+    /// Whether all jobs of a flow have ended, or are there no more.
+    async fn have_ended(&self, record: &FlowRecord) -> Result<bool> {
+        let (stride, mut jobs) = (Stride::default(), 0..record.size);
+        while !jobs.is_empty() {
+            let some = jobs.by_ref().take(stride.at_most(self.batch()));
+            let found = self.store.find_all(some.map(|job| record.id.member(job)).collect()).await?;
+            stride.saw(&found);
+            if found.iter().flatten().any(|job| !job.state.is_terminal()) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Removes all that there is of a flow; tells whether it could.
+    async fn remove_all(&self, record: &FlowRecord) -> Result<bool> {
+        let are_gone = self.delete_jobs(record.id, record.size).await?;
+        if are_gone {
+            self.delete_registers(record).await?;
+        }
+        Ok(are_gone)
+    }
+
+    /// Deletes the jobs of a flow; tells whether none is left that runs.
+    pub(super) async fn delete_jobs(&self, flow: FlowId, size: u32) -> Result<bool> {
+        let mut are_gone = true;
+        for jobs in (0..size).collect::<Vec<_>>().chunks(self.batch()) {
+            let answers = self.amend(flow, jobs, Action::Delete).await?;
+            are_gone &= !answers.iter().any(|answer| matches!(answer, AmendAnswer::Refused(_)));
+        }
+        Ok(are_gone)
     }
 
     async fn delete_registers(&self, record: &FlowRecord) -> Result<()> {
@@ -61,14 +88,23 @@ impl Flows {
     /// Removes a flow that has ended, and its jobs, before its time.
     ///
     /// # Errors
-    /// [`NotFound`](crate::ErrorKind::NotFound) if there is no such flow; [`Conflict`](crate::ErrorKind::Conflict) if it has not
-    /// ended.
+    /// [`NotFound`](ErrorKind::NotFound) if there is no such flow; [`Conflict`](ErrorKind::Conflict) if it has not ended, or one
+    /// of its jobs was sent round again and has not.
     pub async fn delete(&self, flow: FlowId) -> Result<()> {
-        let record = self.get(flow).await?.ok_or_else(|| missing(flow))?;
+        let mut record = self.get(flow).await?.ok_or_else(|| missing(flow))?;
+        let refused = |why: String| Err(Error::new(ErrorKind::Conflict, why));
         if !record.state.is_terminal() {
-            let why = format!("the flow {flow} has not ended; cancel it first");
-            return Err(crate::Error::new(crate::ErrorKind::Conflict, why));
+            return refused(format!("the flow {flow} has not ended; cancel it first"));
         }
-        self.remove(record).await
+        if !self.have_ended(&record).await? {
+            return refused(format!(
+                "a job of the flow {flow} was sent round again; cancel it, or wait until it has ended"
+            ));
+        }
+        self.put_off(&mut record).await?;
+        if self.remove_all(&record).await? {
+            return Ok(());
+        }
+        refused(format!("a job of the flow {flow} runs again; what is left is removed once that has ended"))
     }
 }
