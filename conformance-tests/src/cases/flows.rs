@@ -27,6 +27,8 @@ cases! {
     [F9] calls_back_once_when_all_have_ended;
     /// A flow goes on though everybody who heard of an end is gone.
     [F9, F3] leads_a_flow_on_though_nobody_heard_of_an_end;
+    /// A job of a flow that cannot be read counts as failed, and stops no other.
+    [F9, B3] goes_on_beside_a_job_that_cannot_be_read;
     /// A flow that is enqueued again is there once; one whose enqueue was broken off leaves nothing.
     [F9, E2, E4] keeps_all_of_a_flow_or_nothing;
     /// A flow is cancelled with all its jobs, and kept with them as long as it was to be.
@@ -76,6 +78,20 @@ async fn run(t: &Bench, id: FlowId) -> Done<FlowRecord> {
     let ended = store.flows().wait(id, secs(60)).await?;
     worker.stop().await?;
     Ok(ended)
+}
+
+async fn goes_on_beside_a_job_that_cannot_be_read(t: Bench) -> Kept {
+    let mut flow = flow("damaged")?;
+    let first = flow.add(job())?;
+    let damaged = flow.after(first).add(job())?;
+    let beside = flow.after(first).add(job())?;
+    flow.after_end(damaged).after(beside).add(job())?;
+    t.store().flows().enqueue(&flow).await?;
+    t.damage(flow.id().member(1)).await?;
+    let record = run(&t, flow.id()).await?;
+    let counts = record.counts;
+    must_eq!((record.state, counts.succeeded, counts.failed), (FlowState::Failed, 3, 1));
+    Ok(())
 }
 
 async fn runs_a_job_after_those_it_waits_for(t: Bench) -> Kept {

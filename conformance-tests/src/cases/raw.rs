@@ -109,6 +109,8 @@ const PER_RECORD: usize = 100;
 /// Every payload of this remainder fails when it first runs.
 pub(crate) const FAILS: (u64, u64) = (50, 7);
 const KILLS: usize = 8;
+/// How many race for the first records.
+const RACERS: usize = 16;
 const ROUNDS: usize = 60;
 
 async fn runs_every_payload_of_a_list_though_workers_die(t: Bench) -> Kept {
@@ -118,12 +120,15 @@ async fn runs_every_payload_of_a_list_though_workers_die(t: Bench) -> Kept {
     let mut ran: BTreeMap<u64, u32> = BTreeMap::new();
     let mut kills = 0;
     for round in 0..ROUNDS {
-        let pair = [crew.start(&[]).await?, crew.start(&[]).await?];
-        for child in pair {
-            crew.tell(child, &Order::WorkRaw)?;
+        let mut children = Vec::new();
+        for _ in 0..if round == 0 { RACERS } else { 2 } {
+            children.push(crew.start(&[]).await?);
+        }
+        for child in &children {
+            crew.tell(*child, &Order::WorkRaw)?;
         }
         let dies_after = (kills < KILLS).then(|| fastrand::usize(1..150));
-        kills += usize::from(work(&mut crew, pair, dies_after, &mut ran).await?);
+        kills += usize::from(work(&mut crew, &children, dies_after, &mut ran).await?);
         crew.pass(60).await?;
         let counts = crew.t.store().queue(QueueName::default())?.counts().await?;
         let living = [State::Scheduled, State::Queued, State::Running].map(|state| counts.of(state));
@@ -137,38 +142,37 @@ async fn runs_every_payload_of_a_list_though_workers_die(t: Bench) -> Kept {
     must_eq!(missing, [0; 0], "payloads that were never run, after {kills} kills");
     let (every, rest) = FAILS;
     let once: Vec<_> = ran.iter().filter(|(n, runs)| *n % every == rest && **runs < 2).collect();
-    must_eq!(once, [], "payloads that failed and were not tried again, after {kills} kills");
+    // What a child did last before it was killed may not have been heard.
+    must!(once.len() <= kills, "after {kills} kills payloads that failed were not tried again: {once:?}");
     crew.verdict(&Rules::drained(PAYLOADS as usize / PER_RECORD)).await?;
     Ok(())
 }
 
-/// Hears what two children run until they have nothing to do, and kills the first of them after so many runs of it.
+/// Hears what children run until they have nothing to do, and kills one of them after so many runs.
 async fn work(
     crew: &mut Crew,
-    pair: [usize; 2],
+    children: &[usize],
     mut dies_after: Option<usize>,
     ran: &mut BTreeMap<u64, u32>,
 ) -> Kept<bool> {
-    let (mut busy, mut killed) = (BTreeSet::from(pair), false);
+    let (mut busy, mut dead) = (children.iter().copied().collect::<BTreeSet<_>>(), None);
     while !busy.is_empty() {
         let (who, said) = crew.hear().await?;
         match said {
             Said::Count(payload) => {
                 *ran.entry(payload).or_default() += 1;
-                if who == pair[0] && dies_after == Some(0) && !killed {
+                if dies_after == Some(0) && dead.is_none() {
                     crew.kill(who)?;
-                    killed = true;
+                    dead = Some(who);
                 }
-                if who == pair[0] {
-                    dies_after = dies_after.map(|left| left.saturating_sub(1));
-                }
+                dies_after = dies_after.map(|left| left.saturating_sub(1));
             }
-            Said::Done if !(killed && who == pair[0]) => drop(busy.remove(&who)),
-            Said::Gone if killed && who == pair[0] => drop(busy.remove(&who)),
+            Said::Done if dead != Some(who) => drop(busy.remove(&who)),
+            Said::Gone if dead == Some(who) => drop(busy.remove(&who)),
             // It may have been done before the signal came; and those of earlier rounds are sent home now and then.
             Said::Done | Said::Gone => {}
             other => return Err(Breach::new(format!("child {who} said {other:?}"))),
         }
     }
-    Ok(killed)
+    Ok(dead.is_some())
 }

@@ -103,7 +103,7 @@ async fn frees_the_lock_of_a_holder_that_is_gone(t: Bench) -> Kept {
     Ok(())
 }
 
-const PROCESSES: usize = 3;
+const PROCESSES: usize = 16;
 const LEASE: u64 = 60;
 
 /// Lets all who are awake ask for the lock at once; answers who got it, and the token.

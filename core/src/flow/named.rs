@@ -14,6 +14,7 @@ pub const NAME_HEADER: &str = "leasehold-flow-job";
 
 /// A flow as it is written down: its jobs have names, and say by them what they wait for, in any order.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct NamedFlow {
     /// What people call it.
     pub name: RegisterName,
@@ -29,6 +30,7 @@ pub struct NamedFlow {
 
 /// A job of a [`NamedFlow`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct NamedJob {
     /// What it is called in the flow.
     pub name: String,

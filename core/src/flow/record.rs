@@ -145,8 +145,6 @@ pub(crate) struct Body {
     pub(crate) retention: Retention,
     pub(crate) created_at: Timestamp,
     pub(crate) finished_at: Option<Timestamp>,
-    /// How often it was sent round again.
-    pub(crate) retries: u32,
     /// The plan, if it is small.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) plan: Vec<Row>,
@@ -168,7 +166,6 @@ impl Body {
             retention,
             created_at: hour,
             finished_at: None,
-            retries: 0,
             plan: Vec::new(),
             parts: 0,
             look_ms: 0,

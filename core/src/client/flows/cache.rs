@@ -32,17 +32,15 @@ struct Known {
 #[derive(Debug)]
 pub(super) struct Live {
     pub(super) id: FlowId,
-    /// How often it had been sent round again.
-    pub(super) retries: u32,
     pub(super) stride: Stride,
     cancelling: AtomicBool,
     progress: Mutex<Progress>,
 }
 
 impl Live {
-    pub(super) fn new(id: FlowId, retries: u32, state: FlowState, plan: Plan) -> Self {
+    pub(super) fn new(id: FlowId, state: FlowState, plan: Plan) -> Self {
         let cancelling = AtomicBool::new(state == FlowState::Cancelling);
-        Self { id, retries, stride: Stride::default(), cancelling, progress: Mutex::new(Progress::new(plan)) }
+        Self { id, stride: Stride::default(), cancelling, progress: Mutex::new(Progress::new(plan)) }
     }
 
     pub(super) fn progress(&self) -> MutexGuard<'_, Progress> {
@@ -84,11 +82,9 @@ impl Cache {
         known.uses += 1;
         let uses = known.uses;
         let size = live.progress().bytes();
-        let same = |(there, _): &&(Arc<Live>, u64)| there.retries == live.retries;
-        if let Some((there, _)) = known.flows.get(&live.id).filter(same) {
+        if let Some((there, _)) = known.flows.get(&live.id) {
             return there.clone();
         }
-        known.remove(live.id);
         while known.flows.len() >= FLOWS || (known.bytes + size > BYTES && !known.flows.is_empty()) {
             let oldest = known.flows.iter().min_by_key(|(_, (_, used))| *used).map(|(flow, _)| *flow);
             oldest.into_iter().for_each(|flow| known.remove(flow));

@@ -113,8 +113,11 @@ impl Flows {
         }
         let longer = if counts == record.body.counts { (pause * 2).min(LONGEST) } else { FIRST_LOOK };
         let pause = longer.max(took * PAUSE);
-        record.body.counts = counts;
-        record.body.look_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
+        let look_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
+        if (counts, look_ms) == (record.body.counts, record.body.look_ms) {
+            return Ok(());
+        }
+        (record.body.counts, record.body.look_ms) = (counts, look_ms);
         self.write(&mut record, Some(hour.plus(took + pause))).await
     }
 }

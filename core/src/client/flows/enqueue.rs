@@ -167,7 +167,7 @@ impl Flows {
 
     async fn begin_to_run(&self, flow: &Flow, record: &FlowRecord) -> Result<()> {
         // Not remembered: who enqueues a flow need not be who runs it.
-        let live = Live::new(flow.id(), 0, record.body.state, flow.plan.clone());
+        let live = Live::new(flow.id(), record.body.state, flow.plan.clone());
         let roots = flow.plan.rows().iter().enumerate().filter(|(_, row)| row.links().next().is_none());
         self.advance(&live, roots.map(|(row, _)| row).collect()).await
     }

@@ -156,12 +156,11 @@ impl Flows {
     /// What this process knows of a flow that goes on and was read now.
     async fn remember(&self, record: &FlowRecord) -> Result<Arc<Live>> {
         let cache = self.store.flow_cache();
-        let there = cache.get(record.id).filter(|live| live.retries == record.body.retries);
-        let live = match there {
+        let live = match cache.get(record.id) {
             Some(live) => live,
             None => {
                 let plan = self.plan(record).await?;
-                cache.add(Live::new(record.id, record.body.retries, record.body.state, plan))
+                cache.add(Live::new(record.id, record.body.state, plan))
             }
         };
         if record.body.state == crate::flow::FlowState::Cancelling {

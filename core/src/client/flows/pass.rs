@@ -3,9 +3,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use super::cache::Live;
 use super::{Flows, Overtaken};
 use crate::backend::{Action, Amend, AmendAnswer, Select};
-use crate::error::Result;
-use crate::flow::{Decision, FlowCounts, FlowState, Known, Survey};
+use crate::error::{ErrorKind, Result};
+use crate::flow::{Decision, FlowCounts, FlowRecord, FlowState, Known, Survey};
 use crate::id::{FlowId, JobId};
+use crate::job::JobRecord;
 
 /// How many jobs one call looks at, or changes.
 pub(super) const BATCH: usize = 1_000;
@@ -92,11 +93,18 @@ impl Flows {
             let jobs;
             (jobs, rest) = rest.split_at(live.stride.at_most(self.batch()).min(rest.len()));
             let ids = jobs.iter().map(|job| live.id.member(*job)).collect();
-            let found = self.store.find_all(ids).await?;
+            let (found, unreadable) = match self.store.find_all(ids).await {
+                Err(error) if error.kind() == ErrorKind::Corrupt => self.find_each(live.id, jobs).await?,
+                found => (found?, BTreeSet::new()),
+            };
             live.stride.saw(&found);
             let mut progress = live.progress();
             for (job, found) in jobs.iter().zip(found) {
-                let known = found.as_ref().map_or(Known::Cancelled, |found| Known::of(found.state));
+                let known = match &found {
+                    Some(found) => Known::of(found.state),
+                    None if unreadable.contains(job) => Known::Failed,
+                    None => Known::Cancelled,
+                };
                 progress.note(*job, known, touched);
                 let is_parked = found.is_some_and(|found| found.is_parked());
                 if is_parked {
@@ -106,6 +114,23 @@ impl Flows {
             }
         }
         Ok(())
+    }
+
+    /// Finds jobs one by one, and tells which cannot be read: such a one stops none of the others.
+    async fn find_each(&self, flow: FlowId, jobs: &[u32]) -> Result<(Vec<Option<JobRecord>>, BTreeSet<u32>)> {
+        let (mut found, mut unreadable) = (Vec::new(), BTreeSet::new());
+        for job in jobs {
+            let one = match self.store.find_all(vec![flow.member(*job)]).await {
+                Err(error) if error.kind() == ErrorKind::Corrupt => {
+                    tracing::error!(%flow, job, %error, "a job of a flow cannot be read; it counts as failed");
+                    unreadable.insert(*job);
+                    None
+                }
+                one => one?.into_iter().next().flatten(),
+            };
+            found.push(one);
+        }
+        Ok((found, unreadable))
     }
 
     /// Looks at all jobs that may have ended without this process knowing.
@@ -267,11 +292,7 @@ impl Flows {
         let mut overtaken = Overtaken::by(self.store.deadline());
         loop {
             let (hour, there) = self.read(live.id).await?;
-            let Some(mut record) =
-                there.filter(|there| there.goes_on() && there.body.retries == live.retries)
-            else {
-                break;
-            };
+            let Some(mut record) = there.filter(FlowRecord::goes_on) else { break };
             let state = end(record.body.state, counts);
             record.body.end(state, counts, hour);
             let next = record.body.retention.of(state.as_job()).until(hour);
