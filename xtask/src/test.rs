@@ -47,6 +47,7 @@ pub(crate) fn test() -> Result<(), Trouble> {
 /// Runs the examples, twice where a second run must find everything done.
 fn examples() -> Result<(), Trouble> {
     cargo(&["run", "--quiet", "--example", "hello"])?;
+    cargo(&["run", "--quiet", "--example", "flow"])?;
     for system in ["mtq", "mtq-scheduler", "mongoqueue", "pymjq", "tqueues", "mrq", "mrq-scheduler"] {
         let example = format!("coming-from-{system}");
         cargo(&["run", "--quiet", "--example", &example, "--features", "schedules"])?;
