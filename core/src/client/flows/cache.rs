@@ -125,7 +125,7 @@ mod tests {
 
     fn live(jobs: u32) -> Live {
         let plan = Plan::of([Row { jobs, ..Row::default() }], jobs).unwrap();
-        Live::new(FlowId::generate(), 0, FlowState::Running, plan)
+        Live::new(FlowId::generate(), FlowState::Running, plan)
     }
 
     #[test]
