@@ -140,7 +140,7 @@ async fn a_record_that_somebody_could_read_and_holds_by_now_is_not_set_aside() {
     let given = format!(
         "UPDATE {schema}.jobs SET options = '{{}}';
          SELECT FROM {schema}.settle(NULL, true, ARRAY['{0}']::uuid[], ARRAY[(SELECT claim FROM {schema}.jobs)], '{{1}}',
-            '{{lease_expired}}', NULL, NULL, NULL, NULL);
+            '{{lease_expired}}', NULL, NULL, NULL, NULL, NULL);
          SELECT FROM {schema}.claim(NULL, '{claimed}', '{claimed}', '{{default}}', NULL, NULL, NULL, NULL, 32767::smallint, 1,
             60000, true, 1000);
          COMMIT",
