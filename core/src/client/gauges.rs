@@ -100,12 +100,11 @@ impl Gauges {
 
     fn show(&self, seen: &Seen) {
         let mut shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        let gone: Vec<_> =
-            shown.iter().filter(|name| !seen.queues.iter().any(|q| q.queue == **name)).collect();
-        for name in gone {
-            show_queue(&QueueCounts::empty(name.clone()), seen.hour);
+        let now: BTreeSet<_> = seen.queues.iter().map(|queue| queue.queue.clone()).collect();
+        for gone in shown.difference(&now) {
+            show_queue(&QueueCounts::empty(gone.clone()), seen.hour);
         }
-        *shown = seen.queues.iter().map(|queue| queue.queue.clone()).collect();
+        *shown = now;
         seen.queues.iter().for_each(|queue| show_queue(queue, seen.hour));
         gauge!("leasehold_workers", "state" => "alive").set(seen.alive as f64);
         gauge!("leasehold_workers", "state" => "lost").set(seen.lost as f64);

@@ -170,12 +170,7 @@ impl HeldJob {
     /// Lets go what waited for it in its flow, if it is of one. What fails is made up for when its flow is looked at.
     async fn lead_on(&self, verdict: &Verdict) {
         let Some(member) = Member::of(&self.leased.job) else { return };
-        let known = match verdict {
-            Verdict::Succeed { .. } => Known::Succeeded,
-            Verdict::Fail { .. } => Known::Failed,
-            Verdict::Cancel { .. } => Known::Cancelled,
-            Verdict::Retry { .. } | Verdict::Release { .. } => return,
-        };
+        let Some(known) = Known::by(verdict) else { return };
         if let Err(error) = self.store.flows().settled(member.flow, &[(member.index, known)]).await {
             tracing::warn!(%error, flow = %member.flow, "a flow could not be led on yet");
         }

@@ -3,6 +3,7 @@ use std::collections::BTreeSet;
 use super::dependents::Dependents;
 use super::plan::{Plan, Span};
 use super::record::FlowCounts;
+use crate::backend::Verdict;
 use crate::job::State;
 
 /// What is known of a job of a flow. To have ended well lasts; to have ended otherwise may be undone by a requeue.
@@ -24,6 +25,16 @@ impl Known {
             State::Failed => Self::Failed,
             State::Cancelled => Self::Cancelled,
             State::Scheduled | State::Queued | State::Running => Self::Open,
+        }
+    }
+
+    /// What a settlement ends a job as, if it ends it.
+    pub(crate) fn by(verdict: &Verdict) -> Option<Self> {
+        match verdict {
+            Verdict::Succeed { .. } => Some(Self::Succeeded),
+            Verdict::Fail { .. } => Some(Self::Failed),
+            Verdict::Cancel { .. } => Some(Self::Cancelled),
+            Verdict::Retry { .. } | Verdict::Release { .. } => None,
         }
     }
 }

@@ -143,17 +143,9 @@ impl Shared {
     /// Notes what became of a job under a lease, if it is one of a flow.
     pub(super) fn hear_of(&self, entry: &Entry, verdict: &Verdict) {
         let Some(member) = entry.member else { return };
-        let known = match verdict {
-            Verdict::Succeed { .. } => Known::Succeeded,
-            Verdict::Fail { .. } => Known::Failed,
-            Verdict::Cancel { .. } => Known::Cancelled,
-            Verdict::Retry { .. } | Verdict::Release { .. }
-                if entry.cause() == Some(Cause::CancelRequested) =>
-            {
-                Known::Cancelled
-            }
-            Verdict::Retry { .. } | Verdict::Release { .. } => return,
-        };
+        // What somebody asked to cancel ends where it would go on.
+        let asked = || (entry.cause() == Some(Cause::CancelRequested)).then_some(Known::Cancelled);
+        let Some(known) = Known::by(verdict).or_else(asked) else { return };
         self.heard.hear(member, known);
     }
 
