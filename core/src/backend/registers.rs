@@ -91,6 +91,12 @@ impl PutRegister {
         Self { space, name, body, next: None, expires: None, version: VersionId::generate(), expected }
     }
 
+    /// A write that leaves what a register says and has it due at another moment.
+    pub fn put_off(register: Register, until: Timestamp) -> Self {
+        let Register { space, name, body, version, .. } = register;
+        Self { next: Some(until), ..Self::new(space, name, body, Some(version)) }
+    }
+
     /// Whether it is to be written where this version is there: not if that is its own, as after a call that was
     /// repeated.
     ///

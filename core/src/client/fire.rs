@@ -61,20 +61,18 @@ impl Schedules {
 
     /// One that cannot be fired, as one that is of a newer version, is looked at again later, and is in no other's way.
     async fn fire_or_put_off(&self, register: Register, hour: Timestamp, fresh: Deadline) {
-        let Register { space, name, body, version, .. } = register.clone();
-        let Err(error) = self.fire_one(register, hour, fresh).await else { return };
+        let Err(error) = self.fire_one(register.clone(), hour, fresh).await else { return };
         // Another scheduler was first, or somebody changed it.
         if error.kind() == ErrorKind::Conflict {
             return;
         }
         // What was written of it says when it is looked at again, which is soon.
         if error.is_transient() {
-            tracing::debug!(%error, schedule = %name, "the store did not answer; the schedule is looked at again soon");
+            tracing::debug!(%error, schedule = %register.name, "the store did not answer; the schedule is looked at again soon");
             return;
         }
-        tracing::warn!(%error, schedule = %name, "a schedule could not be fired; trying again later");
-        let put_off = PutRegister::new(space, name, body, Some(version));
-        let put_off = PutRegister { next: Some(hour.plus(PUT_OFF)), ..put_off };
+        tracing::warn!(%error, schedule = %register.name, "a schedule could not be fired; trying again later");
+        let put_off = PutRegister::put_off(register, hour.plus(PUT_OFF));
         let _ = self.store.backend().put_register(self.store.deadline(), put_off).await;
     }
 

@@ -71,18 +71,16 @@ impl Flows {
 
     /// One that cannot be driven, as one that is of a newer version, is looked at again later, and is in no other's way.
     async fn drive_or_put_off(&self, register: Register, hour: Timestamp) {
-        let Register { space, name, body, version, .. } = register.clone();
-        let Err(error) = self.drive_one(register, hour).await else { return };
+        let Err(error) = self.drive_one(register.clone(), hour).await else { return };
         // Somebody else looks after it, or has changed it.
         if error.kind() == ErrorKind::Conflict {
             return;
         }
-        tracing::warn!(%error, flow = %name, "a flow could not be looked after; trying again later");
+        tracing::warn!(%error, flow = %register.name, "a flow could not be looked after; trying again later");
         if error.is_transient() {
             return;
         }
-        let put_off = PutRegister::new(space, name, body, Some(version));
-        let put_off = PutRegister { next: Some(hour.plus(PUT_OFF)), ..put_off };
+        let put_off = PutRegister::put_off(register, hour.plus(PUT_OFF));
         let _ = self.store.backend().put_register(self.store.deadline(), put_off).await;
     }
 
