@@ -360,7 +360,6 @@ impl<'h> Model<'h> {
             }
         }
         self.spread_replacements();
-        self.spread_ends_for_room();
         for (changed, jobs) in broad {
             let named: Option<BTreeSet<&JobId>> = jobs.map(|jobs| jobs.iter().collect());
             for (job, story) in &mut self.stories {
@@ -369,6 +368,7 @@ impl<'h> Model<'h> {
                 }
             }
         }
+        self.spread_ends_for_room();
     }
 
     /// A newcomer that replaced the holder of its key changed that one's payload, priority and due time; one that was

@@ -9,7 +9,7 @@ use super::beyond::end_all;
 use super::tale::{LEASE, Lease, Tale, flawed, worker};
 use crate::history::Invariant::{I1, I14, I15, I16, I17, I18};
 use crate::history::event::{
-    Call, ChangeKind, Entry, Fate, Plan, Presence, Put, Reply, Seen, Setting, What, Write,
+    Call, Change, ChangeKind, Entry, Fate, Plan, Presence, Put, Reply, Seen, Setting, What, Write,
 };
 use crate::history::{Hint, Watching};
 
@@ -219,6 +219,19 @@ fn a_job_ends_by_itself_only_if_it_would_rather_end_than_wait() {
         let verdict = tale.verdict();
         assert_eq!(verdict.is_valid(), ends, "{verdict}");
     }
+}
+
+#[test]
+fn a_job_that_was_sent_round_again_by_an_unknown_call_may_end_by_itself_again() {
+    let mut tale = Tale::new();
+    let limit = limited(1).limit.map(Limit::or_end);
+    let job = tale.enqueue_as(Put { limit, ..limited(1) }, Some(Entry::Created));
+    tale.look(Tale::seen(job, State::Cancelled, 0));
+    let change = Change { action: ChangeKind::Requeue, jobs: Some(vec![job]), queue: None, parks: false };
+    tale.call("o", Call::Amend(change), None);
+    tale.amend_as(job, ChangeKind::Requeue, Fate::Refused);
+    tale.last_as(Seen { generation: 1, ..Tale::seen(job, State::Cancelled, 0) });
+    tale.passes();
 }
 
 #[test]
