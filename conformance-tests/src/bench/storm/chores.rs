@@ -31,10 +31,14 @@ impl Client {
         if self.added.is_empty() || self.dice.u8(..3) == 0 {
             return self.pause().await;
         }
-        let job = self.added[self.dice.usize(..self.added.len())];
+        let any = self.added[self.dice.usize(..self.added.len())];
+        let newest = self.added[self.added.len() - 1];
         let due = Due::In(secs(self.dice.u64(..10)));
         let [main, aside] = queues();
-        let action = match self.dice.u8(..16) {
+        let dice = self.dice.u8(..16);
+        // Most others have ended, which leaves nothing to be cancelled.
+        let job = if dice < 3 { newest } else { any };
+        let action = match dice {
             0..=5 => Action::Cancel,
             6..=8 => Action::Requeue { due },
             9 if self.dice.bool() => Action::Postpone { due },

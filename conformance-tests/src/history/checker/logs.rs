@@ -66,7 +66,9 @@ impl Judge<'_, '_> {
 
     /// No line is told more often than it may have been written by then.
     fn only_what_was_written(&mut self, read: &Read<'_>) {
-        let asked = |append: &&Fenced<'_>| append.answer != Some(Answer::Lost) && append.i < read.c;
+        // One that arrived twice may have been written, and answered when its lease was lost.
+        let written = |answer| answer != Some(Answer::Lost) || self.rules.repeats_inside;
+        let asked = |append: &&Fenced<'_>| written(append.answer) && append.i < read.c;
         let (places, ops) = self.places(asked);
         for (says, told) in told(read) {
             let written = places.get(&says).map_or(0, BTreeSet::len);

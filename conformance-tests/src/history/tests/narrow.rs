@@ -8,7 +8,7 @@ use leasehold_core::{ClaimId, JobId, Keep, Limit, LimitKey, Retention, State, Ti
 use super::tale::{LEASE, Lease, Tale};
 use crate::history::Invariant;
 use crate::history::event::{
-    Append, Call, ChangeKind, DueAs, Entry, Fault, Line, Put, Reading, Reply, Seen, Write,
+    Append, Call, ChangeKind, DueAs, Entry, Fault, Line, Put, Reading, Reply, Seen, What, Write,
 };
 
 fn short_kept() -> Put {
@@ -277,4 +277,33 @@ fn i19_a_line_says_the_same_whenever_it_is_read() {
 fn i19_what_was_refused_is_in_no_log() {
     logged(&[(1, 7)], false, |tale, lease| append(tale, lease, 0, 7, Some(Lost)))
         .breaks(&[Invariant::I4, Invariant::I19]);
+}
+
+/// Where a driver may send a call twice, the first may write the line, and the second be told that the lease is lost.
+#[test]
+fn i19_a_line_that_was_sent_twice_unseen() {
+    for repeats in [true, false] {
+        let mut tale = Tale::new();
+        tale.rules.repeats_inside = repeats;
+        let first = tale.held();
+        let append = Some(Append { position: 0, lines: vec![7] });
+        let write = Write {
+            job: first.job,
+            token: first.token,
+            verdict: String::new(),
+            span: 0,
+            queue: None,
+            append,
+        };
+        tale.event("w", 99, What::Invoke { call: Call::Log(vec![write]) });
+        tale.settle(first, "retry", Applied);
+        tale.event("w", 99, What::Ok { reply: Reply::Log(vec![Lost]) });
+        let reading = Reading { job: first.job, after: 0, limit: 100 };
+        let lines = vec![Line { sequence: 1, says: 7 }];
+        tale.call("w", Call::ReadLog(reading), Some(Reply::ReadLog { lines, gap: false }));
+        let second = tale.claim(first.job, 2);
+        tale.ends_well(second);
+        let verdict = tale.verdict();
+        assert_eq!(verdict.is_valid(), repeats, "{verdict}");
+    }
 }
