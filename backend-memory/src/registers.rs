@@ -35,8 +35,9 @@ pub(crate) fn registers(tables: &Tables, now: Timestamp, request: &Registers) ->
     RegisterPage { hour: now, registers: found.cloned().collect() }
 }
 
-pub(crate) fn delete(tables: &mut Tables, request: DeleteRegister) -> bool {
-    forget(tables, (request.space, request.name))
+pub(crate) fn delete(tables: &mut Tables, request: &DeleteRegister) -> bool {
+    let key = (request.space, request.name.clone());
+    tables.registers.get(&key).is_some_and(|register| request.takes(register.version)) && forget(tables, key)
 }
 
 /// Removes those that have expired, at most so many; answers how many, and whether there are more.

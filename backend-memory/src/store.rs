@@ -194,7 +194,7 @@ impl Backend for Memory {
     }
 
     async fn delete_register(&self, deadline: Deadline, request: DeleteRegister) -> Result<bool> {
-        self.run(deadline, "delete_register", |tables, _| Ok(registers::delete(tables, request)))
+        self.run(deadline, "delete_register", |tables, _| Ok(registers::delete(tables, &request)))
     }
 
     async fn watch(&self, deadline: Deadline, request: Watch) -> Result<BoxStream<'static, Event>> {

@@ -101,7 +101,10 @@ fn read(space: Space, document: &Document) -> Done<Register> {
 }
 
 pub(crate) async fn delete_register(db: &Db, request: DeleteRegister) -> Done<bool> {
-    let filter = doc! {"_id": key(request.space, request.name.as_str())};
+    let mut filter = doc! {"_id": key(request.space, request.name.as_str())};
+    if let Some(expected) = request.expected {
+        filter.insert("version", record::uuid(expected.as_uuid()));
+    }
     Ok(db.plain().delete(Kept::Registers, filter).await? > 0)
 }
 

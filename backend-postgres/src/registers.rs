@@ -64,7 +64,9 @@ fn register(space: Space, row: &PgRow) -> Done<Option<Register>> {
 }
 
 pub(crate) async fn delete_register(session: &mut Session<'_>, request: &DeleteRegister) -> Done<bool> {
-    let delete = session.db.query("DELETE FROM leasehold.registers WHERE space = $1 AND name = $2");
-    let delete = delete.bind(request.space.as_str()).bind(request.name.as_str().to_owned());
+    const DELETE: &str = "DELETE FROM leasehold.registers
+        WHERE space = $1 AND name = $2 AND ($3::uuid IS NULL OR version = $3)";
+    let delete = session.db.query(DELETE).bind(request.space.as_str()).bind(request.name.as_str().to_owned());
+    let delete = delete.bind(request.expected.map(|version| *version.as_uuid()));
     Ok(delete.execute(session.conn()).await?.rows_affected() > 0)
 }

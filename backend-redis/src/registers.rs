@@ -9,8 +9,6 @@ use crate::scripts::{DELETE_REGISTER, PUT_REGISTER, REGISTERS};
 use crate::session::{Db, moment};
 
 pub(crate) async fn put_register(db: &Db, request: PutRegister) -> Done<()> {
-    let version =
-        |version: Option<VersionId>| version.map_or_else(String::new, |version| version.to_string());
     let moment = |at: Option<Timestamp>| at.map_or_else(String::new, |at| at.as_millis().to_string());
     let push = |command: &mut Cmd| {
         command.arg(request.space.as_str()).arg(request.name.as_str()).arg(request.body.as_bytes());
@@ -49,9 +47,13 @@ fn read(space: Space, (name, body, next, expires, version): Kept) -> Done<Regist
     })
 }
 
+fn version(version: Option<VersionId>) -> String {
+    version.map_or_else(String::new, |version| version.to_string())
+}
+
 pub(crate) async fn delete_register(db: &Db, request: DeleteRegister) -> Done<bool> {
     db.run(&DELETE_REGISTER, |command| {
-        command.arg(request.space.as_str()).arg(request.name.as_str());
+        command.arg(request.space.as_str()).arg(request.name.as_str()).arg(version(request.expected));
     })
     .await
 }

@@ -71,10 +71,13 @@ fn read(space: Space, (name, body, next, expires, version): Row) -> Done<Registe
 }
 
 pub(crate) async fn delete_register(session: &mut Session, request: DeleteRegister) -> Done<bool> {
-    let deleted = sqlx::query("DELETE FROM leasehold_registers WHERE space = ? AND name = ?")
-        .bind(request.space.as_str())
-        .bind(request.name.as_str())
-        .execute(&mut session.conn)
-        .await?;
+    let deleted = sqlx::query(
+        "DELETE FROM leasehold_registers WHERE space = ?1 AND name = ?2 AND (?3 IS NULL OR version = ?3)",
+    )
+    .bind(request.space.as_str())
+    .bind(request.name.as_str())
+    .bind(request.expected.map(|version| *version.as_uuid()))
+    .execute(&mut session.conn)
+    .await?;
     Ok(deleted.rows_affected() > 0)
 }

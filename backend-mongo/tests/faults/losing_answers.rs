@@ -357,9 +357,7 @@ async fn a_call_about_the_fleet_whose_answer_is_lost_has_the_effect_of_one_when_
                 put.name
             },
             async |store, name| {
-                store
-                    .delete_register(soon(), DeleteRegister { space: Space::Schedule, name: name.clone() })
-                    .await
+                store.delete_register(soon(), DeleteRegister::named(Space::Schedule, name.clone())).await
             },
             async |store, _, name| format!("{:?}", scheduled(store, name).await),
         )

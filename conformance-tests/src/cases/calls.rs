@@ -166,7 +166,7 @@ async fn call_all(
         stop_workers(StopWorkers::All),
         put_register(put),
         registers(Registers::all(Space::Schedule, 9)),
-        delete_register(DeleteRegister { space: Space::Schedule, name: schedule_name("s") }),
+        delete_register(DeleteRegister::named(Space::Schedule, schedule_name("s"))),
     ]
 }
 

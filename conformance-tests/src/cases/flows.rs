@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 
 use futures::TryStreamExt;
-use leasehold_core::backend::{Filter, Registers, Space};
+use leasehold_core::backend::{Action, Filter, Registers, Space};
 use leasehold_core::flow::{Flow, FlowRecord, FlowState, OnParentFailure};
 use leasehold_core::policy::BoxError;
 use leasehold_core::{
-    Attempt, Deadline, FlowId, JobRecord, Keep, LeasedJob, NewJob, Payload, Reason, State, Worker,
+    Attempt, Consumer, Deadline, Due, ErrorKind, FlowId, JobRecord, Keep, LeasedJob, NewJob, Payload, Reason,
+    State, Worker,
 };
 use tokio::sync::mpsc;
 
@@ -33,6 +34,11 @@ cases! {
     [F9, E2, E4] keeps_all_of_a_flow_or_nothing;
     /// A flow is cancelled with all its jobs, and kept with them as long as it was to be.
     [F9, F5, S5] ends_and_removes_a_flow_as_a_whole;
+    /// What did not succeed of a flow goes round again when it is retried, though a retry was cut off and others remember how it
+    /// had ended.
+    [F9, S1] sends_a_flow_round_again;
+    /// A flow that was cancelled goes on when it is retried.
+    [F9, S1, S5] goes_on_with_a_cancelled_flow;
     /// Workers that run a flow are killed at any moment, and jobs of it fail: each job runs if and only if it may, and
     /// the callback once.
     [F9, C3, S2] runs_a_flow_though_workers_die needs [Processes] within bound;
@@ -219,6 +225,74 @@ async fn leads_a_flow_on_though_nobody_heard_of_an_end(t: Bench) -> Kept {
     }
     let ended = flows.get(flow.id()).await?.map(|flow| (flow.state, flow.counts.succeeded));
     must_eq!(ended, Some((FlowState::Succeeded, 6)));
+    Ok(())
+}
+
+/// Takes the one job that is due, and ends it.
+async fn end_next(consumer: &mut Consumer, expected: u32, well: bool) -> Kept {
+    let held = consumer.next().await?;
+    let found = held.as_ref().and_then(|held| leasehold_core::flow::Member::of(held.job()));
+    must_eq!(found.map(|member| member.index), Some(expected), "the next job");
+    let Some(held) = held else { return Ok(()) };
+    if well {
+        held.complete(None).await?;
+    } else {
+        held.fail("not yet").await?;
+    }
+    Ok(())
+}
+
+async fn sends_a_flow_round_again(t: Bench) -> Kept {
+    for was_cut_off in [false, true] {
+        let mut flow = flow("retried")?;
+        let first = flow.add(job())?;
+        let fails = flow.after(first).add(job().max_attempts(1))?;
+        let after = flow.after(fails).add(job())?;
+        flow.after_end(after).add(job())?;
+        t.store().flows().enqueue(&flow).await?;
+        let (one, other) = (t.another().await?.store(), t.another().await?.store());
+        let (mut ones, mut others) = (one.queue("default")?.consumer(), other.queue("default")?.consumer());
+        end_next(&mut ones, 0, true).await?;
+        end_next(&mut others, 1, false).await?;
+        end_next(&mut ones, 3, true).await?;
+        let ended = t.store().flows().wait(flow.id(), secs(0)).await?;
+        must_eq!((ended.state, ended.counts.failed, ended.counts.cancelled), (FlowState::Failed, 1, 1));
+        if was_cut_off {
+            for job in [1, 2] {
+                t.amend(flow.id().member(job), Action::Requeue { due: Due::PARKED }).await?;
+            }
+        }
+        let retried = t.store().flows().retry(flow.id()).await?;
+        must_eq!((retried.state, retried.counts.succeeded), (FlowState::Running, 2));
+        // Both remember that it failed.
+        end_next(&mut others, 1, true).await?;
+        end_next(&mut ones, 2, true).await?;
+        must!(ones.next().await?.is_none(), "a job that had succeeded was given out again");
+        let ended = t.store().flows().wait(flow.id(), secs(0)).await?;
+        must_eq!((ended.state, ended.counts.succeeded), (FlowState::Succeeded, 4), "cut off: {was_cut_off}");
+        must_eq!(t.store().flows().retry(flow.id()).await?.state, FlowState::Succeeded, "one that succeeded");
+    }
+    Ok(())
+}
+
+async fn goes_on_with_a_cancelled_flow(t: Bench) -> Kept {
+    let mut flow = flow("cancelled")?;
+    let first = flow.add(job())?;
+    flow.after(first).chain([job(), job()])?;
+    let flows = t.store().flows();
+    flows.enqueue(&flow).await?;
+    let store = t.another().await?.store();
+    let mut consumer = store.queue("default")?.consumer();
+    end_next(&mut consumer, 0, true).await?;
+    must_eq!(flows.cancel(flow.id()).await?.state, FlowState::Cancelled);
+    must!(consumer.next().await?.is_none(), "a job of a cancelled flow was given out");
+    must_eq!(flows.retry(flow.id()).await?.state, FlowState::Running);
+    end_next(&mut consumer, 1, true).await?;
+    end_next(&mut consumer, 2, true).await?;
+    let ended = flows.wait(flow.id(), secs(0)).await?;
+    must_eq!((ended.state, ended.counts.succeeded), (FlowState::Succeeded, 3));
+    let missing = flows.retry(FlowId::generate()).await.map(|flow| flow.state).map_err(|error| error.kind());
+    must_eq!(missing, Err(ErrorKind::NotFound));
     Ok(())
 }
 

@@ -32,6 +32,8 @@ cases! {
     [F6, C8] tells_the_hour_with_registers;
     /// A register that was deleted is gone, and one made anew under its name has a version of its own.
     [F6] deletes_a_register;
+    /// A register is deleted as it was read, and not if somebody wrote it since, also where it is a later one of its name.
+    [F6, C2] deletes_a_register_as_it_was_read;
     /// A register is pruned once it has expired, and not a moment before; who writes it anew in time keeps it.
     [F6, F5, C8] prunes_registers_that_expired;
     /// Registers are pruned a bounded batch at a time.
@@ -155,7 +157,7 @@ async fn keeps_registers_of_a_name_apart_by_space(t: Bench) -> Kept {
             must_eq!(shown.as_slice(), std::slice::from_ref(there), "by {request:?}");
         }
     }
-    let delete = DeleteRegister { space: Space::Lock, name };
+    let delete = DeleteRegister::named(Space::Lock, name);
     must_eq!(t.backend().delete_register(Deadline::default(), delete).await?, true);
     for (space, there) in Space::VARIANTS.iter().zip(wanted) {
         let left = read(&t, Registers::all(*space, 9)).await?.registers;
@@ -200,10 +202,7 @@ async fn deletes_a_register(t: Bench) -> Kept {
     let name = schedule_name("nightly");
     let delete = async || {
         t.backend()
-            .delete_register(
-                Deadline::default(),
-                DeleteRegister { space: Space::Schedule, name: name.clone() },
-            )
+            .delete_register(Deadline::default(), DeleteRegister::named(Space::Schedule, name.clone()))
             .await
     };
     must_eq!(delete().await?, false);
@@ -214,6 +213,26 @@ async fn deletes_a_register(t: Bench) -> Kept {
     put(&t, &name, text("2"), None, None).await?;
     let stale = put(&t, &name, text("3"), None, Some(first)).await.map_err(|error| error.kind());
     must_eq!(stale, Err(ErrorKind::Conflict), "writing with the version of a deleted register");
+    Ok(())
+}
+
+async fn deletes_a_register_as_it_was_read(t: Bench) -> Kept {
+    let name = schedule_name("nightly");
+    let delete = async |expected: VersionId| {
+        let request = DeleteRegister::named(Space::Schedule, name.clone());
+        let request = DeleteRegister { expected: Some(expected), ..request };
+        t.backend().delete_register(Deadline::default(), request).await
+    };
+    let first = put(&t, &name, text("1"), None, None).await?;
+    let second = put(&t, &name, text("2"), None, Some(first)).await?;
+    must_eq!(delete(first).await?, false, "by a version that was written over");
+    must_eq!(names(&t, false).await?.len(), 1, "after that");
+    must_eq!(delete(second).await?, true, "by the version that is there");
+    must_eq!(delete(second).await?, false, "by the same again");
+    must_eq!(names(&t, false).await?.len(), 0, "in the end");
+    let anew = put(&t, &name, text("3"), None, None).await?;
+    must_eq!(delete(second).await?, false, "by the version of an earlier life");
+    must_eq!(delete(anew).await?, true, "by that of the present one");
     Ok(())
 }
 

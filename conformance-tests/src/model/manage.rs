@@ -25,7 +25,7 @@ impl Play {
             Step::PutRegister { name, next, expires, stale, again } => {
                 self.put_register(*name, (*next, *expires), *stale, *again).await
             }
-            Step::DeleteRegister { name } => self.delete_register(*name).await,
+            Step::DeleteRegister { name, stale } => self.delete_register(*name, *stale).await,
             _ => Ok(()),
         }
     }
@@ -98,12 +98,16 @@ impl Play {
         self.compare_registers().await
     }
 
-    async fn delete_register(&mut self, number: u8) -> Kept {
+    async fn delete_register(&mut self, number: u8, stale: bool) -> Kept {
         let (space, name) = self.names.register(number);
-        let request = DeleteRegister { space, name };
+        let earlier = self.versions.get(&number).and_then(|versions| versions.first()).copied();
+        let expected = earlier.filter(|_| stale);
+        let request = DeleteRegister { expected, ..DeleteRegister::named(space, name) };
         let told = self.t.backend().delete_register(Deadline::default(), request.clone()).await?;
         must_eq!(told, self.reference.delete_register(&request), "whether a register was there");
-        self.versions.remove(&number);
+        if told {
+            self.versions.remove(&number);
+        }
         self.compare_registers().await
     }
 
@@ -120,7 +124,7 @@ impl Play {
     /// Removes what is no job.
     pub(super) async fn clear_rest(&mut self) -> Kept {
         for name in 0..super::step::REGISTERS {
-            self.delete_register(name).await?;
+            self.delete_register(name, false).await?;
         }
         for queue in 0..super::step::QUEUES {
             if self.reference.settings(&self.names.queue(queue)) != QueueSettings::default() {

@@ -74,6 +74,8 @@ pub(super) enum Step {
     },
     DeleteRegister {
         name: u8,
+        /// By a version that was there once.
+        stale: bool,
     },
     Pass(Duration),
     /// To one of the moments that something waits for, or a millisecond before or after.
@@ -198,7 +200,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0..REGISTERS, of(soon()), of(soon()), seldom(), seldom()).prop_map(
             |(name, next, expires, stale, again)| Step::PutRegister { name, next, expires, stale, again }
         ),
-        1 => (0..REGISTERS).prop_map(|name| Step::DeleteRegister { name }),
+        2 => (0..REGISTERS, any::<bool>())
+            .prop_map(|(name, stale)| Step::DeleteRegister { name, stale }),
         4 => soon().prop_map(Step::Pass),
         6 => (any::<u8>(), -1..=1_i8).prop_map(|(edge, off)| Step::PassTo { edge, off }),
         1 => Just(Step::Restart),

@@ -131,7 +131,7 @@ impl Plan {
     /// Ends what the step leaves behind beside its jobs.
     pub(crate) async fn clear(&self, t: &Bench) -> Done {
         if self.step == Step::Tick {
-            let request = DeleteRegister { space: Space::Schedule, name: self.schedule.clone() };
+            let request = DeleteRegister::named(Space::Schedule, self.schedule.clone());
             t.backend().delete_register(Deadline::default(), request).await?;
         }
         Ok(())

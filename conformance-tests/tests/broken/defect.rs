@@ -208,6 +208,7 @@ defects! {
     UnparksWhatWaitsForItsRetry [P7] "unparks_nothing_but_what_is_parked";
 
     // The fleet, schedules and events.
+    DeletesWhatWasWrittenSince [F6] "deletes_a_register_as_it_was_read";
     EndsItsEvents [F3] "tells_that_jobs_wait";
     FiresTicksEarly [F2] "shows_the_registers_that_are_due";
     /// Each scheduler that fires a tick makes a job of its own.
@@ -218,6 +219,8 @@ defects! {
     /// apalis: a worker that starts again under its name is taken for the one that died.
     KeysWorkersByName [F1] "tells_two_starts_of_a_worker_apart";
     KeepsTheFirstWord [F1] "shows_the_latest_that_a_worker_said";
+    /// Whoever unparks some unparks all.
+    LetsAllOfAFlowGo [F9] "runs_a_job_after_those_it_waits_for";
     MixesSpaces [F6] "keeps_registers_of_a_name_apart_by_space";
     NeverAsksToStop [F1] "tells_workers_to_stop";
     NeverShowsAWorkerLost [F1] "shows_a_silent_worker_lost";

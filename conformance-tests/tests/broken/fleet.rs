@@ -59,6 +59,13 @@ impl Broken {
         self.inner.put_register(deadline, request).await
     }
 
+    pub(super) async fn delete_badly(&self, deadline: Deadline, mut request: DeleteRegister) -> Result<bool> {
+        if self.has(Defect::DeletesWhatWasWrittenSince) {
+            request.expected = None;
+        }
+        self.inner.delete_register(deadline, request).await
+    }
+
     pub(super) async fn registers_badly(
         &self,
         deadline: Deadline,

@@ -242,7 +242,7 @@ impl Backend for Broken {
     }
 
     async fn delete_register(&self, deadline: Deadline, request: DeleteRegister) -> Result<bool> {
-        self.inner.delete_register(deadline, request).await
+        self.delete_badly(deadline, request).await
     }
 
     async fn watch(&self, deadline: Deadline, request: Watch) -> Result<BoxStream<'static, Event>> {

@@ -115,6 +115,11 @@ impl Broken {
             (Defect::RequeuesRunningJobsAsFailed, Action::Requeue { .. }) => {
                 self.fail_what_runs(deadline).await?;
             }
+            (Defect::LetsAllOfAFlowGo, Action::Unpark { .. }) => {
+                let (as_of, after, limit) = (Timestamp::MAX, None, 100);
+                let select = Select::Matching { filter: Filter::default(), as_of, after, limit };
+                self.inner.amend(deadline, Amend { select, ..request.clone() }).await?;
+            }
             _ => {}
         }
         let mut amended = self.inner.amend(deadline, request.clone()).await?;

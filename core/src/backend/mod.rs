@@ -293,7 +293,9 @@ pub trait Backend: std::fmt::Debug + Send + Sync + 'static {
     /// Transient ones.
     async fn registers(&self, deadline: Deadline, request: Registers) -> Result<RegisterPage>;
 
-    /// Removes a register; answers whether it was there.
+    /// Removes a register, only if it has the expected version where one is named; answers whether it did (F6).
+    ///
+    /// - Whoever repeats it is told no, since it is there no more.
     ///
     /// # Errors
     /// Transient ones.

@@ -182,4 +182,23 @@ pub struct DeleteRegister {
     pub space: Space,
     /// Its name.
     pub name: RegisterName,
+    /// The version that it must have; none for whichever it has.
+    pub expected: Option<VersionId>,
+}
+
+impl DeleteRegister {
+    /// Removes it, whatever it says by now.
+    pub fn named(space: Space, name: RegisterName) -> Self {
+        Self { space, name, expected: None }
+    }
+
+    /// Removes it if it still is as it was read.
+    pub fn as_read(register: &Register) -> Self {
+        Self { expected: Some(register.version), ..Self::named(register.space, register.name.clone()) }
+    }
+
+    /// Whether one of this version is to be removed.
+    pub fn takes(&self, version: VersionId) -> bool {
+        self.expected.is_none_or(|expected| expected == version)
+    }
 }

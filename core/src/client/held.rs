@@ -171,6 +171,9 @@ impl HeldJob {
     async fn lead_on(&self, verdict: &Verdict) {
         let Some(member) = Member::of(&self.leased.job) else { return };
         let Some(known) = Known::by(verdict) else { return };
+        if self.leased.job.generation > 0 {
+            self.store.flow_cache().doubt(member.flow);
+        }
         if let Err(error) = self.store.flows().settled(member.flow, &[(member.index, known)]).await {
             tracing::warn!(%error, flow = %member.flow, "a flow could not be led on yet");
         }

@@ -4,7 +4,7 @@ use super::register::Overtaken;
 use super::store::Store;
 use crate::backend::{DeleteRegister, Register, RegisterPage, Registers, Space};
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::JobId;
+use crate::id::{JobId, VersionId};
 use crate::layer::check;
 use crate::name::RegisterName;
 use crate::schedule::{Body, Run, Schedule, ScheduleRecord};
@@ -92,7 +92,7 @@ impl Schedules {
         N: TryInto<RegisterName>,
         Error: From<N::Error>,
     {
-        let request = DeleteRegister { space: Space::Schedule, name: name.try_into()? };
+        let request = DeleteRegister::named(Space::Schedule, name.try_into()?);
         self.store.backend().delete_register(self.store.deadline(), request).await
     }
 
@@ -148,24 +148,29 @@ impl Schedules {
             return Err(taken());
         }
         // From here on nobody fires it here, unless somebody was quicker: then this is not written.
-        self.write_paused(&record).await?;
+        let paused = self.write_paused(&record).await?;
         // One that is there by now may be this very one, which has fired since: so it goes on here only if somebody says so.
         let moved = other.change(&name, |there, _| match there {
             None => Ok(Some(record.body.clone())),
             Some(_) => Err(taken()),
         });
         let moved = moved.await?;
-        self.delete(&name).await?;
+        // Whoever made one of this name anew meanwhile keeps it.
+        let request =
+            DeleteRegister { expected: Some(paused), ..DeleteRegister::named(Space::Schedule, name) };
+        self.store.backend().delete_register(self.store.deadline(), request).await?;
         Ok(moved)
     }
 
-    async fn write_paused(&self, record: &ScheduleRecord) -> Result<()> {
+    async fn write_paused(&self, record: &ScheduleRecord) -> Result<VersionId> {
         let mut body = record.body.clone();
         body.schedule.paused = true;
         body.next = None;
         let put =
             body.put(record.name.clone(), None, Some(record.version), self.store.limits().payload_bytes)?;
-        self.store.backend().put_register(self.store.deadline(), put).await
+        let version = put.version;
+        self.store.backend().put_register(self.store.deadline(), put).await?;
+        Ok(version)
     }
 
     /// Fires a schedule's job now, whatever its rule, its pause and its other jobs say.

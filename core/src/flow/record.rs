@@ -153,6 +153,9 @@ pub(crate) struct Body {
     /// How long it waits until it is looked at again, in milliseconds.
     #[serde(default)]
     pub(crate) look_ms: u64,
+    /// How often it was retried.
+    #[serde(default)]
+    pub(crate) round: u32,
 }
 
 impl Body {
@@ -169,7 +172,17 @@ impl Body {
             plan: Vec::new(),
             parts: 0,
             look_ms: 0,
+            round: 0,
         }
+    }
+
+    /// Notes that what did not succeed of it goes round again.
+    pub(crate) fn retry(&mut self) {
+        let FlowCounts { open, failed, cancelled, .. } = std::mem::take(&mut self.counts);
+        let open = open + failed + cancelled;
+        self.counts = FlowCounts { open, succeeded: self.size.saturating_sub(open), ..FlowCounts::default() };
+        (self.state, self.finished_at, self.look_ms) = (FlowState::Running, None, 0);
+        self.round += 1;
     }
 
     /// Notes that all its jobs have ended.

@@ -146,6 +146,9 @@ impl Shared {
         // What somebody asked to cancel ends where it would go on.
         let asked = || (entry.cause() == Some(Cause::CancelRequested)).then_some(Known::Cancelled);
         let Some(known) = Known::by(verdict).or_else(asked) else { return };
+        if entry.is_again {
+            self.store.flow_cache().doubt(member.flow);
+        }
         self.heard.hear(member, known);
     }
 

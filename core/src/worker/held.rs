@@ -35,6 +35,8 @@ pub(super) struct Entry {
     pub(super) lease: Duration,
     /// Its place in a flow, if it is of one.
     pub(super) member: Option<Member>,
+    /// Whether somebody sent it round again.
+    pub(super) is_again: bool,
     /// How many log lines were written under this lease.
     pub(super) lines: AtomicU64,
     /// How many of them the store has not answered to.
@@ -365,6 +367,7 @@ impl Held {
             token: leased.token,
             lease: leased.lease,
             member: Member::of(&leased.job),
+            is_again: leased.job.generation > 0,
             lines: AtomicU64::new(0),
             unwritten: Unwritten::default(),
             dropped_lines: AtomicU64::new(0),

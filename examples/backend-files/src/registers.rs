@@ -17,8 +17,8 @@ pub(crate) fn registers(tables: &mut Tables, now: Timestamp, request: Registers)
 }
 
 pub(crate) fn delete(tables: &mut Tables, _: Timestamp, request: DeleteRegister) -> Result<bool> {
-    let key = (request.space, request.name);
-    let there = tables.registers.contains_key(&key);
+    let key = (request.space, request.name.clone());
+    let there = tables.registers.get(&key).is_some_and(|register| request.takes(register.version));
     if there {
         tables.change(Change::Unregistered(key.0, key.1));
     }

@@ -165,7 +165,9 @@ impl Reference {
 
     /// Removes a register; answers whether it was there.
     pub(in crate::model) fn delete_register(&mut self, request: &DeleteRegister) -> bool {
-        self.registers.remove(&(request.space, request.name.clone())).is_some()
+        let key = (request.space, request.name.clone());
+        let is_meant = self.registers.get(&key).is_some_and(|there| request.takes(there.version));
+        is_meant && self.registers.remove(&key).is_some()
     }
 
     /// The registers of a space by name, and the hour (F6).

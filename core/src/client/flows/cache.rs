@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::stride::Stride;
-use crate::flow::{FlowState, Plan, Progress};
+use crate::flow::{FlowRecord, FlowState, Plan, Progress};
 use crate::id::FlowId;
 
 /// How many flows are remembered, and how many bytes all of them may take but for one.
@@ -32,19 +32,32 @@ struct Known {
 #[derive(Debug)]
 pub(super) struct Live {
     pub(super) id: FlowId,
+    /// How often it was retried when this was read.
+    pub(super) round: u32,
     pub(super) stride: Stride,
+    /// Whether it may have been retried since.
+    doubted: AtomicBool,
     cancelling: AtomicBool,
     progress: Mutex<Progress>,
 }
 
 impl Live {
-    pub(super) fn new(id: FlowId, state: FlowState, plan: Plan) -> Self {
-        let cancelling = AtomicBool::new(state == FlowState::Cancelling);
-        Self { id, stride: Stride::default(), cancelling, progress: Mutex::new(Progress::new(plan)) }
+    pub(super) fn new(record: &FlowRecord, plan: Plan) -> Self {
+        let cancelling = AtomicBool::new(record.body.state == FlowState::Cancelling);
+        let (id, round, progress) = (record.id, record.body.round, Mutex::new(Progress::new(plan)));
+        Self { id, round, stride: Stride::default(), doubted: AtomicBool::new(false), cancelling, progress }
     }
 
     pub(super) fn progress(&self) -> MutexGuard<'_, Progress> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn is_doubted(&self) -> bool {
+        self.doubted.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn trust(&self) {
+        self.doubted.store(false, Ordering::Relaxed);
     }
 
     /// Whether nothing is to be let go any more.
@@ -69,6 +82,13 @@ impl Cache {
         let (live, used) = known.flows.get_mut(&flow)?;
         *used = uses;
         Some(live.clone())
+    }
+
+    /// Notes that a job was sent round again, and so the whole flow maybe: what is known of it is compared with the store first.
+    pub(crate) fn doubt(&self, flow: FlowId) {
+        if let Some((live, _)) = self.known().flows.get(&flow) {
+            live.doubted.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Whether it knows this flow.
@@ -121,11 +141,17 @@ impl Known {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::flow::Row;
+    use crate::backend::Register;
+    use crate::flow::{Body, Row};
+    use crate::job::Retention;
+    use crate::time::Timestamp;
 
     fn live(jobs: u32) -> Live {
         let plan = Plan::of([Row { jobs, ..Row::default() }], jobs).unwrap();
-        Live::new(FlowId::generate(), FlowState::Running, plan)
+        let hour = Timestamp::from_millis(0);
+        let body = Body::new("test".into(), &plan, Retention::default(), hour);
+        let put = body.put(FlowId::generate(), None, None).unwrap();
+        Live::new(&Register::from(put).try_into().unwrap(), plan)
     }
 
     #[test]

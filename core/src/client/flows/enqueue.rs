@@ -158,8 +158,13 @@ impl Flows {
                 ),
             )),
             Some(there) if there.state != FlowState::Abandoned => Ok(flow.id()),
-            _ => {
+            there => {
                 self.delete_jobs(flow.id(), flow.plan.size()).await?;
+                // Where the flow is still there, it is removed with all parts of its plan.
+                if there.is_none() {
+                    let parts = u32::try_from(flow.plan.parts(self.part_bytes())?.len()).unwrap_or(u32::MAX);
+                    self.delete_parts(&self.parts_of(flow.id(), parts).await?).await?;
+                }
                 Err(abandoned(flow.id()))
             }
         }
@@ -167,7 +172,7 @@ impl Flows {
 
     async fn begin_to_run(&self, flow: &Flow, record: &FlowRecord) -> Result<()> {
         // Not remembered: who enqueues a flow need not be who runs it.
-        let live = Live::new(flow.id(), record.body.state, flow.plan.clone());
+        let live = Live::new(record, flow.plan.clone());
         let roots = flow.plan.rows().iter().enumerate().filter(|(_, row)| row.links().next().is_none());
         self.advance(&live, roots.map(|(row, _)| row).collect()).await
     }

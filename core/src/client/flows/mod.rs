@@ -7,6 +7,7 @@ mod enqueue;
 mod members;
 mod pass;
 mod remove;
+mod retry;
 mod stride;
 
 use std::sync::Arc;
@@ -144,7 +145,7 @@ impl Flows {
 
     /// A flow that goes on, as far as this process knows; none if it does not.
     async fn live(&self, flow: FlowId) -> Result<Option<Arc<Live>>> {
-        if let Some(live) = self.store.flow_cache().get(flow) {
+        if let Some(live) = self.store.flow_cache().get(flow).filter(|live| !live.is_doubted()) {
             return Ok(Some(live));
         }
         match self.get(flow).await? {
@@ -157,10 +158,17 @@ impl Flows {
     async fn remember(&self, record: &FlowRecord) -> Result<Arc<Live>> {
         let cache = self.store.flow_cache();
         let live = match cache.get(record.id) {
-            Some(live) => live,
-            None => {
+            Some(live) if live.round == record.body.round => {
+                live.trust();
+                live
+            }
+            // What was known of it in another round is no longer so.
+            there => {
                 let plan = self.plan(record).await?;
-                cache.add(Live::new(record.id, record.body.state, plan))
+                if there.is_some() {
+                    cache.remove(record.id);
+                }
+                cache.add(Live::new(record, plan))
             }
         };
         if record.body.state == crate::flow::FlowState::Cancelling {

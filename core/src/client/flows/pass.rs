@@ -166,19 +166,24 @@ impl Flows {
                 jobs.extend(progress.open(*row).into_iter().filter(|job| seen.get(job) != Some(&false)));
             }
         }
+        let (mut let_go, mut before) = (0, Vec::new());
         for (due, jobs) in by_due.into_values() {
             for jobs in jobs.chunks(self.batch()) {
                 let answers = self.amend(live.id, jobs, Action::Unpark { due }).await?;
                 let mut progress = live.progress();
                 for (job, answer) in jobs.iter().zip(answers) {
-                    if answer == AmendAnswer::NotFound {
-                        progress.note(*job, Known::Cancelled, touched);
+                    match answer {
+                        AmendAnswer::NotFound => progress.note(*job, Known::Cancelled, touched),
+                        AmendAnswer::Applied => let_go += 1,
+                        _ => before.push(*job),
                     }
                     seen.insert(*job, false);
                 }
-                metrics::counter!("leasehold_flow_jobs_let_go_total").increment(jobs.len() as u64);
             }
         }
+        metrics::counter!("leasehold_flow_jobs_let_go_total").increment(let_go);
+        // Somebody let these go before, and they may have ended since.
+        self.look(live, &before, seen, touched).await?;
         let mut progress = live.progress();
         rows.iter().for_each(|row| progress.done(*row));
         Ok(())
@@ -232,17 +237,18 @@ impl Flows {
             let progress = live.progress();
             rows.iter().flat_map(|row| progress.open(*row)).collect()
         };
-        let mut all = true;
+        let (mut all, mut cancelled) = (true, 0);
         for jobs in jobs.chunks(self.batch()) {
             let answers = self.amend(live.id, jobs, Action::CancelParked).await?;
             let mut progress = live.progress();
             for (job, answer) in jobs.iter().zip(answers) {
                 let known = ended(answer);
                 all &= known == Known::Cancelled;
+                cancelled += u64::from(answer == AmendAnswer::Applied);
                 progress.note(*job, known, touched);
             }
-            metrics::counter!("leasehold_flow_jobs_cancelled_total").increment(jobs.len() as u64);
         }
+        metrics::counter!("leasehold_flow_jobs_cancelled_total").increment(cancelled);
         let mut progress = live.progress();
         rows.iter().for_each(|row| progress.done(*row));
         Ok(all)

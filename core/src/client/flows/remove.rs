@@ -1,8 +1,10 @@
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::stride::Stride;
 use super::{Flows, missing};
-use crate::backend::{Action, AmendAnswer, DeleteRegister, Space};
+use crate::backend::{Action, AmendAnswer, DeleteRegister, Register, Registers, Space};
 use crate::error::{Error, ErrorKind, Result};
 use crate::flow::{FlowRecord, FlowState, part, register};
 use crate::id::FlowId;
@@ -64,24 +66,49 @@ impl Flows {
         Ok(are_gone)
     }
 
-    /// Deletes the jobs of a flow; tells whether none is left that runs.
+    /// Deletes the jobs of a flow; tells whether none is left that runs. Whoever was held up for so long that somebody else may
+    /// have removed them and enqueued the flow anew stops here.
     pub(super) async fn delete_jobs(&self, flow: FlowId, size: u32) -> Result<bool> {
-        let mut are_gone = true;
+        let (mut are_gone, began) = (true, Instant::now());
         for jobs in (0..size).collect::<Vec<_>>().chunks(self.batch()) {
+            if began.elapsed() > PATIENCE / 2 {
+                return Ok(false);
+            }
             let answers = self.amend(flow, jobs, Action::Delete).await?;
             are_gone &= !answers.iter().any(|answer| matches!(answer, AmendAnswer::Refused(_)));
         }
         Ok(are_gone)
     }
 
+    /// Removes what is kept of a flow, unless somebody wrote it since: then what was read of its plan may be another one's.
     async fn delete_registers(&self, record: &FlowRecord) -> Result<()> {
-        for number in 0..record.body.parts {
-            let request = DeleteRegister { space: Space::FlowPlan, name: part(record.id, number)? };
+        let parts = self.parts_of(record.id, record.body.parts).await?;
+        if self.get(record.id).await?.is_none_or(|there| there.version != record.version) {
+            return Ok(());
+        }
+        self.delete_parts(&parts).await?;
+        // The last one, since it tells of all others.
+        let expected = Some(record.version);
+        let request = DeleteRegister { expected, ..DeleteRegister::named(Space::Flow, register(record.id)?) };
+        self.store.backend().delete_register(self.store.deadline(), request).await?;
+        Ok(())
+    }
+
+    /// What is there of the plan of a flow.
+    pub(super) async fn parts_of(&self, flow: FlowId, parts: u32) -> Result<Vec<Register>> {
+        let mut found = Vec::new();
+        for number in 0..parts {
+            let request = Registers::named(Space::FlowPlan, part(flow, number)?);
+            found.extend(self.store.backend().registers(self.store.deadline(), request).await?.registers);
+        }
+        Ok(found)
+    }
+
+    pub(super) async fn delete_parts(&self, parts: &[Register]) -> Result<()> {
+        for part in parts {
+            let request = DeleteRegister::as_read(part);
             self.store.backend().delete_register(self.store.deadline(), request).await?;
         }
-        // The last one, since it tells of all others.
-        let request = DeleteRegister { space: Space::Flow, name: register(record.id)? };
-        self.store.backend().delete_register(self.store.deadline(), request).await?;
         Ok(())
     }
 
