@@ -27,6 +27,7 @@ mod schedules;
 mod store;
 mod wait;
 mod wake;
+mod why;
 
 pub(crate) use asked::Asked;
 pub use consumer::Consumer;
@@ -48,3 +49,4 @@ pub use raw_set::{RawSet, RawSorted, RawTimed};
 pub use schedules::{Declared, Schedules};
 pub use store::Store;
 pub(crate) use wake::{Wake, jittered};
+pub use why::Why;

@@ -76,7 +76,7 @@ impl Store {
     }
 
     /// The deadline of a call that begins now.
-    pub(crate) fn deadline(&self) -> Deadline {
+    pub fn deadline(&self) -> Deadline {
         Deadline::after(self.patience)
     }
 

@@ -330,8 +330,9 @@ impl WorkerBuilder {
         let name = self.name?.map_or_else(|| WorkerName::new(format!("{host}:{pid}")), Ok)?;
         let mut info = WorkerInfo::new(name, host, pid);
         info.queues.clone_from(&queues);
-        info.kinds = routes.by_kind.keys().filter(|kind| kinds.takes(kind)).cloned().collect();
-        info.kinds.sort();
+        if let KindRule::Only(kinds) = &kinds {
+            info.kinds = kinds.iter().cloned().collect();
+        }
         info.concurrency = config.concurrency;
         if let TagRule::JobHasAll(tags) | TagRule::WorkerHasAll(tags) = &config.tags {
             info.tags = tags.iter().cloned().collect();
