@@ -68,6 +68,9 @@ pub(crate) enum Command {
     Stats(stats::Stats),
     Why(why::Why),
     Work(work::Work),
+    #[cfg(unix)]
+    Pool(commands::pool::Pool),
+    Dev(commands::dev::Dev),
     Doctor(doctor::Doctor),
     Migrate(migrate::Migrate),
     #[command(subcommand)]

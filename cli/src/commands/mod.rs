@@ -2,11 +2,14 @@
 
 pub(crate) mod completions;
 pub(crate) mod config;
+pub(crate) mod dev;
 pub(crate) mod doctor;
 pub(crate) mod errors;
 pub(crate) mod flows;
 pub(crate) mod jobs;
 pub(crate) mod migrate;
+#[cfg(unix)]
+pub(crate) mod pool;
 pub(crate) mod queues;
 pub(crate) mod schedules;
 pub(crate) mod stats;
@@ -74,6 +77,9 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Stats(command) => stats::run(command, &context).await,
         Command::Why(command) => why::run(command, &context).await,
         Command::Work(command) => Box::pin(work::run(command, &context)).await,
+        #[cfg(unix)]
+        Command::Pool(command) => pool::run(command, &context).await,
+        Command::Dev(command) => Box::pin(dev::run(command, &context)).await,
         Command::Doctor(command) => doctor::run(command, &context).await,
         Command::Migrate(command) => migrate::run(command, &context).await,
         Command::Config(command) => config::run(&command, &context),

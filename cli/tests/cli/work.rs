@@ -96,3 +96,70 @@ fn what_nobody_takes_is_explained() {
     bench.run(["workers", "stop", "--all", "--yes"]).ok();
     assert!(child.wait().unwrap().success());
 }
+
+/// Whatever a pool says, line by line.
+fn said(child: &mut std::process::Child) -> impl Iterator<Item = String> + use<> {
+    BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok)
+}
+
+fn signal(name: &str, pid: &str) {
+    assert!(std::process::Command::new("kill").args([name, pid]).status().unwrap().success());
+}
+
+#[test]
+fn a_pool_restarts_what_dies_and_replaces_all_when_told() {
+    let bench = Bench::new();
+    let program = bench.program("waits.sh", "#!/bin/sh\ntrap 'exit 0' TERM\nwhile :; do sleep 0.05; done\n");
+    let file = bench.folder().join("pool.toml");
+    std::fs::write(&file, format!("grace = \"5s\"\n[a]\ncommand = [{program:?}]\ncount = 2\n")).unwrap();
+    assert!(bench.run(["pool", "--check", "pool.toml"]).ok().out.contains("waits.sh"));
+    let mut child = bench.command(["pool", "pool.toml"]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = said(&mut child);
+    let mut running = |count: usize| -> Vec<String> {
+        let runs = lines.by_ref().filter(|line| line.contains("runs as process"));
+        runs.take(count).map(|line| line.rsplit(' ').next().unwrap().to_owned()).collect()
+    };
+    let first = running(2);
+    signal("-KILL", &first[0]);
+    let again = running(1);
+    signal("-HUP", &child.id().to_string());
+    let new = running(2);
+    assert!(!new.contains(&first[1]) && !new.contains(&again[0]), "{first:?} {again:?} {new:?}");
+    signal("-TERM", &child.id().to_string());
+    assert!(child.wait().unwrap().success());
+    for pid in first.iter().chain(&again).chain(&new) {
+        assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists(), "{pid} is left");
+    }
+}
+
+#[test]
+fn a_pool_of_nonsense_is_refused() {
+    let bench = Bench::new();
+    for text in [
+        "",
+        "[a]\n",
+        "[a]\ncommand = []\n",
+        "[a]\ncommand = [\"x\"]\nfrob = 1\n",
+        "grace = \"soon\"\n",
+        "frob",
+    ] {
+        std::fs::write(bench.folder().join("pool.toml"), text).unwrap();
+        assert!(bench.run(["pool", "pool.toml"]).ended(2).said.contains("pool.toml"), "{text}");
+    }
+    bench.run(["pool", "nowhere.toml"]).ended(2);
+}
+
+#[test]
+fn whoever_tries_things_sees_what_is_run() {
+    let bench = Bench::new();
+    let (ok, bad) = (
+        bench.enqueue(["--queue", "x"]),
+        bench.run(["jobs", "enqueue", "work", "fail", "--max-attempts", "1"]).ok(),
+    );
+    let done = bench.run(["dev", "--burst"]).ok();
+    assert!(done.said.contains(&format!("{ok} x work attempt 1: {{\"n\":1}}")), "{done:?}");
+    assert_eq!(
+        (&bench.job(&ok)["state"], &bench.job(bad.word())["state"]),
+        (&"succeeded".into(), &"failed".into())
+    );
+}
