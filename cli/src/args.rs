@@ -66,11 +66,13 @@ pub(crate) enum Command {
     Flows(flows::Flows),
     Errors(errors::Errors),
     Stats(stats::Stats),
+    Top(commands::top::Top),
     Why(why::Why),
     Work(work::Work),
     #[cfg(unix)]
     Pool(commands::pool::Pool),
     Dev(commands::dev::Dev),
+    Bench(commands::bench::Bench),
     Doctor(doctor::Doctor),
     Migrate(migrate::Migrate),
     #[command(subcommand)]

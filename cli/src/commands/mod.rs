@@ -1,5 +1,6 @@
 //! The commands: a noun each, and one file for each.
 
+pub(crate) mod bench;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod dev;
@@ -13,6 +14,7 @@ pub(crate) mod pool;
 pub(crate) mod queues;
 pub(crate) mod schedules;
 pub(crate) mod stats;
+pub(crate) mod top;
 pub(crate) mod why;
 pub(crate) mod work;
 pub(crate) mod workers;
@@ -75,6 +77,8 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Flows(command) => flows::run(command, &context).await,
         Command::Errors(command) => errors::run(command, &context).await,
         Command::Stats(command) => stats::run(command, &context).await,
+        Command::Top(command) => Box::pin(top::run(command, &context)).await,
+        Command::Bench(command) => bench::run(command, &context).await,
         Command::Why(command) => why::run(command, &context).await,
         Command::Work(command) => Box::pin(work::run(command, &context)).await,
         #[cfg(unix)]
