@@ -28,6 +28,7 @@ mod scrapes;
 mod storm;
 mod telemetry;
 mod wakes;
+mod why;
 mod worker;
 
 use leasehold_core::{JobArgs, Store};

@@ -15,12 +15,14 @@ use crate::failure::Failure;
 use crate::output::say;
 use crate::words::thousands;
 
+/// Where it works; one at a time.
+const QUEUE: &str = "leasehold-bench";
 /// How long a claim lasts, which is longer than this takes.
 const LEASE: Duration = Duration::from_mins(10);
 
 /// Measures the store: jobs per second, milliseconds per call, calls per job, and what limits them.
 ///
-/// It works in a queue of its own, whose jobs it deletes when it is done. Ratios between two runs on one machine say something; the
+/// It works in the queue `leasehold-bench`, whose jobs it deletes before and after; one such measurement at a time. Ratios between two runs on one machine say something; the
 /// numbers of a shared machine by themselves say little.
 #[derive(Debug, Args)]
 #[command(
@@ -100,7 +102,8 @@ pub(crate) async fn run(command: Bench, context: &Context) -> Result<(), Failure
     if command.batch == 0 || command.batch > most || command.side_by_side == 0 {
         return Err(Failure::usage(format!("a batch is 1 to {most} jobs, and there is one caller at least")));
     }
-    let queue = QueueName::new(format!("bench/{}", leasehold::JobId::generate()))?;
+    let queue = QueueName::new(QUEUE)?;
+    clean(&store, &queue).await?;
     let bar = ProgressBar::new(command.jobs as u64 * 3);
     bar.set_style(
         ProgressStyle::with_template("{bar:30} {percent}% {msg}")

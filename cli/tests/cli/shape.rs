@@ -123,6 +123,21 @@ fn shells_are_given_completions_and_readers_manual_pages() {
 }
 
 #[test]
+fn a_store_is_measured_and_nothing_is_left() {
+    let bench = Bench::new();
+    let measured = bench.run(["-o", "json", "bench", "--jobs", "500", "--batch", "50"]).ok().json();
+    let of = |part: usize, what: &str| measured[part][what].clone();
+    assert_eq!(
+        (of(0, "part"), of(0, "jobs"), of(0, "calls_per_job")),
+        ("enqueue".into(), 500.into(), 0.02.into())
+    );
+    assert_eq!((of(2, "part"), of(2, "jobs")), ("settle".into(), 500.into()));
+    assert_eq!(bench.run(["-o", "jsonl", "jobs", "list", "--all"]).ok().out, "");
+    bench.run(["bench", "--batch", "0"]).ended(2);
+    assert!(bench.run(["top"]).ended(2).said.contains("needs a terminal"));
+}
+
+#[test]
 fn a_doctor_tells_what_is_wrong_and_what_to_do() {
     let bench = Bench::bare();
     let missing = bench.run(["doctor"]).ended(1);
