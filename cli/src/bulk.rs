@@ -4,15 +4,25 @@ use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use leasehold::backend::{Action, Amend, AmendAnswer, Select};
 use leasehold::{JobId, Store};
 use serde::Serialize;
 
+use crate::commands::Context;
 use crate::failure::{CONFLICT, FAILED, Failure, NOT_FOUND};
-use crate::output::{Output, say};
+use crate::output::{say, style};
 use crate::selection::Targets;
 use crate::words::thousands;
+
+/// Which jobs are to be changed, and how carefully.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Many {
+    #[command(flatten)]
+    pub(crate) targets: Targets,
+    #[command(flatten)]
+    pub(crate) care: Care,
+}
 
 /// How a change of many is to go.
 #[derive(Debug, Clone, Args)]
@@ -84,21 +94,20 @@ impl Account {
 
 /// Changes these jobs. `done` is what has been done to one, as "cancelled".
 pub(crate) async fn change(
-    store: &Store,
-    output: Output,
-    targets: &Targets,
-    care: &Care,
+    context: &Context,
+    Many { targets, care }: &Many,
     action: Action,
     done: &str,
 ) -> Result<(), Failure> {
     targets.check()?;
+    let store = &context.store().await?;
     let mut account = Account { action: done.to_owned(), dry_run: care.dry_run, ..Account::default() };
     if targets.ids.is_empty() {
         by_filter(store, targets, care, action, &mut account).await?;
     } else {
         by_id(store, &targets.ids, care, &action, &mut account).await?;
     }
-    output.line(&account, &account.told())?;
+    context.output.line(&account, &account.told())?;
     match account {
         Account { stopped: true, .. } => Err(Failure::said(FAILED)),
         // Where jobs were named, each was to be changed.
@@ -151,7 +160,7 @@ async fn by_filter(
 /// Goes through all batches, until somebody stops it.
 async fn walk(mut bulk: leasehold::client::Bulk, account: &mut Account, verb: &str) -> Result<(), Failure> {
     let progress = ProgressBar::new_spinner();
-    progress.set_style(style());
+    progress.set_style(style("{spinner} {msg} {human_pos} jobs, {per_sec}, {elapsed}"));
     progress.set_message(verb.to_owned());
     let stop = tokio::signal::ctrl_c();
     tokio::pin!(stop);
@@ -167,11 +176,6 @@ async fn walk(mut bulk: leasehold::client::Bulk, account: &mut Account, verb: &s
     }
     progress.finish_and_clear();
     Ok(())
-}
-
-fn style() -> ProgressStyle {
-    ProgressStyle::with_template("{spinner} {msg} {human_pos} jobs, {per_sec}, {elapsed}")
-        .unwrap_or_else(|_| ProgressStyle::default_spinner())
 }
 
 /// Asks whoever sits at the terminal.

@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use clap::ValueEnum;
 use comfy_table::{ContentArrangement, Table, presets};
+use indicatif::ProgressStyle;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
@@ -162,6 +163,11 @@ fn trimmed(table: &Table) -> String {
 
 pub(crate) fn stdout() -> BufWriter<StdoutLock<'static>> {
     BufWriter::new(io::stdout().lock())
+}
+
+/// How progress is drawn. A template that cannot be read is a slip of ours that is worth no failure.
+pub(crate) fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 /// Says something of the work to who runs it; it is no data.

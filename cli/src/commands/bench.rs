@@ -1,10 +1,9 @@
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use clap::Args;
 use futures::future::join_all;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use leasehold::backend::{Action, Claim, Enqueue, Filter, Settle, Settlement, Verdict};
 use leasehold::{Deadline, Kind, NewJob, Payload, QueueName, Store, WorkerId};
 use serde::Serialize;
@@ -12,7 +11,7 @@ use tokio::time::Instant;
 
 use super::Context;
 use crate::failure::Failure;
-use crate::output::say;
+use crate::output::{say, style};
 use crate::words::thousands;
 
 /// Where it works; one at a time.
@@ -22,8 +21,8 @@ const LEASE: Duration = Duration::from_mins(10);
 
 /// Measures the store: jobs per second, milliseconds per call, calls per job, and what limits them.
 ///
-/// It works in the queue `leasehold-bench`, whose jobs it deletes before and after; one such measurement at a time. Ratios between two runs on one machine say something; the
-/// numbers of a shared machine by themselves say little.
+/// It works in the queue `leasehold-bench`, whose jobs it deletes before and after; one such measurement at a time. Ratios between
+/// two runs on one machine say something; the numbers of a shared machine by themselves say little.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  leasehold bench\n  leasehold bench --jobs 50000 --batch 500 --side-by-side 4"
@@ -105,10 +104,7 @@ pub(crate) async fn run(command: Bench, context: &Context) -> Result<(), Failure
     let queue = QueueName::new(QUEUE)?;
     clean(&store, &queue).await?;
     let bar = ProgressBar::new(command.jobs as u64 * 3);
-    bar.set_style(
-        ProgressStyle::with_template("{bar:30} {percent}% {msg}")
-            .unwrap_or_else(|_| ProgressStyle::default_bar()),
-    );
+    bar.set_style(style("{bar:30} {percent}% {msg}"));
     let measured = measure(&store, &command, &queue, &bar).await;
     bar.finish_and_clear();
     // Whatever became of it, nothing is left.
@@ -134,13 +130,12 @@ async fn measure(
     command: &Bench,
     queue: &QueueName,
     bar: &ProgressBar,
-) -> Result<Vec<Measured>, Failure> {
+) -> Result<[Measured; 3], Failure> {
     bar.set_message("enqueue");
     let enqueued = enqueue(store, command, queue, bar).await?;
     bar.set_message("claim and settle");
-    let mut measured = work(store, command, queue, bar).await?;
-    measured.insert(0, enqueued);
-    Ok(measured)
+    let [claimed, settled] = work(store, command, queue, bar).await?;
+    Ok([enqueued, claimed, settled])
 }
 
 async fn enqueue(
@@ -179,8 +174,8 @@ async fn work(
     command: &Bench,
     queue: &QueueName,
     bar: &ProgressBar,
-) -> Result<Vec<Measured>, Failure> {
-    let (claims, settles) = (Arc::new(Watch::default()), Arc::new(Watch::default()));
+) -> Result<[Measured; 2], Failure> {
+    let (claims, settles) = (Watch::default(), Watch::default());
     let begun = Instant::now();
     let callers = (0..command.side_by_side).map(|_| {
         let (claims, settles, worker) = (&claims, &settles, WorkerId::generate());
@@ -209,10 +204,7 @@ async fn work(
     });
     join_all(callers).await.into_iter().collect::<leasehold::Result<()>>()?;
     let took = begun.elapsed();
-    Ok(vec![
-        claims.told("claim", took, command.side_by_side),
-        settles.told("settle", took, command.side_by_side),
-    ])
+    Ok([claims.told("claim", took, command.side_by_side), settles.told("settle", took, command.side_by_side)])
 }
 
 async fn clean(store: &Store, queue: &QueueName) -> Result<(), Failure> {
@@ -224,13 +216,12 @@ async fn clean(store: &Store, queue: &QueueName) -> Result<(), Failure> {
 }
 
 /// What limits it, in a sentence.
-fn verdict(measured: &[Measured], command: &Bench) -> String {
-    let rate = measured.iter().map(|it| 1.0 / it.jobs_per_s.max(1e-9)).sum::<f64>();
+fn verdict(measured: &[Measured; 3], command: &Bench) -> String {
+    let [enqueue, claim, settle] = measured;
     // Claims and settlements share their time, so it is counted once.
-    let end_to_end = measured.first().zip(measured.get(1)).map_or(1.0 / rate, |(first, second)| {
-        1.0 / (1.0 / first.jobs_per_s.max(1e-9) + 1.0 / second.jobs_per_s.max(1e-9))
-    });
-    let in_calls = measured[1..].iter().map(|it| it.in_calls).sum::<f64>();
+    let seconds = |part: &Measured| 1.0 / part.jobs_per_s.max(1e-9);
+    let end_to_end = 1.0 / (seconds(enqueue) + seconds(claim));
+    let in_calls = claim.in_calls + settle.in_calls;
     let what = match in_calls > 0.7 {
         true => {
             "the store: callers wait for its answers; larger batches and more callers help until it is busy"

@@ -185,8 +185,8 @@ async fn clock(store: &Store, findings: &mut Findings) -> Result<(), Failure> {
 }
 
 async fn workers(store: &Store, findings: &mut Findings) -> Result<(), Failure> {
-    let workers = super::workers::newest(store, SOME).await?;
-    let alive = workers.iter().filter(|worker| !worker.left && !worker.lost).count();
+    let workers = store.newest_workers(SOME).await?;
+    let alive = workers.iter().filter(|worker| worker.is_alive()).count();
     let lost = workers.iter().filter(|worker| worker.lost).count();
     if alive == 0 {
         findings.add("workers", Health::Warning, "no worker is alive", "leasehold work --exec PROGRAM");

@@ -1,11 +1,11 @@
 use clap::{Args, Subcommand};
 use leasehold::backend::{Action, QueueCounts, QueueRecord};
 use leasehold::policy::Rate;
-use leasehold::{QueueName, State, Store, Timestamp};
+use leasehold::{Queue, QueueName, State, Store, Timestamp};
 use serde::Serialize;
 
 use super::Context;
-use crate::bulk::{self, Care};
+use crate::bulk::{self, Care, Many};
 use crate::failure::Failure;
 use crate::output::say;
 use crate::selection::{Selection, Targets};
@@ -94,33 +94,38 @@ struct Shown {
 }
 
 pub(crate) async fn run(command: Queues, context: &Context) -> Result<(), Failure> {
-    let store = context.store().await?;
     match command {
-        Queues::List => list(&store, context).await,
-        Queues::Show { queue } => show(&store, context, &queue).await,
+        Queues::List => list(&context.store().await?, context).await,
+        Queues::Show { queue } => show(&context.store().await?, context, &queue).await,
         Queues::Pause(Pause { queue, reason, by }) => {
-            store.queue(queue.clone())?.pause(by, reason).await?;
+            named(context, &queue).await?.pause(by, reason).await?;
             say(&format!("the queue {queue} is paused"));
             Ok(())
         }
         Queues::Resume { queue } => {
-            store.queue(queue.clone())?.resume().await?;
+            named(context, &queue).await?.resume().await?;
             say(&format!("the queue {queue} goes on"));
             Ok(())
         }
         Queues::Rate(SetRate { queue, jobs, per, .. }) => {
             let rate = jobs.map(|jobs| Rate::new(jobs, per.into()));
-            store.queue(queue.clone())?.set_rate(rate).await?;
+            named(context, &queue).await?.set_rate(rate).await?;
             let told = jobs.map_or_else(|| "no rate".to_owned(), |jobs| format!("{jobs} jobs in {per}"));
             say(&format!("the queue {queue} has {told}"));
             Ok(())
         }
-        Queues::Purge(Purge { queue, state, care }) => {
-            let selection = Selection { queue: vec![queue], state, ..Selection::default() };
-            let targets = Targets { ids: Vec::new(), selection, all: false };
-            bulk::change(&store, context.output, &targets, &care, Action::Delete, "deleted").await
-        }
+        Queues::Purge(command) => purge(command, context).await,
     }
+}
+
+async fn named(context: &Context, queue: &QueueName) -> Result<Queue, Failure> {
+    Ok(context.store().await?.queue(queue.clone())?)
+}
+
+async fn purge(Purge { queue, state, care }: Purge, context: &Context) -> Result<(), Failure> {
+    let selection = Selection { queue: vec![queue], state, ..Selection::default() };
+    let targets = Targets { ids: Vec::new(), selection, all: false };
+    bulk::change(context, &Many { targets, care }, Action::Delete, "deleted").await
 }
 
 async fn shown(store: &Store) -> Result<Vec<Shown>, Failure> {

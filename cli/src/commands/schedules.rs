@@ -9,6 +9,7 @@ use super::Context;
 use crate::bulk::confirm;
 use crate::failure::Failure;
 use crate::output::say;
+use crate::selection::named;
 use crate::words::{moment, moment_or, relative};
 
 /// Schedules: what recurs, and when.
@@ -78,7 +79,7 @@ pub(crate) struct Add {
     #[arg(long, value_enum, default_value_t = Missed::Once)]
     catch_up: Missed,
     /// What a tick does while the job of an earlier one has not ended
-    #[arg(long, value_parser = overlap, default_value = "allow")]
+    #[arg(long, value_parser = named::<Overlap>, default_value = "allow")]
     overlap: Overlap,
     /// Make it paused
     #[arg(long)]
@@ -117,10 +118,6 @@ enum Missed {
     Once,
     /// All of them fire, a hundred at most
     All,
-}
-
-fn overlap(text: &str) -> Result<Overlap, String> {
-    crate::selection::named(text)
 }
 
 /// Previews the next ticks of a schedule, or of a rule before it is used.

@@ -75,11 +75,11 @@ pub(crate) async fn run(command: Stats, context: &Context) -> Result<(), Failure
     loop {
         tokio::time::sleep(command.over.into()).await;
         let after = look(&store, command.queue.as_ref()).await?;
-        let mut all = Vec::new();
+        let (now, mut all) = (store.now().await?, Vec::new());
         for (queue, counts) in &after.1 {
             let mut measured = measure(&before, &after, counts);
             (measured.oldest_s, measured.wait_s, measured.run_s) =
-                sample(&store, counts, command.sample).await?;
+                sample(&store, counts, now, command.sample).await?;
             let rates = history.entry(queue.clone()).or_default();
             rates.push_back(measured.done_per_s);
             if rates.len() > HISTORY {
@@ -108,12 +108,7 @@ fn measure(before: &Seen, after: &Seen, counts: &QueueCounts) -> Measured {
     let was = before.1.get(&counts.queue).unwrap_or(&empty);
     let rate = |now: u64, then: u64| now.saturating_sub(then) as f64 / seconds;
     let enqueued_per_s = rate(counts.enqueued, was.enqueued);
-    // What came in and neither waits nor runs now has ended, or left.
-    let open = |counts: &QueueCounts| {
-        [State::Scheduled, State::Queued, State::Running].map(|state| counts.of(state)).iter().sum()
-    };
-    let done = |counts: &QueueCounts| counts.enqueued.saturating_sub(open(counts));
-    let done_per_s = rate(done(counts), done(was));
+    let done_per_s = rate(counts.done(), was.done());
     let (queued, shrinks) = (counts.of(State::Queued), done_per_s - enqueued_per_s);
     let drained_in_s = match queued {
         0 => Some(0.0),
@@ -136,8 +131,7 @@ fn measure(before: &Seen, after: &Seen, counts: &QueueCounts) -> Measured {
 type Spans = (Option<f64>, Option<Percentiles>, Option<Percentiles>);
 
 /// How long the oldest due job has waited, and how long the newest that ended waited and ran.
-async fn sample(store: &Store, counts: &QueueCounts, most: usize) -> Result<Spans, Failure> {
-    let now = store.now().await?;
+async fn sample(store: &Store, counts: &QueueCounts, now: Timestamp, most: usize) -> Result<Spans, Failure> {
     let mut filter = Filter::default();
     filter.queues = Some(vec![counts.queue.clone()]);
     filter.states = Some(vec![State::Succeeded, State::Failed]);

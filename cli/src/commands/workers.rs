@@ -4,6 +4,7 @@ use leasehold::backend::{Filter, LogSource, StopWorkers, WorkerRecord};
 use leasehold::{State, Store, Timestamp, WorkerId};
 
 use super::Context;
+use super::jobs::logs;
 use crate::bulk::confirm;
 use crate::failure::Failure;
 use crate::jobs::{COLUMNS, row};
@@ -77,26 +78,13 @@ pub(crate) async fn run(command: Workers, context: &Context) -> Result<(), Failu
     match command {
         Workers::List(command) => list(&store, context, &command).await,
         Workers::Show { id } => show(&store, context, id).await,
-        Workers::Logs(command) => logs(&store, context, &command).await,
+        Workers::Logs(command) => print_logs(&store, context, &command).await,
         Workers::Stop(command) => stop(&store, command).await,
     }
 }
 
-/// The newest workers, so many at most.
-pub(crate) async fn newest(store: &Store, most: usize) -> Result<Vec<WorkerRecord>, Failure> {
-    let mut found: Vec<WorkerRecord> = Vec::new();
-    loop {
-        let limit = store.limits().page.min(most - found.len());
-        let page = store.workers(found.last().map(|last| last.worker), limit).await?;
-        let is_last = page.len() < limit;
-        found.extend(page);
-        if is_last || found.len() >= most {
-            return Ok(found);
-        }
-    }
-}
-
-fn status(worker: &WorkerRecord) -> &'static str {
+/// How a worker is, in a word.
+pub(crate) fn status(worker: &WorkerRecord) -> &'static str {
     match (worker.left, worker.lost, worker.stop_requested) {
         (true, _, _) => "left",
         (_, true, _) => "lost",
@@ -107,8 +95,8 @@ fn status(worker: &WorkerRecord) -> &'static str {
 
 async fn list(store: &Store, context: &Context, command: &List) -> Result<(), Failure> {
     let now = store.now().await?;
-    let mut workers = newest(store, command.limit).await?;
-    workers.retain(|worker| command.all || !worker.left && !worker.lost);
+    let mut workers = store.newest_workers(command.limit).await?;
+    workers.retain(|worker| command.all || worker.is_alive());
     let columns = ["id", "name", "host", "pid", "status", "queues", "running", "processed", "seen"];
     let empty = "no worker is alive; `leasehold work --exec PROGRAM` is one, and --all shows those that were";
     context.output.list(&workers, &columns, empty, |worker| {
@@ -162,7 +150,7 @@ fn missing(id: WorkerId) -> Failure {
     Failure::not_found(format!("there is no worker {id}; `leasehold workers list --all` has them"))
 }
 
-async fn logs(store: &Store, context: &Context, command: &Logs) -> Result<(), Failure> {
+async fn print_logs(store: &Store, context: &Context, command: &Logs) -> Result<(), Failure> {
     let id = command.id;
     if store.worker(id).await?.is_none() {
         return Err(missing(id));
@@ -186,38 +174,18 @@ async fn logs(store: &Store, context: &Context, command: &Logs) -> Result<(), Fa
         }
         return Ok(());
     }
-    let source = LogSource::Worker(id);
-    let mut after = 0;
-    loop {
-        let page = store.logs(source, after, store.limits().page).await?;
-        print(context, &page)?;
-        match page.lines.last() {
-            Some(last) => after = last.sequence,
-            None => break,
-        }
-    }
+    let after = logs::print_rest(store, context, LogSource::Worker(id), 0).await?;
     if !command.follow {
         return Ok(());
     }
-    let mut more = std::pin::pin!(store.follow(source, after));
+    let mut more = std::pin::pin!(store.follow(LogSource::Worker(id), after));
     while let Some(page) = more.next().await {
         match page {
-            Ok(page) => print(context, &page)?,
+            Ok(page) => drop(logs::print(context, LogSource::Worker(id), &page)?),
             Err(error) => say(&format!("{error}; going on")),
         }
     }
     Ok(())
-}
-
-fn print(context: &Context, page: &leasehold::backend::LogPage) -> Result<(), Failure> {
-    if page.gap {
-        say("… lines are gone that were written before these");
-    }
-    page.lines.iter().try_for_each(|line| {
-        let level = line.level.to_string();
-        let text = format!("{} {} {level:5} {}", moment(line.at), line.job, line.message);
-        context.output.line(line, &text)
-    })
 }
 
 fn print_own(context: &Context, line: &leasehold::client::SaidLine) -> Result<(), Failure> {

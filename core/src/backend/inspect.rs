@@ -200,6 +200,13 @@ impl QueueCounts {
         self.states.get(&state).copied().unwrap_or(0)
     }
 
+    /// How many were taken in and neither wait nor run any more: they have ended, or left.
+    pub fn done(&self) -> u64 {
+        let open: u64 =
+            [State::Scheduled, State::Queued, State::Running].map(|state| self.of(state)).iter().sum();
+        self.enqueued.saturating_sub(open)
+    }
+
     /// How many jobs there are.
     pub fn total(&self) -> u64 {
         self.states.values().sum()

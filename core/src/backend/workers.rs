@@ -121,6 +121,11 @@ impl WorkerRecord {
         Self { worker, info, started_at: now, seen_at: now, lost: false, left: false, stop_requested: false }
     }
 
+    /// Whether it neither left nor is lost.
+    pub fn is_alive(&self) -> bool {
+        !self.left && !self.lost
+    }
+
     /// Whether it has not checked in for longer than this by `now`.
     pub fn is_silent_for(&self, span: Duration, now: Timestamp) -> bool {
         self.seen_at.plus(span) < now

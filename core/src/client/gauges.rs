@@ -85,7 +85,7 @@ impl Gauges {
             let limit = WORKERS.1.min(self.store.limits().page);
             let page = backend.workers(by, Workers { after, limit }).await?;
             lost += page.iter().filter(|worker| worker.lost).count();
-            alive += page.iter().filter(|worker| !worker.lost && !worker.left).count();
+            alive += page.iter().filter(|worker| worker.is_alive()).count();
             after = page.last().map(|worker| worker.worker);
             if page.len() < limit {
                 break;

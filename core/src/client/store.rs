@@ -213,6 +213,23 @@ impl Store {
         self.backend.workers(self.deadline(), Workers { after, limit }).await
     }
 
+    /// The newest workers, so many at most, page by page.
+    ///
+    /// # Errors
+    /// Only those named at [`Store`].
+    pub async fn newest_workers(&self, most: usize) -> Result<Vec<WorkerRecord>> {
+        let mut found: Vec<WorkerRecord> = Vec::new();
+        loop {
+            let limit = self.limits().page.min(most - found.len());
+            let page = self.workers(found.last().map(|last| last.worker), limit).await?;
+            let is_last = page.len() < limit;
+            found.extend(page);
+            if is_last || found.len() >= most {
+                return Ok(found);
+            }
+        }
+    }
+
     /// The worker of this id, if it is known.
     ///
     /// # Errors

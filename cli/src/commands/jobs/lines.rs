@@ -6,7 +6,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use leasehold::backend::{Enqueue, EnqueueAnswer, Enqueued};
 use leasehold::{
     Deadline, ErrorKind, JobId, Kind, LimitKey, NewJob, Payload, QueueName, Store, Tag, UniqueKey,
@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use super::enqueue::Terms;
 use crate::commands::Context;
 use crate::failure::{FAILED, Failure, UNREACHABLE};
-use crate::output::say;
+use crate::output::{say, style};
 use crate::selection::Moment;
 use crate::words::thousands;
 
@@ -233,9 +233,8 @@ fn refuse(account: &mut Account, progress: &ProgressBar, number: u64, why: &str)
 }
 
 fn bar() -> ProgressBar {
-    let style = ProgressStyle::with_template("{spinner} {human_pos} lines, {per_sec}, {elapsed}");
     let bar = ProgressBar::new_spinner();
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+    bar.set_style(style("{spinner} {human_pos} lines, {per_sec}, {elapsed}"));
     bar.enable_steady_tick(Duration::from_millis(200));
     bar
 }

@@ -36,7 +36,7 @@ pub(crate) async fn run(command: Logs, context: &Context) -> Result<(), Failure>
         after = follow(&store, context, command.id, after).await?;
     }
     // What there is, or what came while it was noticed that the job had ended.
-    print_rest(&store, context, source, after).await
+    print_rest(&store, context, source, after).await.map(drop)
 }
 
 /// Prints lines as they come, until the job has ended; tells after which line it stopped.
@@ -58,7 +58,7 @@ async fn follow(store: &Store, context: &Context, id: JobId, mut after: u64) -> 
                 return Ok(after);
             }
             page = lines.next() => match page {
-                Some(Ok(page)) => after = print(context, &page)?.unwrap_or(after),
+                Some(Ok(page)) => after = print(context, LogSource::Job(id), &page)?.unwrap_or(after),
                 Some(Err(error)) => say(&format!("{error}; going on")),
                 None => return Ok(after),
             },
@@ -66,28 +66,33 @@ async fn follow(store: &Store, context: &Context, id: JobId, mut after: u64) -> 
     }
 }
 
-async fn print_rest(
+/// Prints all that is there of a log after a line; tells the last one.
+pub(crate) async fn print_rest(
     store: &Store,
     context: &Context,
     source: LogSource,
     mut after: u64,
-) -> Result<(), Failure> {
+) -> Result<u64, Failure> {
     loop {
         let page = store.logs(source, after, store.limits().page).await?;
-        match print(context, &page)? {
+        match print(context, source, &page)? {
             Some(last) => after = last,
-            None => return Ok(()),
+            None => return Ok(after),
         }
     }
 }
 
-/// Prints a page of lines; tells the last one.
-fn print(context: &Context, page: &LogPage) -> Result<Option<u64>, Failure> {
+/// Prints a page of lines, in a worker's log each with its job; tells the last one.
+pub(crate) fn print(context: &Context, source: LogSource, page: &LogPage) -> Result<Option<u64>, Failure> {
     if page.gap {
         say("… lines are gone that were written before these");
     }
     for line in &page.lines {
-        let text = format!("{} {:5} {}", moment(line.at), line.level.to_string(), line.message);
+        let job = match source {
+            LogSource::Job(_) => String::new(),
+            LogSource::Worker(_) => format!("{} ", line.job),
+        };
+        let text = format!("{} {job}{:5} {}", moment(line.at), line.level.to_string(), line.message);
         context.output.line(line, &text)?;
     }
     Ok(page.lines.last().map(|line| line.sequence))

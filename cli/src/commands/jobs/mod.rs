@@ -1,7 +1,7 @@
 mod enqueue;
 mod lines;
 mod list;
-mod logs;
+pub(crate) mod logs;
 mod run;
 mod wait;
 
@@ -10,10 +10,10 @@ use leasehold::backend::Action;
 use leasehold::{Due, JobId, QueueName, Store};
 
 use super::Context;
-use crate::bulk::{self, Care};
+use crate::bulk::{self, Many};
 use crate::failure::Failure;
 use crate::jobs;
-use crate::selection::{Moment, Targets};
+use crate::selection::Moment;
 
 /// Jobs: enqueue, find, follow and change them.
 #[derive(Debug, Subcommand)]
@@ -49,9 +49,7 @@ pub(crate) struct Show {
 )]
 pub(crate) struct Cancel {
     #[command(flatten)]
-    targets: Targets,
-    #[command(flatten)]
-    care: Care,
+    many: Many,
 }
 
 /// Sends jobs that have ended round again, with their attempts counted anew.
@@ -61,9 +59,7 @@ pub(crate) struct Cancel {
 )]
 pub(crate) struct Requeue {
     #[command(flatten)]
-    targets: Targets,
-    #[command(flatten)]
-    care: Care,
+    many: Many,
     /// When they may run: 10m (from now) or a time [default: now]
     #[arg(long, value_name = "TIME")]
     at: Option<Moment>,
@@ -76,9 +72,7 @@ pub(crate) struct Requeue {
 )]
 pub(crate) struct Delete {
     #[command(flatten)]
-    targets: Targets,
-    #[command(flatten)]
-    care: Care,
+    many: Many,
 }
 
 /// Moves jobs to another queue of the same store, unless they run.
@@ -86,9 +80,7 @@ pub(crate) struct Delete {
 #[command(after_help = "Examples:\n  leasehold jobs move --queue mail --tag slow --to mail/slow")]
 pub(crate) struct Move {
     #[command(flatten)]
-    targets: Targets,
-    #[command(flatten)]
-    care: Care,
+    many: Many,
     /// The other queue
     #[arg(long, value_name = "QUEUE")]
     to: QueueName,
@@ -102,9 +94,7 @@ pub(crate) struct Prioritise {
     #[arg(allow_negative_numbers = true)]
     priority: i16,
     #[command(flatten)]
-    targets: Targets,
-    #[command(flatten)]
-    care: Care,
+    many: Many,
 }
 
 /// Changes when waiting jobs may run.
@@ -116,9 +106,7 @@ pub(crate) struct Postpone {
     /// The new moment: 10m (from now) or a time
     at: Moment,
     #[command(flatten)]
-    targets: Targets,
-    #[command(flatten)]
-    care: Care,
+    many: Many,
 }
 
 pub(crate) async fn run(command: Jobs, context: &Context) -> Result<(), Failure> {
@@ -129,26 +117,22 @@ pub(crate) async fn run(command: Jobs, context: &Context) -> Result<(), Failure>
         Jobs::Wait(command) => wait::run(command, context).await,
         Jobs::Logs(command) => logs::run(command, context).await,
         Jobs::Run(command) => Box::pin(run::run(command, context)).await,
-        Jobs::Cancel(Cancel { targets, care }) => {
-            change(context, &targets, &care, Action::Cancel, "cancelled").await
-        }
-        Jobs::Requeue(Requeue { targets, care, at }) => {
+        Jobs::Cancel(Cancel { many }) => bulk::change(context, &many, Action::Cancel, "cancelled").await,
+        Jobs::Requeue(Requeue { many, at }) => {
             let due = at.map_or(Due::Now, due);
-            change(context, &targets, &care, Action::Requeue { due }, "requeued").await
+            bulk::change(context, &many, Action::Requeue { due }, "requeued").await
         }
-        Jobs::Delete(Delete { targets, care }) => {
-            change(context, &targets, &care, Action::Delete, "deleted").await
-        }
-        Jobs::Move(Move { targets, care, to }) => {
+        Jobs::Delete(Delete { many }) => bulk::change(context, &many, Action::Delete, "deleted").await,
+        Jobs::Move(Move { many, to }) => {
             let done = format!("moved to {to}");
-            change(context, &targets, &care, Action::Move { queue: to }, &done).await
+            bulk::change(context, &many, Action::Move { queue: to }, &done).await
         }
-        Jobs::Prioritise(Prioritise { priority, targets, care }) => {
+        Jobs::Prioritise(Prioritise { priority, many }) => {
             let done = format!("given priority {priority}");
-            change(context, &targets, &care, Action::Reprioritise { priority }, &done).await
+            bulk::change(context, &many, Action::Reprioritise { priority }, &done).await
         }
-        Jobs::Postpone(Postpone { at, targets, care }) => {
-            change(context, &targets, &care, Action::Postpone { due: due(at) }, "postponed").await
+        Jobs::Postpone(Postpone { at, many }) => {
+            bulk::change(context, &many, Action::Postpone { due: due(at) }, "postponed").await
         }
     }
 }
@@ -158,17 +142,6 @@ fn due(at: Moment) -> Due {
         Moment::At(at) => Due::At(at),
         Moment::Ago(span) => Due::In(span),
     }
-}
-
-async fn change(
-    context: &Context,
-    targets: &Targets,
-    care: &Care,
-    action: Action,
-    done: &str,
-) -> Result<(), Failure> {
-    targets.check()?;
-    bulk::change(&context.store().await?, context.output, targets, care, action, done).await
 }
 
 async fn show(store: &Store, context: &Context, id: JobId) -> Result<(), Failure> {

@@ -62,19 +62,15 @@ impl Model {
     }
 
     pub(super) fn see(&mut self, seen: Seen) {
-        let done = |counts: &QueueCounts| {
-            let open: u64 =
-                [State::Scheduled, State::Queued, State::Running].map(|state| counts.of(state)).iter().sum();
-            counts.enqueued.saturating_sub(open)
-        };
         let seconds = seen.now.since(self.seen.now).as_secs_f64();
         for counts in &seen.counts {
-            let before = self.seen.counts.iter().find(|before| before.queue == counts.queue).map(done);
+            let before =
+                self.seen.counts.iter().find(|before| before.queue == counts.queue).map(QueueCounts::done);
             let rates = self.rates.entry(counts.queue.clone()).or_default();
             rates.extend(
                 before
                     .filter(|_| seconds > 0.0)
-                    .map(|before| done(counts).saturating_sub(before) as f64 / seconds),
+                    .map(|before| counts.done().saturating_sub(before) as f64 / seconds),
             );
             if rates.len() > HISTORY {
                 rates.remove(0);

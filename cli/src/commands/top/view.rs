@@ -7,6 +7,7 @@ use ratatui::widgets::{Block, Paragraph, Row, Table, TableState};
 
 use super::model::{Model, Pane};
 use crate::commands::stats::sparkline;
+use crate::commands::workers::status;
 use crate::jobs;
 use crate::words::{moment, printable, relative, thousands};
 
@@ -110,19 +111,13 @@ fn draw_workers(frame: &mut Frame<'_>, area: Rect, model: &Model) {
     ];
     let rows = model.seen.workers.iter().map(|worker| {
         let info = &worker.info;
-        let status = match (worker.left, worker.lost, worker.stop_requested) {
-            (true, _, _) => "left",
-            (_, true, _) => "lost",
-            (_, _, true) => "stopping",
-            _ => "alive",
-        };
         [
             worker.worker.to_string(),
             format!("{} on {}", info.name, info.host),
             format!("{}/{}", info.running, info.concurrency),
             thousands(info.processed),
             relative(worker.seen_at, model.seen.now),
-            status.to_owned(),
+            status(worker).to_owned(),
         ]
     });
     let head = ["worker", "name", "running", "processed", "seen", "status"];

@@ -5,7 +5,7 @@ use futures::{Stream, TryStreamExt};
 use super::stride::Stride;
 use super::{Flows, missing};
 use crate::error::{Error, Result};
-use crate::flow::{Member, Plan};
+use crate::flow::{FlowRecord, Member, Plan};
 use crate::id::{FlowId, JobId};
 use crate::job::JobRecord;
 
@@ -21,6 +21,19 @@ pub struct MemberRecord {
     pub job: Option<JobRecord>,
     /// The numbers of those that it waits for, or waited.
     pub parents: Vec<Range<u32>>,
+}
+
+/// A walk through all jobs of a flow, as many at a time as one call reads well.
+pub(super) struct Walk {
+    flow: FlowId,
+    left: Range<u32>,
+    stride: Stride,
+}
+
+impl Walk {
+    pub(super) fn of(record: &FlowRecord) -> Self {
+        Self { flow: record.id, left: 0..record.size, stride: Stride::default() }
+    }
 }
 
 impl Flows {
@@ -71,6 +84,18 @@ impl Flows {
             }))
         };
         futures::stream::once(pages).try_flatten().try_flatten()
+    }
+
+    /// The next jobs of a walk that are there, with their numbers; none when all were read.
+    pub(super) async fn next_of(&self, walk: &mut Walk) -> Result<Option<Vec<(u32, JobRecord)>>> {
+        let numbers: Vec<u32> = walk.left.by_ref().take(walk.stride.at_most(self.batch())).collect();
+        if numbers.is_empty() {
+            return Ok(None);
+        }
+        let ids = numbers.iter().map(|number| walk.flow.member(*number)).collect();
+        let found = self.store.find_all(ids).await?;
+        walk.stride.saw(&found);
+        Ok(Some(numbers.into_iter().zip(found).filter_map(|(number, job)| Some((number, job?))).collect()))
     }
 
     /// What a flow's plan tells, from what this process knows if it can.

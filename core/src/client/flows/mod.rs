@@ -20,7 +20,7 @@ pub use members::MemberRecord;
 use super::register::Overtaken;
 use super::store::Store;
 use super::wake::{Wake, jittered};
-use crate::backend::{Event, Registers, Space};
+use crate::backend::{Event, Register, Registers, Space};
 use crate::error::{Error, ErrorKind, Result};
 use crate::flow::{Body, FlowRecord, Plan, part, register};
 use crate::id::FlowId;
@@ -123,6 +123,13 @@ impl Flows {
         }
     }
 
+    /// A part of the plan of a flow, if it is there.
+    async fn part(&self, flow: FlowId, number: u32) -> Result<Option<Register>> {
+        let request = Registers::named(Space::FlowPlan, part(flow, number)?);
+        let page = self.store.backend().registers(self.store.deadline(), request).await?;
+        Ok(page.registers.into_iter().next())
+    }
+
     /// What depends on what in a flow.
     async fn plan(&self, record: &FlowRecord) -> Result<Plan> {
         let body = &record.body;
@@ -131,11 +138,9 @@ impl Flows {
         }
         let mut parts = Vec::new();
         for number in 0..body.parts {
-            let request = Registers::named(Space::FlowPlan, part(record.id, number)?);
-            let page = self.store.backend().registers(self.store.deadline(), request).await?;
             let missing =
                 || Error::corrupt(format!("part {number} of the plan of the flow {} is gone", record.id));
-            parts.push(page.registers.into_iter().next().ok_or_else(missing)?.body);
+            parts.push(self.part(record.id, number).await?.ok_or_else(missing)?.body);
         }
         let why = |error: Error| {
             Error::corrupt(format!("the plan of the flow {} cannot be read: {error}", record.id))

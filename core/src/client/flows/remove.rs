@@ -2,11 +2,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::stride::Stride;
+use super::members::Walk;
 use super::{Flows, missing};
-use crate::backend::{Action, AmendAnswer, DeleteRegister, Register, Registers, Space};
+use crate::backend::{Action, AmendAnswer, DeleteRegister, Register, Space};
 use crate::error::{Error, ErrorKind, Result};
-use crate::flow::{FlowRecord, FlowState, part, register};
+use crate::flow::{FlowRecord, FlowState, register};
 use crate::id::FlowId;
 
 /// How long what a producer enqueues late is still found, after its flow was abandoned.
@@ -45,12 +45,9 @@ impl Flows {
 
     /// Whether all jobs of a flow have ended, or are there no more.
     async fn have_ended(&self, record: &FlowRecord) -> Result<bool> {
-        let (stride, mut jobs) = (Stride::default(), 0..record.size);
-        while !jobs.is_empty() {
-            let some = jobs.by_ref().take(stride.at_most(self.batch()));
-            let found = self.store.find_all(some.map(|job| record.id.member(job)).collect()).await?;
-            stride.saw(&found);
-            if found.iter().flatten().any(|job| !job.state.is_terminal()) {
+        let mut walk = Walk::of(record);
+        while let Some(found) = self.next_of(&mut walk).await? {
+            if found.iter().any(|(_, job)| !job.state.is_terminal()) {
                 return Ok(false);
             }
         }
@@ -98,8 +95,7 @@ impl Flows {
     pub(super) async fn parts_of(&self, flow: FlowId, parts: u32) -> Result<Vec<Register>> {
         let mut found = Vec::new();
         for number in 0..parts {
-            let request = Registers::named(Space::FlowPlan, part(flow, number)?);
-            found.extend(self.store.backend().registers(self.store.deadline(), request).await?.registers);
+            found.extend(self.part(flow, number).await?);
         }
         Ok(found)
     }

@@ -1,9 +1,10 @@
+use super::members::Walk;
 use super::{Flows, missing};
 use crate::backend::Action;
 use crate::error::{Error, ErrorKind, Result};
 use crate::flow::{FlowRecord, FlowState};
 use crate::id::FlowId;
-use crate::job::{Due, State};
+use crate::job::{Due, JobRecord, State};
 
 impl Flows {
     /// Sends round again what did not succeed of a flow that has [failed](FlowState::Failed) or was
@@ -44,14 +45,11 @@ impl Flows {
 
     /// Parks the jobs that did not succeed.
     async fn park_unwell(&self, record: &FlowRecord) -> Result<()> {
-        for jobs in (0..record.size).collect::<Vec<_>>().chunks(self.batch()) {
-            let found = self.store.find_all(jobs.iter().map(|job| record.id.member(*job)).collect()).await?;
-            let is_unwell = |state| matches!(state, State::Failed | State::Cancelled);
-            let unwell = jobs
-                .iter()
-                .zip(found)
-                .filter(|(_, job)| job.as_ref().is_some_and(|job| is_unwell(job.state)));
-            let unwell: Vec<u32> = unwell.map(|(job, _)| *job).collect();
+        let is_unwell = |job: &JobRecord| matches!(job.state, State::Failed | State::Cancelled);
+        let mut walk = Walk::of(record);
+        while let Some(found) = self.next_of(&mut walk).await? {
+            let unwell = found.into_iter().filter(|(_, job)| is_unwell(job));
+            let unwell: Vec<u32> = unwell.map(|(number, _)| number).collect();
             if !unwell.is_empty() {
                 self.amend(record.id, &unwell, Action::Requeue { due: Due::PARKED }).await?;
             }

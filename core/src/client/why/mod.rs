@@ -18,6 +18,8 @@ use crate::time::Timestamp;
 
 /// How many jobs are looked at to find those that stand before it, and how many that run.
 const JOBS: usize = 10_000;
+/// How many jobs that it waits for are read in one call.
+const PARENTS: usize = 500;
 /// How many workers are looked at, the newest.
 const WORKERS: usize = 1_000;
 
@@ -169,11 +171,14 @@ impl Store {
     async fn parked(&self, job: &JobRecord) -> Result<Why> {
         let Some(Member { flow, index }) = Member::of(job) else { return Ok(Why::Parked) };
         let parents = self.flows().members(flow, index, 1).await?;
-        for parent in parents.into_iter().flat_map(|member| member.parents).flatten().take(JOBS) {
-            let id = flow.member(parent);
-            let state = self.find(id).await?.map(|parent| parent.state);
-            if state != Some(State::Succeeded) {
-                return Ok(Why::Flow { flow, parent: Some(id), state });
+        let parents = parents.into_iter().flat_map(|member| member.parents).flatten().take(JOBS);
+        let ids: Vec<JobId> = parents.map(|parent| flow.member(parent)).collect();
+        for ids in ids.chunks(PARENTS.min(self.limits().batch)) {
+            let states =
+                self.find_all(ids.to_vec()).await?.into_iter().map(|parent| parent.map(|it| it.state));
+            let unwell = ids.iter().zip(states).find(|(_, state)| *state != Some(State::Succeeded));
+            if let Some((id, state)) = unwell {
+                return Ok(Why::Flow { flow, parent: Some(*id), state });
             }
         }
         Ok(Why::Flow { flow, parent: None, state: None })
@@ -248,17 +253,9 @@ impl Store {
 
     /// The newest workers, of those that live.
     async fn alive(&self) -> Result<Vec<WorkerRecord>> {
-        let (mut alive, mut after, mut seen) = (Vec::new(), None, 0);
-        loop {
-            let page = self.workers(after, self.limits().page).await?;
-            seen += page.len();
-            after = page.last().map(|last| last.worker);
-            let is_last = after.is_none() || seen >= WORKERS;
-            alive.extend(page.into_iter().filter(|worker| !worker.lost && !worker.left));
-            if is_last {
-                return Ok(alive);
-            }
-        }
+        let mut workers = self.newest_workers(WORKERS).await?;
+        workers.retain(WorkerRecord::is_alive);
+        Ok(workers)
     }
 }
 
