@@ -1,7 +1,7 @@
 use leasehold_core::backend::{
     Action, Amend, AmendAnswer, Amended, Cursor, Event, Order, Prune, Pruned, QueueRecord, Select, SetQueue,
 };
-use leasehold_core::{JobId, JobRecord, Result, Timestamp, Unique, UniqueScope};
+use leasehold_core::{JobId, JobRecord, Result, Timestamp};
 
 use crate::inspect::Walk;
 use crate::schema::Tables;
@@ -28,37 +28,31 @@ pub(crate) fn amend(tables: &mut Tables, now: Timestamp, request: &Amend) -> Res
 fn amend_one(tables: &mut Tables, now: Timestamp, id: JobId, action: &Action, preview: bool) -> AmendAnswer {
     let Some(slot) = tables.slot(id) else { return AmendAnswer::NotFound };
     let mut job = tables.rows[slot].job.clone();
-    let answer = match (action, job.amend(action, now)) {
-        (Action::Requeue { .. }, AmendAnswer::Applied) => {
-            let held = key_until_finished(&job).and_then(|unique| tables.key_holder(&unique.key, now));
-            held.map_or(AmendAnswer::Applied, AmendAnswer::Held)
+    let key = job.key_taken_again(action).cloned();
+    let answer = match job.amend(action, now) {
+        AmendAnswer::Applied => {
+            let holder = key.as_ref().and_then(|key| tables.key_holder(key, now));
+            holder.map_or(AmendAnswer::Applied, AmendAnswer::Held)
         }
-        (_, answer) => answer,
+        answer => answer,
     };
     if preview {
         return answer;
     }
-    match (answer, action) {
-        (AmendAnswer::Applied, Action::Delete) => tables.delete(slot),
-        (AmendAnswer::Applied, _) => apply(tables, now, slot, job),
-        (AmendAnswer::Requested, _) => request_cancel(tables, slot),
+    match answer {
+        AmendAnswer::Applied if action.deletes() => tables.delete(slot),
+        AmendAnswer::Applied => apply(tables, now, slot, job, action),
+        AmendAnswer::Requested => request_cancel(tables, slot),
         _ => {}
     }
     answer
 }
 
-fn key_until_finished(job: &JobRecord) -> Option<&Unique> {
-    job.options.unique.as_ref().filter(|unique| unique.scope == UniqueScope::UntilFinished)
-}
-
 /// Puts the changed job in the place of what it was.
-fn apply(tables: &mut Tables, now: Timestamp, slot: usize, job: JobRecord) {
+fn apply(tables: &mut Tables, now: Timestamp, slot: usize, job: JobRecord, action: &Action) {
     tables.leave(slot);
-    let was_terminal = tables.rows[slot].job.state.is_terminal();
-    if was_terminal
-        && !job.state.is_terminal()
-        && let Some(unique) = key_until_finished(&job)
-    {
+    let takes_key = tables.rows[slot].job.key_taken_again(action).is_some();
+    if let Some(unique) = job.options.unique.as_ref().filter(|_| takes_key) {
         tables.take_key(unique, job.id, now);
     }
     let (from, to) = (tables.rows[slot].queue, tables.queue(&job.queue));

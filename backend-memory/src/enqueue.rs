@@ -1,23 +1,23 @@
 use leasehold_core::backend::{Enqueue, EnqueueAnswer, Enqueued};
-use leasehold_core::{Error, ErrorKind, JobRecord, NewJob, Result, Timestamp};
+use leasehold_core::{Error, ErrorKind, JobId, JobRecord, NewJob, Result, Timestamp};
 
 use crate::record::Row;
 use crate::schema::Tables;
 
 pub(crate) fn enqueue(tables: &mut Tables, now: Timestamp, request: Enqueue) -> Result<Vec<Enqueued>> {
-    has_room(tables, &request.jobs)?;
+    has_room(tables, request.jobs.iter().map(|job| job.id))?;
     Ok(request.jobs.into_iter().map(|job| one(tables, now, job)).collect())
 }
 
 /// Refuses the whole batch before any of it is taken in. Jobs that are there already need no room, so that a
 /// repeated call gets its answer from a full store too.
-fn has_room(tables: &Tables, jobs: &[NewJob]) -> Result<()> {
+pub(crate) fn has_room(tables: &Tables, jobs: impl ExactSizeIterator<Item = JobId>) -> Result<()> {
     let limit = tables.config.jobs;
     if tables.rows.len() + jobs.len() <= limit {
         return Ok(());
     }
-    let known = |job: &&NewJob| tables.slot(job.id).is_some() || tables.replaced_by(job.id).is_some();
-    let new = jobs.len() - jobs.iter().filter(known).count();
+    let is_new = |job: &JobId| tables.slot(*job).is_none() && tables.replaced_by(*job).is_none();
+    let new = jobs.filter(is_new).count();
     if new == 0 || tables.rows.len() + new <= limit {
         return Ok(());
     }

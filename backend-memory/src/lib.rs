@@ -33,6 +33,7 @@ mod store;
 mod record;
 mod schema;
 
+mod admit;
 mod claim;
 mod control;
 mod enqueue;

@@ -46,9 +46,8 @@ fn one(tables: &mut Tables, now: Timestamp, append: LogAppend) -> Answer {
     }
     row.logged = row.logged.max(append.position.saturating_add(lines));
     for line in append.lines.into_iter().skip(known as usize) {
-        tables.logs.last += 1;
-        let line = LogLine::new(tables.logs.last, append.job, row.job.attempt, row.job.worker, now, line);
-        tables.logs.add(line, &tables.config);
+        let line = LogLine::new(0, append.job, row.job.attempt, row.job.worker, now, line);
+        tables.logs.take_in(append.job, line, &tables.config);
     }
     let (job, queue) = (append.job, row.queue);
     if lines > 0 && tables.watched {
@@ -92,8 +91,11 @@ impl Logs {
         }
     }
 
-    fn add(&mut self, line: LogLine, config: &Config) {
-        let (job, sequence, size) = (line.job, line.sequence, size_of(&line));
+    /// Adds a line of this job under the next sequence.
+    pub(crate) fn take_in(&mut self, job: JobId, mut line: LogLine, config: &Config) {
+        self.last += 1;
+        (line.sequence, line.job) = (self.last, job);
+        let (sequence, size) = (self.last, size_of(&line));
         let log = self.jobs.entry(job).or_default();
         log.lines.push_back(sequence);
         log.bytes += size;

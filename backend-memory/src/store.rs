@@ -5,17 +5,19 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use leasehold_core::authoring::calls::late;
 use leasehold_core::backend::{
-    Amend, Amended, Answer, AppendLogs, Capabilities, CheckIn, CheckedIn, Claim, Claimed, Counts,
-    DeleteRegister, Description, Durability, Enqueue, Enqueued, Event, Expired, ExpiredLease, Find, List,
-    LogPage, Page, Prune, Pruned, PutRegister, QueueCounts, QueueRecord, ReadLogs, Recover, RegisterPage,
-    Registers, Renew, Renewed, SetQueue, Settle, StopWorkers, Watch, WorkerRecord, Workers,
+    Admit, Admitted, Amend, Amended, Answer, AppendLogs, Capabilities, CheckIn, CheckedIn, Claim, Claimed,
+    Counts, DeleteRegister, Description, Durability, Enqueue, Enqueued, Event, Expired, ExpiredLease, Find,
+    List, LogPage, Page, Prune, Pruned, PutRegister, QueueCounts, QueueRecord, ReadLogs, Recover,
+    RegisterPage, Registers, Renew, Renewed, SetQueue, Settle, StopWorkers, Watch, WorkerRecord, Workers,
 };
 use leasehold_core::{Backend, Clock, Deadline, Error, ErrorKind, JobRecord, Result, Timestamp, TokioClock};
 use tokio::sync::broadcast;
 
 use crate::config::Config;
 use crate::schema::Tables;
-use crate::{claim, control, enqueue, inspect, logs, recover, registers, renew, settle, watch, workers};
+use crate::{
+    admit, claim, control, enqueue, inspect, logs, recover, registers, renew, settle, watch, workers,
+};
 
 /// A store in this process's memory. Clones are the same store; it is gone with the last of them.
 #[derive(Clone)]
@@ -112,6 +114,10 @@ impl Backend for Memory {
 
     async fn enqueue(&self, deadline: Deadline, request: Enqueue) -> Result<Vec<Enqueued>> {
         self.run(deadline, "enqueue", |tables, now| enqueue::enqueue(tables, now, request))
+    }
+
+    async fn admit(&self, deadline: Deadline, request: Admit) -> Result<Vec<Admitted>> {
+        self.run(deadline, "admit", |tables, now| admit::admit(tables, now, request))
     }
 
     async fn claim(&self, deadline: Deadline, request: Claim) -> Result<Claimed> {

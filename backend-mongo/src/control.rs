@@ -8,9 +8,7 @@ use leasehold_core::authoring::stored::at_most;
 use leasehold_core::backend::{
     Action, Amend, AmendAnswer, Amended, Cursor, Order, Prune, Pruned, QueueRecord, Select, SetQueue,
 };
-use leasehold_core::{
-    Due, Error, ErrorKind, JobId, JobOptions, QueueName, Reason, State, Timestamp, UniqueScope,
-};
+use leasehold_core::{Due, Error, ErrorKind, JobId, JobOptions, QueueName, Reason, State, Timestamp};
 use mongodb::bson::{Bson, DateTime, Document, doc};
 use uuid::Uuid;
 
@@ -25,8 +23,11 @@ use crate::{claim, inspect, logs, registers};
 const TRIES: usize = 20;
 
 /// What an amendment looks at.
-const FIELDS: [&str; 12] = [
+const FIELDS: [&str; 15] = [
     "queue",
+    "reason",
+    "started_at",
+    "finished_at",
     "priority",
     "state",
     "due",
@@ -78,10 +79,7 @@ async fn round(
     answers: &mut [Option<AmendAnswer>],
 ) -> Done<()> {
     let jobs = record::load(db, record::ids(left.iter().map(|&i| &ids[i])), &FIELDS).await?;
-    let held = match action {
-        Action::Requeue { .. } => keys_held(db, &jobs).await?,
-        _ => HashMap::new(),
-    };
+    let held = keys_held(db, &jobs, action).await?;
     let (mut writes, mut first): (Vec<(usize, &Document)>, HashSet<JobId>) = Default::default();
     for &i in left {
         let Some(job) = jobs.get(&ids[i]) else {
@@ -115,24 +113,29 @@ async fn round(
 
 fn tell(db: &Db, action: &Action, written: Vec<JobId>) {
     match action {
-        Action::Delete => {}
+        Action::Delete | Action::DeleteEnded { .. } => {}
         Action::Cancel | Action::CancelParked => db.signals.look_at(written, Vec::new()),
         _ => db.signals.look_at(Vec::new(), written),
     }
 }
 
-/// The keys that jobs would take again if they were requeued, and who holds them now (clause P4).
-async fn keys_held(db: &Db, jobs: &HashMap<JobId, Document>) -> Done<HashMap<String, JobId>> {
-    let keys: Vec<String> = jobs.values().filter_map(key_until_finished).collect();
+/// The keys that jobs would take again if this brought them back, and who holds them now (clause P4).
+async fn keys_held(
+    db: &Db,
+    jobs: &HashMap<JobId, Document>,
+    action: &Action,
+) -> Done<HashMap<String, JobId>> {
+    let keys: Vec<String> = jobs.values().filter_map(|job| key_taken_again(job, action)).collect();
     let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
     free_keys(db, &keys).await?;
     holders(db, &keys).await
 }
 
-fn key_until_finished(job: &Document) -> Option<String> {
+fn key_taken_again(job: &Document, action: &Action) -> Option<String> {
     let options: JobOptions = serde_json::from_str(job.get_str("options").ok()?).ok()?;
+    let was_claimed = job.contains_key("started_at") || record::whole(job.get("generation")).unwrap_or(0) > 0;
     let unique = options.unique?;
-    (unique.scope == UniqueScope::UntilFinished).then(|| unique.key.into())
+    unique.is_taken_again(action, was_claimed).then(|| unique.key.into())
 }
 
 /// The state that a job is in; one that does not exist cannot be changed either, like one that has ended.
@@ -150,6 +153,24 @@ fn is_parked(job: &Document) -> bool {
     state(job).is_waiting() && job.get("due") == Some(&date(Timestamp::MAX))
 }
 
+/// Whether it was withdrawn (clause P8).
+fn is_withdrawn(job: &Document) -> bool {
+    state(job) == State::Cancelled && job.get_str("reason").ok() == Some(Reason::Moved.into())
+}
+
+/// Whether it ended at this moment or before.
+fn ended_by(job: &Document, moment: Timestamp) -> bool {
+    let finished_at = Fields(job).moment("finished_at").ok().flatten();
+    state(job).is_terminal() && finished_at.is_some_and(|at| at <= moment)
+}
+
+/// What bringing it back does to it.
+fn brought_back(job: &Document, action: &Action, held: &HashMap<String, JobId>) -> AmendAnswer {
+    let holder = key_taken_again(job, action).and_then(|key| held.get(&key).copied());
+    let other = holder.filter(|holder| Some(*holder) != record::id(job));
+    other.map_or(AmendAnswer::Applied, AmendAnswer::Held)
+}
+
 /// What an action does to a job as it was read.
 fn act(job: &Document, action: &Action, held: &HashMap<String, JobId>) -> AmendAnswer {
     let state = state(job);
@@ -161,16 +182,17 @@ fn act(job: &Document, action: &Action, held: &HashMap<String, JobId>) -> AmendA
         due.by(now) == is
     };
     match action {
+        Action::Withdraw if is_withdrawn(job) => AmendAnswer::AlreadyApplied,
+        Action::Withdraw if state.is_waiting() => AmendAnswer::Applied,
+        Action::Restore if state.is_waiting() => AmendAnswer::AlreadyApplied,
+        Action::Restore if is_withdrawn(job) => brought_back(job, action, held),
+        Action::DeleteEnded { by } if ended_by(job, *by) => AmendAnswer::Applied,
+        Action::Delete if is_withdrawn(job) => AmendAnswer::Applied,
+        _ if is_withdrawn(job) => AmendAnswer::Refused(state),
         Action::Cancel if state == State::Cancelled => AmendAnswer::AlreadyApplied,
         Action::Cancel if state == State::Running => AmendAnswer::Requested,
         Action::Cancel if state.is_waiting() => AmendAnswer::Applied,
-        Action::Requeue { .. } if state.is_terminal() => {
-            let holder = key_until_finished(job).and_then(|key| held.get(&key).copied());
-            match holder.filter(|holder| Some(*holder) != record::id(job)) {
-                Some(holder) => AmendAnswer::Held(holder),
-                None => AmendAnswer::Applied,
-            }
-        }
+        Action::Requeue { .. } if state.is_terminal() => brought_back(job, action, held),
         Action::Delete if state != State::Running => AmendAnswer::Applied,
         Action::Move { queue } if job.get_str("queue").ok() == Some(queue.as_str()) => {
             AmendAnswer::AlreadyApplied
@@ -197,18 +219,18 @@ async fn write(db: &Db, ids: &[JobId], jobs: &[(usize, &Document)], action: &Act
     if let Action::Move { queue } = action {
         register(db, std::iter::once(queue)).await?;
     }
-    if matches!(action, Action::Delete) {
+    if action.deletes() {
         claim::forget(db, jobs.iter().map(|(_, job)| *job)).await?;
     }
     let mut session = match action {
         // What leaves a queue is counted in the same transaction.
-        Action::Delete | Action::Move { .. } => db.atomic().await?,
+        Action::Delete | Action::DeleteEnded { .. } | Action::Move { .. } => db.atomic().await?,
         _ => db.plain(),
     };
     loop {
         let outcome = try_write(&mut session, ids, jobs, action).await;
         if let Some(written) = session.end(outcome).await? {
-            if matches!(action, Action::Delete) {
+            if action.deletes() {
                 logs::forget(db, &written).await;
             }
             return Ok(written);
@@ -224,9 +246,14 @@ async fn try_write(
 ) -> Done<HashSet<JobId>> {
     let (db, call) = (session.db, Uuid::new_v4());
     let all = record::ids(jobs.iter().map(|(i, _)| &ids[*i]));
-    if matches!(action, Action::Delete) {
+    if action.deletes() {
         // The transaction reads and removes the same: nothing has to be marked.
-        let ended = doc! {"_id": {"$in": all}, "state": {"$ne": RUNNING}};
+        let ended = match action {
+            Action::DeleteEnded { by } => doc! {
+                "_id": {"$in": all}, "state": {"$nin": [WAITING, RUNNING]}, "finished_at": {"$lte": date(*by)},
+            },
+            _ => doc! {"_id": {"$in": all}, "state": {"$ne": RUNNING}},
+        };
         return Ok(remove_found(session, ended, vec![doc! {"$project": {"queue": 1}}], usize::MAX).await?.0);
     }
     let changes = changes(db, ids, jobs, action, &call);
@@ -308,12 +335,19 @@ fn update(db: &Db, job: &Document, action: &Action, call: &Uuid) -> Vec<Document
                 "amended": mark, "attempt": 0, "crashes": 0, "generation": {"$add": [count("$generation"), 1]},
                 "progress": "$$REMOVE", "result": "$$REMOVE",
             };
-            if let Some(key) = key_until_finished(job) {
-                fields.insert("unique_key", doc! {"$literal": key});
-            }
+            fields.extend(key_field(job, action));
             stages(db, next, fields)
         }
-        Action::Delete => set(doc! {}),
+        Action::Withdraw => {
+            let fields = doc! {"amended": mark, "expires_at": "$$REMOVE"};
+            stages(db, Next::ends("cancelled", Reason::Moved), fields)
+        }
+        Action::Restore => {
+            let mut fields = doc! {"amended": mark, "reason": "$$REMOVE"};
+            fields.extend(key_field(job, action));
+            stages(db, Next::Waits { reason: Reason::Moved, due: "$due".into() }, fields)
+        }
+        Action::Delete | Action::DeleteEnded { .. } => set(doc! {}),
         Action::Move { queue } => {
             set(doc! {"queue": {"$literal": queue.as_str()}, OFF_TURN: if_it_waits(job)})
         }
@@ -328,6 +362,11 @@ fn update(db: &Db, job: &Document, action: &Action, call: &Uuid) -> Vec<Document
             stages(db, Next::ends("cancelled", Reason::Dependency), doc! {"amended": mark})
         }
     }
+}
+
+/// The key that it takes again.
+fn key_field(job: &Document, action: &Action) -> Document {
+    key_taken_again(job, action).map(|key| doc! {"unique_key": {"$literal": key}}).unwrap_or_default()
 }
 
 fn if_it_waits(job: &Document) -> Bson {

@@ -17,7 +17,7 @@ use crate::replace;
 use crate::session::{Change, Db, Kept};
 
 /// How often a job is tried again whose key was freed and taken while it came in.
-const TRIES: usize = 20;
+pub(crate) const TRIES: usize = 20;
 
 pub(crate) async fn enqueue(db: &Db, request: Enqueue) -> Done<Vec<Enqueued>> {
     let jobs = &request.jobs;
@@ -35,7 +35,9 @@ pub(crate) async fn enqueue(db: &Db, request: Enqueue) -> Done<Vec<Enqueued>> {
         if left.is_empty() {
             break;
         }
-        let refused = insert(db, jobs, &left).await?;
+        let now = db.stamp().await?;
+        let documents = left.iter().map(|&i| document(&jobs[i], now)).collect::<Done<Vec<_>>>()?;
+        let refused: Vec<usize> = insert(db, documents).await?.into_iter().map(|place| left[place]).collect();
         for &i in left.iter().filter(|i| !refused.contains(i)) {
             answers[i] = Some(Enqueued { job: jobs[i].id, answer: EnqueueAnswer::Created });
         }
@@ -128,10 +130,8 @@ fn keys(jobs: &[NewJob]) -> Vec<&str> {
     jobs.iter().filter_map(|job| Some(job.options.unique.as_ref()?.key.as_str())).collect()
 }
 
-/// Inserts these jobs and tells which the server refused because an id or a key is there.
-async fn insert(db: &Db, jobs: &[NewJob], which: &[usize]) -> Done<Vec<usize>> {
-    let now = db.stamp().await?;
-    let documents = which.iter().map(|&i| document(&jobs[i], now)).collect::<Done<Vec<_>>>()?;
+/// Inserts jobs and tells the places of those that the server refused because an id or a key is there.
+pub(crate) async fn insert(db: &Db, documents: Vec<Document>) -> Done<Vec<usize>> {
     let mut session = db.causal().await?;
     let before = session.operation_time();
     fail_point!("enqueue::before_send");
@@ -157,7 +157,7 @@ async fn insert(db: &Db, jobs: &[NewJob], which: &[usize]) -> Done<Vec<usize>> {
             let (kind, message) = by_code(error.code, &error.message);
             return Err(Error::new(kind, message).into());
         }
-        refused.extend(which.get(error.index));
+        refused.push(error.index);
     }
     Ok(refused)
 }

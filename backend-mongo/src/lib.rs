@@ -3,6 +3,7 @@
 //! Every change is one conditional write that carries the token of its lease; the hour is the server's. See
 //! `docs/guide/mongodb.md` for sizing, indexes and what is promised on which kind of server.
 
+mod admit;
 mod candidates;
 mod capped;
 mod changes;

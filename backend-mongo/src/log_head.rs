@@ -3,8 +3,8 @@
 //! What is counted only grows, and every line carries what was counted with it. So what a cap takes is known by
 //! comparing, whatever the server has taken before; nothing has to be read or counted back.
 
-use leasehold_core::backend::{LogAppend, LogCaps, NewLine};
-use leasehold_core::{JobId, Timestamp};
+use leasehold_core::backend::{LogAppend, LogCaps, LogLine, NewLine};
+use leasehold_core::{JobId, JobRecord, Timestamp};
 use mongodb::bson::{Document, doc};
 use uuid::Uuid;
 
@@ -69,14 +69,18 @@ impl Count {
         doc! {"lines": self.lines, "bytes": self.bytes}
     }
 
-    fn add(&mut self, line: &NewLine) {
+    fn count(&mut self, message: &str) {
         self.lines += 1;
-        self.bytes += size(line);
+        self.bytes += size(message);
+    }
+
+    fn add(&mut self, line: &NewLine) {
+        self.count(&line.message);
     }
 }
 
-fn size(line: &NewLine) -> i64 {
-    i64::try_from(line.message.len()).unwrap_or(i64::MAX).saturating_add(LINE)
+fn size(message: &str) -> i64 {
+    i64::try_from(message.len()).unwrap_or(i64::MAX).saturating_add(LINE)
 }
 
 impl Head {
@@ -209,5 +213,72 @@ impl Head {
             "job": record::uuid(job.as_uuid()),
             "$or": [{"count.lines": {"$lte": lines}}, {"count.bytes": {"$lte": bytes}}],
         }
+    }
+}
+
+/// The log of a job that comes from another store, under numbers of this one.
+pub(crate) struct Arrived<'a> {
+    job: &'a JobRecord,
+    /// The lines that the caps leave, and the number of each.
+    lines: Vec<(i64, &'a LogLine)>,
+    first: i64,
+}
+
+impl<'a> Arrived<'a> {
+    /// Numbers its lines from `first` on, and leaves out the oldest that exceed the caps.
+    pub(crate) fn new(job: &'a JobRecord, logs: &'a [LogLine], first: i64, caps: &LogCaps) -> Self {
+        let mut left = Count::default();
+        let fits = |(_, line): &(i64, &LogLine)| {
+            left.count(&line.message);
+            left.lines.unsigned_abs() <= caps.job_lines && left.bytes.unsigned_abs() <= caps.job_bytes
+        };
+        let numbered: Vec<_> = (first..).zip(logs).collect();
+        let mut lines: Vec<_> = numbered.into_iter().rev().take_while(fits).collect();
+        lines.reverse();
+        Self { job, lines, first }
+    }
+
+    fn all(&self) -> Count {
+        let mut all = Count::default();
+        self.lines.iter().for_each(|(_, line)| all.count(&line.message));
+        all
+    }
+
+    /// The head that the job comes with.
+    pub(crate) fn head(&self, now: Timestamp) -> Document {
+        let mut head = self.all().document();
+        let last = self.lines.last().map_or(0, |(number, _)| *number);
+        head.extend(doc! {"last": last, "at": date(now), "arrived": self.first});
+        head
+    }
+
+    /// The last line of each worker.
+    pub(crate) fn workers(&self) -> impl Iterator<Item = (Uuid, i64)> {
+        self.lines.iter().filter_map(|(number, line)| Some((*line.worker?.as_uuid(), *number)))
+    }
+
+    pub(crate) fn documents(&self) -> Vec<Document> {
+        let mut count = Count::default();
+        // What fell to a cap is told like what falls later: the first line names one that is not there.
+        let mut before =
+            self.lines.first().map_or(0, |(number, _)| if *number > self.first { number - 1 } else { 0 });
+        let document = |(number, line): &(i64, &LogLine)| {
+            count.count(&line.message);
+            let document = doc! {
+                "_id": *number,
+                "job": record::uuid(self.job.id.as_uuid()),
+                "queue": self.job.queue.as_str(),
+                "worker": line.worker.map(|worker| record::uuid(worker.as_uuid())),
+                "attempt": i64::from(line.attempt),
+                "at": date(line.at),
+                "level": <&str>::from(line.level),
+                "message": &line.message,
+                "before": {"job": before, "worker": 0_i64},
+                "count": count.document(),
+            };
+            before = *number;
+            document
+        };
+        self.lines.iter().map(document).collect()
     }
 }

@@ -28,7 +28,7 @@ use uuid::Uuid;
 
 use crate::capped;
 use crate::error::{DUPLICATE, Done, by_code};
-use crate::log_head::{Head, Numbered};
+use crate::log_head::{Arrived, Head, Numbered};
 use crate::record::{self, Fields, RUNNING};
 use crate::session::{Change, Db, Kept};
 
@@ -122,7 +122,7 @@ async fn round(
 }
 
 /// Takes so many numbers from the sequence of all lines, and tells the first. What a call does not use is never used.
-async fn take_numbers(db: &Db, n: usize) -> Done<i64> {
+pub(crate) async fn take_numbers(db: &Db, n: usize) -> Done<i64> {
     let n = i64::try_from(n).unwrap_or(i64::MAX);
     if n == 0 {
         return Ok(0);
@@ -202,6 +202,15 @@ async fn insert(db: &Db, moved: &[Moved<'_>], now: Timestamp) -> Done<()> {
     for moved in moved.iter().filter(|moved| moved.head.trims) {
         fallen.push(moved.head.fallen(moved.append.job));
     }
+    write(db, lines, workers).await?;
+    if !fallen.is_empty() {
+        db.plain().delete_all(Kept::Logs, fallen).await?;
+    }
+    Ok(())
+}
+
+/// Inserts lines that are not there yet, and notes which was the last of each worker.
+async fn write(db: &Db, lines: Vec<Document>, workers: HashMap<Uuid, i64>) -> Done<()> {
     if lines.is_empty() {
         return Ok(());
     }
@@ -221,10 +230,23 @@ async fn insert(db: &Db, moved: &[Moved<'_>], now: Timestamp) -> Done<()> {
         let (kind, message) = by_code(*code, what);
         return Err(Error::new(kind, message).into());
     }
-    if !fallen.is_empty() {
-        db.plain().delete_all(Kept::Logs, fallen).await?;
-    }
     Ok(())
+}
+
+/// Inserts the lines that jobs came with from another store, as far as they are not there yet.
+pub(crate) async fn insert_arrived<'a>(db: &Db, logs: impl Iterator<Item = &'a Arrived<'a>>) -> Done<()> {
+    let (mut lines, mut workers) = (Vec::new(), HashMap::new());
+    for log in logs {
+        lines.extend(log.documents());
+        for (worker, last) in log.workers() {
+            let known = workers.entry(worker).or_insert(last);
+            *known = last.max(*known);
+        }
+    }
+    if !lines.is_empty() {
+        look_after(db).await?;
+    }
+    write(db, lines, workers).await
 }
 
 /// Removes the lines of jobs that are gone. What stays because of an error is shown to nobody who asks for the job, and

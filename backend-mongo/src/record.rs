@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use leasehold_core::backend::SetAside;
+use leasehold_core::backend::{Arrival, SetAside};
 use leasehold_core::{
     Due, Failure, JobId, JobOptions, JobRecord, Keep, Kind, NewJob, Payload, QueueName, Reason, Retention,
     State, Timestamp, UniqueScope, WorkerId,
@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use crate::error::Done;
 use crate::hour::Stamp;
+use crate::log_head::Arrived;
 use crate::session::{Db, Kept, date, millis};
 
 /// How a job's state is written while it waits; whether it is due, its due time tells.
@@ -110,6 +111,51 @@ pub(crate) fn document(job: &NewJob, stamp: Stamp) -> Done<Document> {
             document.insert("unique_until", date(stamp.no_earlier.plus(span)));
         }
     }
+    Ok(document)
+}
+
+/// The document of a job that comes from another store, with the head of its log.
+pub(crate) fn admitted(arrival: &Arrival, now: Stamp, log: Option<&Arrived<'_>>) -> Done<Document> {
+    let job = &arrival.job;
+    let mut document = document(&arrival.newcomer(now.no_later), now)?;
+    let uuid_of = |worker: Option<WorkerId>| worker.map(|worker| uuid(worker.as_uuid()));
+    let mut fields = doc! {
+        "state": word(job.state), "attempt": i64::from(job.attempt), "crashes": i64::from(job.crashes),
+        "generation": i64::from(job.generation), "enqueued_at": date(job.enqueued_at),
+    };
+    let mut add = |name: &str, value: Option<Bson>| {
+        value.into_iter().for_each(|value| drop(fields.insert(name, value)));
+    };
+    add("reason", job.reason.map(|reason| reason.to_string().into()));
+    add("started_at", job.started_at.map(date));
+    add("finished_at", job.finished_at.map(date));
+    add("expires_at", job.expires_at.map(date));
+    add("worker", uuid_of(job.worker));
+    add("progress", job.progress.as_ref().map(serde_json::to_string).transpose()?.map(Bson::from));
+    add("result", job.result.as_ref().map(bytes));
+    add("error_class", job.last_failure().map(|failure| failure.class.as_str().into()));
+    let failure = |failure: &Failure| {
+        doc! {
+            "attempt": i64::from(failure.attempt), "worker": uuid_of(failure.worker), "at": date(failure.at),
+            "reason": failure.reason.to_string(), "class": &failure.class, "message": &failure.message,
+        }
+    };
+    let history: Vec<Document> = job.history.iter().map(failure).collect();
+    add("history", (!history.is_empty()).then(|| history.into()));
+    add(
+        "options",
+        if job.options.are_usual() { None } else { Some(serde_json::to_string(&job.options)?.into()) },
+    );
+    if let Some(unique) = &job.options.unique {
+        add("unique_scope", Some(scope(unique.scope).into()));
+        let period = if let UniqueScope::For(period) = unique.scope { Some(period) } else { None };
+        let holds = document.contains_key("unique_key");
+        add("unique_until", period.filter(|_| holds).map(|period| date(job.enqueued_at.plus(period))));
+    }
+    add(OFF_TURN, job.state.is_waiting().then_some(true.into()));
+    add("log", log.map(|log| log.head(now.no_later).into()));
+    document.remove(OFF_TURN);
+    document.extend(fields);
     Ok(document)
 }
 

@@ -7,7 +7,7 @@ use leasehold_core::backend::{
     Action, Amend, AmendAnswer, Amended, Cursor, Event, Filter, Order, Prune, Pruned, QueueRecord, Select,
     SetQueue,
 };
-use leasehold_core::{JobId, JobRecord, QueueName, State, Timestamp, UniqueKey, UniqueScope};
+use leasehold_core::{JobId, JobRecord, QueueName, State, Timestamp, UniqueKey};
 use sqlx::{QueryBuilder, Row};
 use uuid::Uuid;
 
@@ -29,10 +29,7 @@ struct Change {
 pub(crate) async fn amend(session: &mut Session<'_>, request: &Amend) -> Done<Amended> {
     let (ids, filter, next) = select(session, &request.select).await?;
     let (mut jobs, now) = load(session, &ids, filter.as_ref(), request.preview).await?;
-    let mut keys = match request.action {
-        Action::Requeue { .. } => holders(session, &jobs, now).await?,
-        _ => HashMap::new(),
-    };
+    let mut keys = holders(session, &jobs, &request.action, now).await?;
     let mut amended = Amended { jobs: Vec::with_capacity(ids.len()), next };
     let mut changed = Vec::new();
     for id in ids {
@@ -104,19 +101,14 @@ async fn load(
     Ok((jobs, now))
 }
 
-/// The unique key that a job takes again when it is requeued.
-fn key_until_finished(job: &JobRecord) -> Option<&UniqueKey> {
-    let unique = job.options.unique.as_ref()?;
-    (unique.scope == UniqueScope::UntilFinished).then_some(&unique.key)
-}
-
 /// Who holds the unique keys that these jobs would take again (clause P4).
 async fn holders(
     session: &mut Session<'_>,
     jobs: &HashMap<JobId, Change>,
+    action: &Action,
     now: Timestamp,
 ) -> Done<HashMap<UniqueKey, JobId>> {
-    let keys = jobs.values().filter_map(|change| key_until_finished(&change.job));
+    let keys = jobs.values().filter_map(|change| change.job.key_taken_again(action));
     let keys: Vec<_> = keys.map(|key| key.as_str().to_owned()).collect();
     if keys.is_empty() {
         return Ok(HashMap::new());
@@ -137,22 +129,25 @@ fn act(
     keys: &mut HashMap<UniqueKey, JobId>,
     now: Timestamp,
 ) -> AmendAnswer {
-    let id = change.job.id;
-    if let (Action::Requeue { .. }, true) = (action, change.job.state.is_terminal()) {
-        change.key = key_until_finished(&change.job).cloned();
-        if let Some(key) = &change.key {
-            let holder = *keys.entry(key.clone()).or_insert(id);
-            if holder != id {
-                return AmendAnswer::Held(holder);
-            }
+    let key = change.job.key_taken_again(action).cloned();
+    let mut job = change.job.clone();
+    let answer = job.amend(action, now);
+    if answer == AmendAnswer::Applied
+        && let Some(key) = key
+    {
+        let holder = *keys.entry(key.clone()).or_insert(job.id);
+        if holder != job.id {
+            return AmendAnswer::Held(holder);
         }
+        change.key = Some(key);
     }
-    change.job.amend(action, now)
+    change.job = job;
+    answer
 }
 
 async fn write(session: &mut Session<'_>, changes: &[Change], action: &Action, now: Timestamp) -> Done<()> {
     let ids: Vec<Uuid> = changes.iter().map(|change| *change.job.id.as_uuid()).collect();
-    if *action == Action::Delete {
+    if action.deletes() {
         session.db.query("SELECT leasehold.remove($1)").bind(ids).execute(session.conn()).await?;
         return Ok(());
     }
@@ -236,7 +231,7 @@ async fn tally(session: &mut Session<'_>, changes: &[Change]) -> Done<()> {
 }
 
 fn tell(session: &Session<'_>, changes: &[Change], action: &Action) {
-    if *action == Action::Delete {
+    if action.deletes() {
         return;
     }
     session.db.signals.tell(changes.iter().flat_map(|Change { job, .. }| {

@@ -92,7 +92,7 @@ pub(crate) async fn enqueue_in(db: &Db, conn: &mut PgConnection, jobs: &[NewJob]
     Ok(insert(db, conn, jobs, Some(told)).await?.0)
 }
 
-async fn insert(
+pub(crate) async fn insert(
     db: &Db,
     conn: &mut PgConnection,
     jobs: &[NewJob],
@@ -180,7 +180,7 @@ fn tags(job: &NewJob) -> Option<String> {
 }
 
 /// How a scope is written, and how long it lasts at most.
-fn scope(scope: UniqueScope) -> (i16, Option<i64>) {
+pub(crate) fn scope(scope: UniqueScope) -> (i16, Option<i64>) {
     match scope {
         UniqueScope::UntilClaimed => (1, None),
         UniqueScope::UntilFinished => (2, None),

@@ -35,6 +35,7 @@ mod record;
 mod schema;
 mod session;
 
+mod admit;
 mod claim;
 mod control;
 mod enqueue;

@@ -5,7 +5,7 @@
 //! smaller it is.
 
 use leasehold_core::backend::{
-    Answer, AppendLogs, Event, LogAppend, LogLine, LogPage, LogSource, NewLine, ReadLogs,
+    Answer, AppendLogs, Arrival, Event, LogAppend, LogLine, LogPage, LogSource, NewLine, ReadLogs,
 };
 use leasehold_core::{Error, JobId, QueueName, Timestamp, WorkerId};
 use sqlx::Row;
@@ -13,7 +13,7 @@ use sqlx::postgres::PgRow;
 use uuid::Uuid;
 
 use crate::error::Done;
-use crate::session::{Session, rows};
+use crate::session::{Session, given, rows};
 
 const APPEND: &str = "SELECT n, answer, queue, over FROM leasehold.append_logs(
     $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)";
@@ -70,6 +70,35 @@ pub(crate) async fn append_logs(session: &mut Session<'_>, request: &AppendLogs)
         over = trim.fetch_one(session.conn()).await?.try_get(0)?;
     }
     Ok(answers)
+}
+
+const ADMIT: &str = "SELECT leasehold.admit_logs($1, $2, $3, $4, $5, $6, $7, $8)";
+
+/// Takes in the logs of jobs that have come from another store.
+pub(crate) async fn admit(session: &mut Session<'_>, arrivals: &[&Arrival]) -> Done<()> {
+    let db = session.db;
+    let of = |arrival: &&Arrival| {
+        let job = *arrival.job.id.as_uuid();
+        arrival.logs.clone().into_iter().map(move |line| (job, line))
+    };
+    let lines: Vec<(Uuid, LogLine)> = arrivals.iter().flat_map(of).collect();
+    if lines.is_empty() {
+        return Ok(());
+    }
+    let size = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+    let workers = lines.iter().map(|(_, line)| line.worker.map(|worker| *worker.as_uuid()));
+    db.query(ADMIT)
+        .bind(lines.iter().map(|(job, _)| *job).collect::<Vec<_>>())
+        .bind(given(workers.collect()))
+        .bind(lines.iter().map(|(_, line)| line.attempt.cast_signed()).collect::<Vec<_>>())
+        .bind(lines.iter().map(|(_, line)| line.at.as_millis()).collect::<Vec<_>>())
+        .bind(lines.iter().map(|(_, line)| <&str>::from(line.level).to_owned()).collect::<Vec<_>>())
+        .bind(lines.iter().map(|(_, line)| line.message.as_bytes().to_vec()).collect::<Vec<_>>())
+        .bind(size(db.caps.job_lines))
+        .bind(size(db.caps.job_bytes))
+        .execute(session.conn())
+        .await?;
+    Ok(())
 }
 
 const OF_JOB: &str = "SELECT coalesce((SELECT trimmed FROM leasehold.log_heads WHERE source = $1), 0), l.*

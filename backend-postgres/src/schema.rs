@@ -15,6 +15,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0004_settle.sql"),
     include_str!("../migrations/0005_upkeep.sql"),
     include_str!("../migrations/0006_logs.sql"),
+    include_str!("../migrations/0007_admit.sql"),
 ];
 /// The oldest server whose every feature that we use is there.
 const OLDEST: i32 = 130_000;

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use leasehold_core::backend::{
-    Amend, Amended, Answer, AppendLogs, Capabilities, CheckIn, CheckedIn, Claim, Claimed, Counts,
-    DeleteRegister, Description, Enqueue, Enqueued, Event, Expired, ExpiredLease, Find, List, LogPage, Page,
-    Prune, Pruned, PutRegister, QueueCounts, QueueRecord, ReadLogs, Recover, RegisterPage, Registers, Renew,
-    Renewed, SetQueue, Settle, Settlement, StopWorkers, Watch, WorkerRecord, Workers,
+    Admit, Admitted, Amend, Amended, Answer, AppendLogs, Capabilities, CheckIn, CheckedIn, Claim, Claimed,
+    Counts, DeleteRegister, Description, Enqueue, Enqueued, Event, Expired, ExpiredLease, Find, List,
+    LogPage, Page, Prune, Pruned, PutRegister, QueueCounts, QueueRecord, ReadLogs, Recover, RegisterPage,
+    Registers, Renew, Renewed, SetQueue, Settle, Settlement, StopWorkers, Watch, WorkerRecord, Workers,
 };
 use leasehold_core::{Backend, Deadline, Error, JobRecord, Limits, NewJob, Result, Timestamp};
 use sqlx::PgConnection;
@@ -19,7 +19,8 @@ use crate::error::BACKEND;
 use crate::session::{Call, Db, Kind};
 use crate::settle::By;
 use crate::{
-    claim, control, enqueue, inspect, logs, recover, registers, renew, schema, settle, upkeep, watch, workers,
+    admit, claim, control, enqueue, inspect, logs, recover, registers, renew, schema, settle, upkeep, watch,
+    workers,
 };
 
 /// Jobs in a PostgreSQL database. Clones share everything.
@@ -166,6 +167,10 @@ impl Backend for Postgres {
         } else {
             call!(self, "enqueue", deadline, WritesInSteps, s => enqueue::enqueue(s, &request.jobs))
         }
+    }
+
+    async fn admit(&self, deadline: Deadline, request: Admit) -> Result<Vec<Admitted>> {
+        call!(self, "admit", deadline, WritesInSteps, s => admit::admit(s, &request))
     }
 
     async fn claim(&self, deadline: Deadline, request: Claim) -> Result<Claimed> {

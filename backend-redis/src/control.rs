@@ -61,6 +61,9 @@ fn push_action(command: &mut Cmd, action: &Action, preview: bool, matching: bool
         Action::Postpone { due } => ("postpone", with_due(*due)),
         Action::Unpark { due } => ("unpark", with_due(*due)),
         Action::CancelParked => ("cancel_parked", (String::new(), 0)),
+        Action::Withdraw => ("withdraw", (String::new(), 0)),
+        Action::Restore => ("restore", (String::new(), 0)),
+        Action::DeleteEnded { by } => ("delete_ended", (String::new(), by.as_millis())),
     };
     command.arg(name).arg(with).arg(millis).arg(u8::from(preview)).arg(u8::from(matching));
 }

@@ -16,6 +16,7 @@ mod schema;
 mod scripts;
 mod session;
 
+mod admit;
 mod claim;
 mod control;
 mod enqueue;

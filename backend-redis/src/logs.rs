@@ -17,12 +17,24 @@ const WORKER_LINES: u64 = 100_000;
 const EXACT: u64 = (1 << 53) - 1;
 
 pub(crate) async fn append_logs(db: &Db, request: &AppendLogs) -> Done<Vec<Answer>> {
-    let caps = db.config.log_caps;
-    let head = |command: &mut Cmd| {
-        command.arg(caps.job_lines).arg(caps.job_bytes).arg(caps.store_bytes).arg(WORKER_LINES);
-    };
+    let head = |command: &mut Cmd| push_caps(db, command);
     let answers: Vec<u8> = db.run_parts(&APPEND_LOGS, head, &request.appends, push).await?;
     answers.into_iter().map(settle::read).collect()
+}
+
+/// How much is kept, as scripts that add lines are told.
+pub(crate) fn push_caps(db: &Db, command: &mut Cmd) {
+    let caps = db.config.log_caps;
+    command.arg(caps.job_lines).arg(caps.job_bytes).arg(caps.store_bytes).arg(WORKER_LINES);
+}
+
+/// The lines of a job that comes from another store.
+pub(crate) fn push_lines(command: &mut Cmd, lines: &[LogLine]) {
+    command.arg(lines.len());
+    for line in lines {
+        command.arg(line.attempt).arg(line.worker.map_or_else(String::new, |worker| worker.to_string()));
+        command.arg(line.at.as_millis()).arg(<&str>::from(line.level)).arg(&line.message);
+    }
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "as all that adds items to a command")]

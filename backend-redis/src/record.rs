@@ -11,7 +11,7 @@ use leasehold_core::{
     ClaimId, Due, Failure, JobId, JobOptions, JobRecord, Keep, Kind, NewJob, OnConflict, Payload, QueueName,
     Reason, Result, Retention, State, Timestamp, UniqueScope,
 };
-use redis::Cmd;
+use redis::{Cmd, ToRedisArgs};
 use serde_json::{Map, Value as Json};
 
 use crate::error::{Done, corrupt};
@@ -33,7 +33,12 @@ pub(crate) fn push_new(command: &mut Cmd, job: &NewJob) -> Done<()> {
         Due::At(at) => command.arg(format!("@{}", at.as_millis())),
     };
     command.arg(lane(job)).arg(terms(job));
-    let (fields, pieces) = (fields(job)?, pieces(&job.payload));
+    push_fields(command, &fields(job)?, &job.payload);
+    Ok(())
+}
+
+fn push_fields<N: ToRedisArgs, V: ToRedisArgs>(command: &mut Cmd, fields: &[(N, V)], payload: &Payload) {
+    let pieces = pieces(payload);
     // What is too long for pieces stands alone behind the pairs.
     let whole = pieces.is_empty();
     command.arg(2 * (fields.len() + pieces.len()) + usize::from(whole));
@@ -44,8 +49,51 @@ pub(crate) fn push_new(command: &mut Cmd, job: &NewJob) -> Done<()> {
         command.arg(number).arg(piece);
     }
     if whole {
-        command.arg(job.payload.as_bytes());
+        command.arg(payload.as_bytes());
     }
+}
+
+/// Writes a job of another store as arguments of a script: its id, lane, terms, state and moments, and its fields.
+pub(crate) fn push_admitted(command: &mut Cmd, job: &JobRecord) -> Done<()> {
+    let mut new = NewJob::new(job.kind.clone(), Payload::EMPTY);
+    (new.queue, new.options) = (job.queue.clone(), job.options.clone());
+    let state = if job.state.is_waiting() { "waiting" } else { job.state.into() };
+    command.arg(job.id.to_string()).arg(lane(&new)).arg(terms(&new)).arg(state);
+    command.arg(job.enqueued_at.as_millis()).arg(job.due.as_millis());
+    let mut pairs: Vec<(String, Vec<u8>)> = Vec::new();
+    let mut add = |name: &str, value: String| pairs.push((name.to_owned(), value.into_bytes()));
+    for (name, value) in fields(&new)? {
+        match name {
+            "on_conflict" | "period" => {}
+            name => add(name, value),
+        }
+    }
+    if let Some(UniqueScope::For(period)) = job.options.unique.as_ref().map(|unique| unique.scope) {
+        add("unique_until", job.enqueued_at.plus(period).as_millis().to_string());
+    }
+    let counts = [("attempt", job.attempt), ("crashes", job.crashes), ("generation", job.generation)];
+    for (name, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
+        add(name, count.to_string());
+    }
+    if let (Some(started), Some(worker)) = (job.started_at, job.worker) {
+        add("run", format!("{} {worker}", started.as_millis()));
+    }
+    job.reason.into_iter().for_each(|reason| add("reason", reason.to_string()));
+    job.finished_at.into_iter().for_each(|at| add("finished", at.as_millis().to_string()));
+    if let Some(progress) = &job.progress {
+        add("progress", serde_json::to_string(progress)?);
+    }
+    for (place, failure) in job.history.iter().enumerate() {
+        let Failure { attempt, worker, at, reason, class, message } = failure.clone();
+        let told = serde_json::to_string(&NewFailure { reason, class, message })?;
+        let worker = worker.map_or_else(String::new, |worker| worker.to_string());
+        add(&format!("failure{place}"), format!("{attempt}\n{worker}\n{}\n{told}", at.as_millis()));
+    }
+    if !job.history.is_empty() {
+        add("failures", job.history.len().to_string());
+    }
+    pairs.extend(job.result.iter().map(|result| ("result".to_owned(), result.as_bytes().to_vec())));
+    push_fields(command, &pairs, &job.payload);
     Ok(())
 }
 
@@ -184,7 +232,7 @@ impl Fields<'_> {
             job.worker = Some(parsed("run", worker)?);
         }
         job.finished_at = self.moment("finished")?;
-        job.expires_at = self.expiry(job.state, job.finished_at)?;
+        job.expires_at = if job.is_withdrawn() { None } else { self.expiry(job.state, job.finished_at)? };
         if job.state == State::Running {
             job.lease_until = self.moment("lease_until")?;
             job.cancel_requested = self.0.contains_key("cancel");

@@ -54,8 +54,9 @@ macro_rules! scripts {
 // Those that write.
 scripts! {
     true:
+    ADMIT = "jobs.lua" "lines.lua" "admit.lua";
     AMEND = "jobs.lua" "matching.lua" "amend.lua";
-    APPEND_LOGS = "jobs.lua" "append_logs.lua";
+    APPEND_LOGS = "jobs.lua" "lines.lua" "append_logs.lua";
     CHECK_IN = "check_in.lua";
     CLAIM = "jobs.lua" "claim.lua";
     DELETE_REGISTER = "forgetting.lua" "delete_register.lua";

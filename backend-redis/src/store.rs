@@ -7,10 +7,10 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use leasehold_core::authoring::calls::bounded;
 use leasehold_core::backend::{
-    Amend, Amended, Answer, AppendLogs, Capabilities, CheckIn, CheckedIn, Claim, Claimed, Counts,
-    DeleteRegister, Description, Enqueue, Enqueued, Event, Expired, ExpiredLease, Find, List, LogPage, Page,
-    Prune, Pruned, PutRegister, QueueCounts, QueueRecord, ReadLogs, Recover, RegisterPage, Registers, Renew,
-    Renewed, SetQueue, Settle, StopWorkers, Watch, WorkerRecord, Workers,
+    Admit, Admitted, Amend, Amended, Answer, AppendLogs, Capabilities, CheckIn, CheckedIn, Claim, Claimed,
+    Counts, DeleteRegister, Description, Enqueue, Enqueued, Event, Expired, ExpiredLease, Find, List,
+    LogPage, Page, Prune, Pruned, PutRegister, QueueCounts, QueueRecord, ReadLogs, Recover, RegisterPage,
+    Registers, Renew, Renewed, SetQueue, Settle, StopWorkers, Watch, WorkerRecord, Workers,
 };
 use leasehold_core::{Backend, Deadline, Error, JobRecord, Limits, NewJob, Result, Timestamp};
 use redis::Pipeline;
@@ -22,7 +22,7 @@ use crate::scripts::HOUR;
 use crate::session::{Db, moment};
 use crate::settle::By;
 use crate::{
-    claim, control, enqueue, inspect, logs, recover, registers, renew, schema, settle, watch, workers,
+    admit, claim, control, enqueue, inspect, logs, recover, registers, renew, schema, settle, watch, workers,
 };
 
 /// Jobs on a Redis or Valkey server. Clones share everything.
@@ -129,6 +129,10 @@ impl Backend for Redis {
 
     async fn enqueue(&self, deadline: Deadline, request: Enqueue) -> Result<Vec<Enqueued>> {
         self.call("enqueue", deadline, true, enqueue::enqueue(&self.0, request)).await
+    }
+
+    async fn admit(&self, deadline: Deadline, request: Admit) -> Result<Vec<Admitted>> {
+        self.call("admit", deadline, true, admit::admit(&self.0, &request)).await
     }
 
     async fn claim(&self, deadline: Deadline, request: Claim) -> Result<Claimed> {

@@ -7,7 +7,7 @@ use leasehold_core::authoring::stored;
 use leasehold_core::backend::{
     Action, Amend, AmendAnswer, Amended, Cursor, Event, Order, Prune, Pruned, QueueRecord, Select, SetQueue,
 };
-use leasehold_core::{JobId, QueueName, Reason, State, Timestamp, UniqueKey, UniqueScope};
+use leasehold_core::{JobId, QueueName, Reason, State, Timestamp, UniqueKey};
 use sqlx::SqliteConnection;
 use uuid::Uuid;
 
@@ -20,10 +20,7 @@ use crate::writer::Session;
 pub(crate) async fn amend(session: &mut Session, request: Amend) -> Done<Amended> {
     let (ids, next) = select(session, request.select).await?;
     let mut jobs = record::load(&mut session.conn, &ids).await?;
-    let mut keys = match request.action {
-        Action::Requeue { .. } => wanted_keys(session, &jobs).await?,
-        _ => HashMap::new(),
-    };
+    let mut keys = wanted_keys(session, &jobs, &request.action).await?;
     let mut amended = Amended { jobs: Vec::with_capacity(ids.len()), next };
     let mut changed = Vec::new();
     for id in ids {
@@ -60,17 +57,25 @@ async fn select(session: &mut Session, select: Select) -> Done<(Vec<JobId>, Opti
     }
 }
 
-/// Which unique keys the jobs would take again if they were requeued, and who holds them now (clause P4).
-async fn wanted_keys(session: &mut Session, jobs: &HashMap<JobId, Brief>) -> Done<HashMap<UniqueKey, JobId>> {
-    let keys: Vec<_> = jobs.values().filter_map(key_until_finished).collect();
+/// Which unique keys the jobs would take again if this brought them back, and who holds them now (clause P4).
+async fn wanted_keys(
+    session: &mut Session,
+    jobs: &HashMap<JobId, Brief>,
+    action: &Action,
+) -> Done<HashMap<UniqueKey, JobId>> {
+    if !action.brings_back() {
+        return Ok(HashMap::new());
+    }
+    let keys: Vec<_> = jobs.values().filter_map(|job| key_taken_again(job, action)).collect();
     let keys: Vec<_> = keys.iter().collect();
     free_keys(&mut session.conn, &keys, session.now).await?;
     holders(&mut session.conn, &keys).await
 }
 
-fn key_until_finished(job: &Brief) -> Option<UniqueKey> {
+fn key_taken_again(job: &Brief, action: &Action) -> Option<UniqueKey> {
     let unique = stored::options(&job.options).ok()?.unique?;
-    (unique.scope == UniqueScope::UntilFinished).then_some(unique.key)
+    let was_claimed = job.worker.is_some() || job.generation > 0;
+    unique.is_taken_again(action, was_claimed).then_some(unique.key)
 }
 
 /// Changes the job if its state allows it.
@@ -81,14 +86,27 @@ fn act(
     now: Timestamp,
 ) -> AmendAnswer {
     let state = job.state_at(now);
+    let is_withdrawn = state == State::Cancelled && job.reason.as_deref() == Some(Reason::Moved.into());
     match action {
+        Action::Withdraw if is_withdrawn => return AmendAnswer::AlreadyApplied,
+        Action::Withdraw if state.is_waiting() => job.end(State::Cancelled, Some(Reason::Moved), now),
+        Action::Restore if state.is_waiting() => return AmendAnswer::AlreadyApplied,
+        Action::Restore if is_withdrawn => {
+            let due = Timestamp::from_millis(job.due);
+            return bring_back(job, action, due, keys, now);
+        }
+        Action::DeleteEnded { by } if job.ended_by(*by) => {}
+        Action::Delete if is_withdrawn => {}
+        _ if is_withdrawn => return AmendAnswer::Refused(state),
         Action::Cancel if state == State::Cancelled => return AmendAnswer::AlreadyApplied,
         Action::Cancel if state == State::Running => {
             job.cancel_requested = true;
             return AmendAnswer::Requested;
         }
         Action::Cancel if state.is_waiting() => job.end(State::Cancelled, Some(Reason::Cancelled), now),
-        Action::Requeue { due } if state.is_terminal() => return requeue(job, due.by(now), keys, now),
+        Action::Requeue { due } if state.is_terminal() => {
+            return bring_back(job, action, due.by(now), keys, now);
+        }
         Action::Delete if state != State::Running => {}
         Action::Move { queue } if job.queue == queue.as_str() => return AmendAnswer::AlreadyApplied,
         Action::Move { queue } if state != State::Running => queue.as_str().clone_into(&mut job.queue),
@@ -111,31 +129,38 @@ fn act(
     AmendAnswer::Applied
 }
 
-/// Sends an ended job round again (clause S1).
-fn requeue(
+/// Sends an ended job round again (clause S1), or lets one that was withdrawn wait as it did (clause P8).
+fn bring_back(
     job: &mut Brief,
+    action: &Action,
     due: Timestamp,
     keys: &mut HashMap<UniqueKey, JobId>,
     now: Timestamp,
 ) -> AmendAnswer {
     let id = JobId::from_uuid(job.id);
-    if let Some(key) = key_until_finished(job) {
+    if let Some(key) = key_taken_again(job, action) {
         let holder = *keys.entry(key.clone()).or_insert(id);
         if holder != id {
             return AmendAnswer::Held(holder);
         }
         job.unique_key = Some(key.into());
     }
-    job.wait(due, Reason::Requeued, now);
-    (job.attempt, job.crashes, job.generation) = (0, 0, job.generation + 1);
-    (job.finished_at, job.expires_at, job.progress) = (None, None, None);
+    (job.finished_at, job.expires_at) = (None, None);
+    if *action == Action::Restore {
+        job.wait(due, None, now);
+    } else {
+        job.wait(due, Reason::Requeued, now);
+        (job.attempt, job.crashes, job.generation, job.progress) = (0, 0, job.generation + 1, None);
+    }
     AmendAnswer::Applied
 }
 
 async fn write(session: &mut Session, jobs: &[&Brief], action: &Action) -> Done<()> {
     let seqs = record::list(&jobs.iter().map(|job| job.seq).collect::<Vec<_>>())?;
     match action {
-        Action::Delete => run(&mut session.conn, "DELETE FROM leasehold_jobs WHERE", seqs).await?,
+        Action::Delete | Action::DeleteEnded { .. } => {
+            run(&mut session.conn, "DELETE FROM leasehold_jobs WHERE", seqs).await?;
+        }
         Action::Requeue { .. } => {
             record::save(&mut session.conn, jobs).await?;
             run(&mut session.conn, "DELETE FROM leasehold_results WHERE", seqs).await?;
@@ -143,9 +168,10 @@ async fn write(session: &mut Session, jobs: &[&Brief], action: &Action) -> Done<
         _ => record::save(&mut session.conn, jobs).await?,
     }
     for job in jobs {
-        match (action, QueueName::new(&job.queue)) {
-            (Action::Delete, _) | (_, Err(_)) => {}
-            (_, Ok(queue)) if job.cancel_requested => {
+        match QueueName::new(&job.queue) {
+            Err(_) => {}
+            Ok(_) if action.deletes() => {}
+            Ok(queue) if job.cancel_requested => {
                 session.tell(|| Event::CancelRequested { job: JobId::from_uuid(job.id), queue });
             }
             _ => job.tell(session),

@@ -71,7 +71,11 @@ pub(crate) async fn insert(
 }
 
 /// Inserts jobs none of which replaces another.
-async fn insert_run(conn: &mut SqliteConnection, jobs: &[NewJob], now: Timestamp) -> Done<Vec<Enqueued>> {
+pub(crate) async fn insert_run(
+    conn: &mut SqliteConnection,
+    jobs: &[NewJob],
+    now: Timestamp,
+) -> Done<Vec<Enqueued>> {
     let lanes = record::lanes(conn, &jobs.iter().map(lane).collect()).await?;
     let mut answers = Vec::with_capacity(jobs.len());
     let mut next: i64 = sqlx::query_scalar("SELECT coalesce(max(seq), 0) + 1 FROM leasehold_jobs")
@@ -176,7 +180,7 @@ async fn insert_jobs(
 }
 
 /// How a scope is written, and until when it lasts at most.
-fn scope(scope: UniqueScope, now: Timestamp) -> (Option<i64>, Option<i64>) {
+pub(crate) fn scope(scope: UniqueScope, now: Timestamp) -> (Option<i64>, Option<i64>) {
     match scope {
         UniqueScope::UntilClaimed => (Some(UNIQUE_UNTIL_CLAIMED), None),
         UniqueScope::UntilFinished => (Some(UNIQUE_UNTIL_FINISHED), None),

@@ -41,6 +41,7 @@ mod record;
 mod schema;
 mod writer;
 
+mod admit;
 mod claim;
 mod control;
 mod enqueue;

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use futures::TryStreamExt;
 use leasehold_core::authoring::stored::at_most;
 use leasehold_core::backend::{
-    Answer, AppendLogs, Event, LogAppend, LogLine, LogPage, LogSource, NewLine, ReadLogs,
+    Answer, AppendLogs, Event, Level, LogAppend, LogLine, LogPage, LogSource, NewLine, ReadLogs,
 };
 use leasehold_core::{JobId, QueueName, Timestamp, WorkerId};
 use sqlx::sqlite::SqliteRow;
@@ -18,6 +18,16 @@ use uuid::Uuid;
 use crate::error::Done;
 use crate::record::{self, Brief};
 use crate::writer::Session;
+
+/// A line to be written.
+struct Line<'a> {
+    job: Uuid,
+    worker: Option<Uuid>,
+    attempt: i64,
+    at: Timestamp,
+    level: Level,
+    message: &'a str,
+}
 
 /// What is kept of a log, and which lines of the present lease were taken in already.
 #[derive(Debug, Default, Clone, Copy)]
@@ -39,7 +49,7 @@ pub(crate) async fn append_logs(session: &mut Session, request: AppendLogs) -> D
         answers.push(match jobs.get(&append.job) {
             Some(job) if job.state == 3 && job.claim == Some(claim) => {
                 let new = new_lines(heads.entry(append.job).or_default(), claim, append);
-                lines.extend(new.iter().map(|line| (job, line)));
+                lines.extend(new.iter().map(|line| (job, written(job, line, session.now))));
                 if new.is_empty() && !append.lines.is_empty() {
                     Answer::AlreadyApplied
                 } else {
@@ -49,18 +59,41 @@ pub(crate) async fn append_logs(session: &mut Session, request: AppendLogs) -> D
             _ => Answer::Lost,
         });
     }
-    insert(&mut session.conn, &lines, session.now).await?;
-    keep(session, &heads, lines.iter().map(|(_, line)| size(line)).sum()).await?;
-    for (job, _) in lines {
+    let (jobs, lines): (Vec<_>, Vec<_>) = lines.into_iter().unzip();
+    insert(&mut session.conn, &lines).await?;
+    keep(session, &heads, lines.iter().map(|line| size(line.message)).sum()).await?;
+    for job in jobs {
         let Ok(queue) = QueueName::new(&job.queue) else { continue };
         session.tell(|| Event::Logged { job: JobId::from_uuid(job.id), queue });
     }
     Ok(answers)
 }
 
+/// Takes in the log of a job that has come from another store.
+pub(crate) async fn take_in(session: &mut Session, job: JobId, lines: &[LogLine]) -> Done<()> {
+    if lines.is_empty() {
+        return Ok(());
+    }
+    insert(&mut session.conn, &lines.iter().map(|line| kept(job, line)).collect::<Vec<_>>()).await?;
+    let bytes = lines.iter().map(|line| size(&line.message)).sum();
+    let head = Head { lines: lines.len() as i64, bytes, ..Head::default() };
+    keep(session, &HashMap::from([(job, head)]), bytes).await
+}
+
+fn kept(job: JobId, line: &LogLine) -> Line<'_> {
+    let LogLine { attempt, worker, at, level, message, .. } = line;
+    let worker = worker.map(|worker| *worker.as_uuid());
+    Line { job: *job.as_uuid(), worker, attempt: (*attempt).into(), at: *at, level: *level, message }
+}
+
+fn written<'a>(job: &Brief, line: &'a NewLine, at: Timestamp) -> Line<'a> {
+    let NewLine { level, message } = line;
+    Line { job: job.id, worker: job.worker, attempt: job.attempt, at, level: *level, message }
+}
+
 /// What a line counts for at the caps: its message, and 64 bytes so that empty lines are bounded too.
-fn size(line: &NewLine) -> i64 {
-    i64::try_from(line.message.len()).unwrap_or(i64::MAX).saturating_add(64)
+fn size(message: &str) -> i64 {
+    i64::try_from(message.len()).unwrap_or(i64::MAX).saturating_add(64)
 }
 
 /// The lines that were not taken in from this lease before (clause E2).
@@ -73,7 +106,7 @@ fn new_lines<'a>(head: &mut Head, claim: Uuid, append: &'a LogAppend) -> &'a [Ne
     head.position = head.position.max(start.saturating_add_unsigned(append.lines.len() as u64));
     let new = &append.lines[known..];
     head.lines += new.len() as i64;
-    head.bytes += new.iter().map(size).sum::<i64>();
+    head.bytes += new.iter().map(|line| size(&line.message)).sum::<i64>();
     new
 }
 
@@ -91,16 +124,16 @@ async fn heads(conn: &mut SqliteConnection, ids: &[JobId]) -> Done<HashMap<JobId
     Ok(rows.into_iter().map(head).collect())
 }
 
-async fn insert(conn: &mut SqliteConnection, lines: &[(&Brief, &NewLine)], now: Timestamp) -> Done<()> {
+async fn insert(conn: &mut SqliteConnection, lines: &[Line<'_>]) -> Done<()> {
     for chunk in record::chunks(lines.len()) {
         let sql = format!(
             "INSERT INTO leasehold_logs (job, worker, attempt, at, level, message, bytes) VALUES {}",
             record::places(chunk.len(), 7)
         );
         let mut query = sqlx::query(AssertSqlSafe(sql));
-        for (job, line) in &lines[chunk] {
-            query = query.bind(job.id).bind(job.worker).bind(job.attempt).bind(now.as_millis());
-            query = query.bind::<&str>(line.level.into()).bind(&line.message).bind(size(line));
+        for line in &lines[chunk] {
+            query = query.bind(line.job).bind(line.worker).bind(line.attempt).bind(line.at.as_millis());
+            query = query.bind::<&str>(line.level.into()).bind(line.message).bind(size(line.message));
         }
         query.execute(&mut *conn).await?;
     }

@@ -8,7 +8,7 @@ use leasehold_core::authoring::stored;
 use leasehold_core::backend::SetAside;
 use leasehold_core::limits::HISTORY;
 use leasehold_core::{
-    Failure, JobId, JobRecord, Kind, LeaseToken, Payload, QueueName, Reason, State, Timestamp, WorkerId,
+    Failure, JobId, JobRecord, Keep, Kind, LeaseToken, Payload, QueueName, Reason, State, Timestamp, WorkerId,
 };
 use serde::de::DeserializeOwned;
 use sqlx::sqlite::SqliteRow;
@@ -302,10 +302,16 @@ impl Brief {
         self.state_at(now).is_waiting() && self.due == Timestamp::MAX.as_millis()
     }
 
+    /// Whether it ended at this moment or before.
+    pub(crate) fn ended_by(&self, moment: Timestamp) -> bool {
+        self.state > 3 && self.finished_at.is_some_and(|at| at <= moment.as_millis())
+    }
+
     /// Ends it, and sets when it may be removed (clauses S1, F5).
     pub(crate) fn end(&mut self, state: State, reason: Option<Reason>, now: Timestamp) {
         self.leave(state, reason);
         let keep = stored::options(&self.options).unwrap_or_default().retention.of(state);
+        let keep = if reason == Some(Reason::Moved) { Keep::Forever } else { keep };
         self.finished_at = Some(now.as_millis());
         self.expires_at = keep.until(now).map(Timestamp::as_millis);
         if self.unique_scope != Some(UNIQUE_FOR) {

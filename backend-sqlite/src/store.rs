@@ -9,10 +9,10 @@ use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use leasehold_core::authoring::calls::{bounded, late};
 use leasehold_core::backend::{
-    Amend, Amended, Answer, AppendLogs, Capabilities, CheckIn, CheckedIn, Claim, Claimed, Counts,
-    DeleteRegister, Description, Enqueue, Enqueued, Event, Expired, ExpiredLease, Find, List, LogPage, Page,
-    Prune, Pruned, PutRegister, QueueCounts, QueueRecord, ReadLogs, Recover, RegisterPage, Registers, Renew,
-    Renewed, SetQueue, Settle, StopWorkers, Watch, WorkerRecord, Workers,
+    Admit, Admitted, Amend, Amended, Answer, AppendLogs, Capabilities, CheckIn, CheckedIn, Claim, Claimed,
+    Counts, DeleteRegister, Description, Enqueue, Enqueued, Event, Expired, ExpiredLease, Find, List,
+    LogPage, Page, Prune, Pruned, PutRegister, QueueCounts, QueueRecord, ReadLogs, Recover, RegisterPage,
+    Registers, Renew, Renewed, SetQueue, Settle, StopWorkers, Watch, WorkerRecord, Workers,
 };
 use leasehold_core::{Backend, Deadline, Error, JobRecord, Limits, NewJob, Result, Timestamp};
 use sqlx::{SqliteConnection, SqlitePool};
@@ -22,7 +22,9 @@ use crate::error::{BACKEND, Done, Fault};
 use crate::schema::{self, Facts};
 use crate::settle::By;
 use crate::writer::{Session, Writer};
-use crate::{claim, control, enqueue, inspect, logs, recover, registers, renew, settle, watch, workers};
+use crate::{
+    admit, claim, control, enqueue, inspect, logs, recover, registers, renew, settle, watch, workers,
+};
 
 /// Jobs in an SQLite file. Clones share everything.
 ///
@@ -157,6 +159,10 @@ impl Backend for Sqlite {
 
     async fn enqueue(&self, deadline: Deadline, request: Enqueue) -> Result<Vec<Enqueued>> {
         self.write("enqueue", deadline, |s| Box::pin(enqueue::enqueue(s, request))).await
+    }
+
+    async fn admit(&self, deadline: Deadline, request: Admit) -> Result<Vec<Admitted>> {
+        self.write("admit", deadline, |s| Box::pin(admit::admit(s, request))).await
     }
 
     async fn claim(&self, deadline: Deadline, request: Claim) -> Result<Claimed> {

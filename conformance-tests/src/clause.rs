@@ -38,6 +38,8 @@ pub enum Clause {
     P6,
     /// Parked.
     P7,
+    /// Moved.
+    P8,
     /// Exclusive.
     C1,
     /// Fenced.

@@ -20,17 +20,42 @@ function what.cancel(job)
   end
 end
 
-function what.requeue(job)
-  if not is_over(job.state) then return 'refused' end
-  local keeps = job.unique and job.scope == 'finished'
-  local holder = keeps and holder_of(job.unique)
+-- Lets a job wait again that has ended, with its unique key if it takes that (P4).
+local function bring_back(job, takes_key, due, reason, set, unset)
+  local holder = takes_key and holder_of(job.unique)
   if holder then return 'held', nil, holder end
   return 'applied', function()
     leave(job)
-    if keeps then call('HSET', prefix .. 'unique', job.unique, job.id) end
-    put_back(job, due_by(with, millis), 'requeued', { 'generation', job.generation + 1, 'attempt', 0, 'crashes', 0 },
-      { 'result', 'progress', 'finished' })
+    if takes_key then call('HSET', prefix .. 'unique', job.unique, job.id) end
+    put_back(job, due, reason, set, unset)
   end
+end
+
+function what.requeue(job)
+  if not is_over(job.state) then return 'refused' end
+  local set = { 'generation', job.generation + 1, 'attempt', 0, 'crashes', 0 }
+  local takes_key = job.unique and job.scope == 'finished'
+  return bring_back(job, takes_key, due_by(with, millis), 'requeued', set, { 'result', 'progress', 'finished' })
+end
+
+-- Withdrawn is what goes on in another store (P8).
+local function is_withdrawn(job) return job.state == 'cancelled' and job.reason == 'moved' end
+
+function what.withdraw(job)
+  if is_withdrawn(job) then return 'already' end
+  if job.state ~= 'waiting' then return 'refused' end
+  return 'applied', function()
+    leave(job)
+    finish(job, 'cancelled', 'moved', {})
+  end
+end
+
+function what.restore(job)
+  if job.state == 'waiting' then return 'already' end
+  if not is_withdrawn(job) then return 'refused' end
+  local was_claimed = job.run or job.generation > 0
+  local takes_key = job.unique and (job.scope == 'finished' or (job.scope == 'claimed' and not was_claimed))
+  return bring_back(job, takes_key, job.due, nil, {}, { 'reason', 'finished' })
 end
 
 function what.delete(job)
@@ -39,6 +64,11 @@ function what.delete(job)
     leave(job)
     forget(job)
   end
+end
+
+function what.delete_ended(job)
+  if not is_over(job.state) or not job.finished or job.finished > tonumber(millis) then return 'refused' end
+  return what.delete(job)
 end
 
 function what.move(job)
@@ -98,9 +128,13 @@ function what.cancel_parked(job)
   end
 end
 
+-- What may be done to a job that is withdrawn.
+local ELSEWHERE = { withdraw = true, restore = true, delete = true, delete_ended = true }
+
 local function amend_one(id, job)
   if not job then return { id, 'absent', false } end
-  local answer, change, holder = what[action](job)
+  local answer, change, holder
+  if is_withdrawn(job) and not ELSEWHERE[action] then answer = 'refused' else answer, change, holder = what[action](job) end
   if change and not preview then
     touch(job)
     local moved = { queue = job.queue, kind = job.kind, tags = job.tags, limit = job.limit, limit_max = job.limit_max }

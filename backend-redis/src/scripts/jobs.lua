@@ -134,9 +134,9 @@ local function terms_of(job)
   return read_terms[job.terms or '']
 end
 
--- When a job goes that has ended, if ever.
-local function expiry_of(job, state, finished)
-  local keep = terms_of(job)[state]
+-- When a job goes that has ended, if ever. One that was withdrawn stays (P8).
+local function expiry_of(job, state, finished, reason)
+  local keep = reason ~= 'moved' and terms_of(job)[state]
   return keep and later(finished, keep)
 end
 
@@ -339,7 +339,7 @@ local function finish(job, state, reason, set)
   local n = #set
   set[n + 1], set[n + 2], set[n + 3], set[n + 4] = 'state', state, 'finished', now_text
   if reason then set[n + 5], set[n + 6] = 'reason', reason end
-  local expiry = expiry_of(job, state, now)
+  local expiry = expiry_of(job, state, now, reason)
   if expiry then add('expiry', expiry, job.id) end
   save(job, set)
   count(job.queue, state, 1)
@@ -350,7 +350,8 @@ end
 -- Makes a job wait that was taken out of its place, sets these fields too, and removes those.
 local function put_back(job, due, reason, set, unset)
   for _, item in ipairs({ 'state', 'waiting', 'due', text(due), reason and 'reason', reason }) do set[#set + 1] = item end
-  if job.state == 'succeeded' then set[#set + 1], set[#set + 2] = 'settled', latest_of(job) end
+  local latest = job.state == 'succeeded' and latest_of(job)
+  if latest then set[#set + 1], set[#set + 2] = 'settled', latest end
   save(job, set, unset)
   job.state, job.due = 'waiting', due
   wait(job)

@@ -2,11 +2,12 @@
 
 use futures::future::BoxFuture;
 use leasehold_core::backend::{
-    Action, Amend, AmendAnswer, Answer, AppendLogs, CheckIn, Counts, DeleteRegister, Enqueue, Expired,
-    Filter, Find, List, LogAppend, LogSource, Order, Prune, PutRegister, QueueSettings, ReadLogs, Recover,
-    Registers, Renew, Renewal, Renewed, Select, SetQueue, Settle, Space, StopWorkers, WorkerInfo, Workers,
+    Action, Admit, Amend, AmendAnswer, Answer, AppendLogs, Arrival, CheckIn, Counts, DeleteRegister, Enqueue,
+    Expired, Filter, Find, List, LogAppend, LogSource, Order, Prune, PutRegister, QueueSettings, ReadLogs,
+    Recover, Registers, Renew, Renewal, Renewed, Select, SetQueue, Settle, Space, StopWorkers, WorkerInfo,
+    Workers,
 };
-use leasehold_core::{Backend, Deadline, Due, ErrorKind, LeasedJob, Limits, QueueName, Result, State};
+use leasehold_core::{Backend, Deadline, Due, ErrorKind, JobId, LeasedJob, Limits, QueueName, Result, State};
 use strum::VariantArray;
 
 use crate::bench::{
@@ -134,6 +135,8 @@ async fn call_all(
     let info = WorkerInfo::new(worker_name("w"), "h", 1);
     let check_in = CheckIn { worker: t.worker, info, lost_after: secs(9), leaving: false };
     let put = PutRegister::new(Space::Schedule, schedule_name("s"), text(""), None);
+    let mut arrived = held.job.clone();
+    (arrived.id, arrived.state, arrived.lease_until) = (JobId::generate(), State::Queued, None);
     let settlements = vec![settlement(held, SUCCEED)];
     let renewals = vec![Renewal { job: id, token, lease: LEASE * 9, progress: None }];
     let appends = vec![LogAppend { job: id, token, position: 0, lines: lines(["late"]) }];
@@ -147,6 +150,7 @@ async fn call_all(
         setup(),
         now(),
         enqueue(Enqueue { jobs: vec![job()] }),
+        admit(Admit { jobs: vec![Arrival { job: arrived, logs: Vec::new() }] }),
         claim(t.asking(5)),
         renew(Renew { renewals }),
         append_logs(AppendLogs { appends }),

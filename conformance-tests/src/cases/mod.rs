@@ -20,6 +20,7 @@ mod settling;
 mod stepping;
 
 mod logs;
+mod moving;
 
 mod controlling;
 mod fleet;
@@ -61,6 +62,7 @@ pub(crate) const TABLES: &[&[Case]] = &[
     recovering::CASES,
     stepping::CASES,
     logs::CASES,
+    moving::CASES,
     inspecting::CASES,
     controlling::CASES,
     fleet::CASES,

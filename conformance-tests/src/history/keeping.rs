@@ -97,7 +97,8 @@ pub(super) fn writes(settlements: &[Settlement]) -> Vec<Write> {
     settlements.iter().map(write).collect()
 }
 
-pub(super) fn change(request: &Amend) -> Change {
+/// What an amendment changes; nothing that is judged if it moves jobs to another store.
+pub(super) fn change(request: &Amend) -> Option<Change> {
     let action = match request.action {
         _ if request.preview => ChangeKind::Preview,
         Action::Cancel => ChangeKind::Cancel,
@@ -108,6 +109,7 @@ pub(super) fn change(request: &Amend) -> Change {
         Action::Postpone { .. } => ChangeKind::Postpone,
         Action::Unpark { .. } => ChangeKind::Unpark,
         Action::CancelParked => ChangeKind::CancelParked,
+        Action::Withdraw | Action::Restore | Action::DeleteEnded { .. } => return None,
     };
     let jobs = match &request.select {
         Select::Ids(ids) => Some(ids.clone()),
@@ -121,7 +123,7 @@ pub(super) fn change(request: &Amend) -> Change {
         request.action,
         Action::Postpone { due: Due::PARKED } | Action::Requeue { due: Due::PARKED }
     );
-    Change { action, jobs, queue, parks }
+    Some(Change { action, jobs, queue, parks })
 }
 
 pub(super) fn asked(request: &Claim) -> Asked {

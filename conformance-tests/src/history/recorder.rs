@@ -5,10 +5,10 @@ use async_trait::async_trait;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use leasehold_core::backend::{
-    Amend, Amended, Answer, AppendLogs, CheckIn, CheckedIn, Claim, Claimed, Counts, DeleteRegister,
-    Description, Enqueue, Enqueued, Event, Expired, ExpiredLease, Find, List, LogPage, Page, Prune, Pruned,
-    PutRegister, QueueCounts, QueueRecord, ReadLogs, Recover, RegisterPage, Registers, Renew, Renewed,
-    SetQueue, Settle, Space, StopWorkers, Watch, WorkerRecord, Workers,
+    Admit, Admitted, Amend, Amended, Answer, AppendLogs, CheckIn, CheckedIn, Claim, Claimed, Counts,
+    DeleteRegister, Description, Enqueue, Enqueued, Event, Expired, ExpiredLease, Find, List, LogPage, Page,
+    Prune, Pruned, PutRegister, QueueCounts, QueueRecord, ReadLogs, Recover, RegisterPage, Registers, Renew,
+    Renewed, SetQueue, Settle, Space, StopWorkers, Watch, WorkerRecord, Workers,
 };
 use leasehold_core::{Backend, Deadline, Error, ErrorKind, JobRecord, Result, Timestamp};
 
@@ -20,7 +20,8 @@ use super::keeping::{
 };
 use super::sink::Sink;
 
-/// A backend that writes down each call before it is made and what came of it.
+/// A backend that writes down each call before it is made and what came of it. A history is of one store: what moves jobs to
+/// another one and takes them in is written down by its name alone, and whoever does so judges it by itself.
 #[derive(Debug)]
 pub struct Recorder {
     inner: Arc<dyn Backend>,
@@ -164,6 +165,10 @@ impl Backend for Recorder {
         self.record(call, self.inner.enqueue(deadline, request), told).await
     }
 
+    async fn admit(&self, deadline: Deadline, request: Admit) -> Result<Vec<Admitted>> {
+        self.pass("admit", self.inner.admit(deadline, request)).await
+    }
+
     async fn claim(&self, deadline: Deadline, request: Claim) -> Result<Claimed> {
         let call = Call::Claim(asked(&request));
         let told = |claimed: &Claimed| Reply::Claim(claimed.jobs.iter().map(granted).collect());
@@ -219,11 +224,13 @@ impl Backend for Recorder {
     }
 
     async fn amend(&self, deadline: Deadline, request: Amend) -> Result<Amended> {
-        let call = Call::Amend(change(&request));
+        let Some(change) = change(&request) else {
+            return self.pass("amend", self.inner.amend(deadline, request)).await;
+        };
         let told = |amended: &Amended| {
             Reply::Amend(amended.jobs.iter().map(|(job, answer)| (*job, fate(*answer))).collect())
         };
-        self.record(call, self.inner.amend(deadline, request), told).await
+        self.record(Call::Amend(change), self.inner.amend(deadline, request), told).await
     }
 
     async fn set_queue(&self, deadline: Deadline, request: SetQueue) -> Result<()> {

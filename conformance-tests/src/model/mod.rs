@@ -1,6 +1,7 @@
 //! Random sequences of calls, made side by side on the backend and on a reference that is written to be read: after
 //! each step both must have answered the same, and show the same. What differs is made as short as it gets.
 
+mod carry;
 mod manage;
 mod names;
 mod play;

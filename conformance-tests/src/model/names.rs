@@ -171,7 +171,7 @@ impl Names {
         LogAppend { job: lease.job.id, token: lease.token, position, lines: (0..lines).map(line).collect() }
     }
 
-    pub(super) fn action(&self, spec: &step::Action) -> Action {
+    pub(super) fn action(&self, spec: &step::Action, now: Timestamp) -> Action {
         match *spec {
             step::Action::Cancel => Action::Cancel,
             step::Action::Requeue(due) => Action::Requeue { due },
@@ -181,6 +181,11 @@ impl Names {
             step::Action::Postpone(due) => Action::Postpone { due },
             step::Action::Unpark(due) => Action::Unpark { due },
             step::Action::CancelParked => Action::CancelParked,
+            step::Action::Withdraw => Action::Withdraw,
+            step::Action::Restore => Action::Restore,
+            step::Action::DeleteEnded(millis) => {
+                Action::DeleteEnded { by: now.minus(Duration::from_millis(millis)) }
+            }
         }
     }
 

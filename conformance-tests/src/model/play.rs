@@ -27,7 +27,7 @@ pub(super) struct Play {
     pub(super) workers: Vec<WorkerId>,
     pub(super) versions: BTreeMap<u8, Vec<VersionId>>,
     enqueues: Vec<Enqueue>,
-    jobs: Vec<JobId>,
+    pub(super) jobs: Vec<JobId>,
     claims: Vec<Claim>,
     leases: Vec<LeasedJob>,
     settlements: Vec<Vec<Settlement>>,
@@ -97,6 +97,7 @@ impl Play {
             Step::AmendMatching { filter, action, preview, page } => {
                 self.amend_matching(filter, action, *preview, *page).await?;
             }
+            Step::Carry(nth) => self.carry(*nth).await?,
             Step::Prune => self.prune().await?,
             Step::List { filter, order, page } => self.list(filter, *order, *page).await?,
             Step::Pass(span) => self.pass_to(self.reference.now.plus(*span)),
@@ -210,7 +211,7 @@ impl Play {
         // The layers see to it that no id comes twice.
         let ids: BTreeSet<JobId> = jobs.iter().filter_map(|nth| latest(&self.jobs, *nth)).copied().collect();
         let ids: Vec<JobId> = ids.into_iter().collect();
-        let action = self.names.action(action);
+        let action = self.names.action(action, self.reference.now);
         let request = Amend { select: Select::Ids(ids.clone()), action: action.clone(), preview };
         let told = self.t.backend().amend(Deadline::default(), request.clone()).await?;
         let wanted: Vec<_> =
@@ -226,7 +227,7 @@ impl Play {
         preview: bool,
         page: usize,
     ) -> Kept {
-        let (filter, action) = (self.names.filter(filter), self.names.action(action));
+        let (filter, action) = (self.names.filter(filter), self.names.action(action, self.reference.now));
         let meant = self.reference.list(&filter, Order::OldestFirst);
         let meant: Vec<JobId> = meant.into_iter().map(|job| job.id).collect();
         let (mut told, mut after) = (Vec::new(), None);
@@ -290,7 +291,7 @@ impl Play {
         Ok(())
     }
 
-    async fn compare_log(&self, job: JobId) -> Kept {
+    pub(super) async fn compare_log(&self, job: JobId) -> Kept {
         let source = leasehold_core::backend::LogSource::Job(job);
         let page = self.t.read_log(source, 0, 1_000).await?;
         must!(page.lines.is_sorted_by(|a, b| a.sequence < b.sequence), "sequences: {:?}", page.lines);
@@ -324,7 +325,7 @@ impl Play {
 }
 
 /// The one that is so many before the latest; counts round.
-fn latest<T>(all: &[T], nth: Nth) -> Option<&T> {
+pub(super) fn latest<T>(all: &[T], nth: Nth) -> Option<&T> {
     all.get(all.len().checked_sub(1 + usize::from(nth) % all.len().max(1))?)
 }
 

@@ -46,6 +46,8 @@ pub(super) enum Step {
         preview: bool,
         page: usize,
     },
+    /// Takes a job out of the store and brings it back, as if it went to another one and came from there.
+    Carry(Nth),
     SetQueue {
         queue: u8,
         paused: bool,
@@ -157,6 +159,10 @@ pub(super) enum Action {
     Postpone(Due),
     Unpark(Due),
     CancelParked,
+    Withdraw,
+    Restore,
+    /// Whatever ended by so many milliseconds before now.
+    DeleteEnded(u64),
 }
 
 #[derive(Debug, Clone)]
@@ -202,6 +208,7 @@ fn step() -> impl Strategy<Value = Step> {
         ),
         2 => (0..REGISTERS, any::<bool>())
             .prop_map(|(name, stale)| Step::DeleteRegister { name, stale }),
+        4 => nth().prop_map(Step::Carry),
         4 => soon().prop_map(Step::Pass),
         6 => (any::<u8>(), -1..=1_i8).prop_map(|(edge, off)| Step::PassTo { edge, off }),
         1 => Just(Step::Restart),
@@ -304,6 +311,9 @@ fn action() -> impl Strategy<Value = Action> {
         1 => Just(Action::Postpone(Due::PARKED)),
         3 => due().prop_map(Action::Unpark),
         2 => Just(Action::CancelParked),
+        2 => Just(Action::Withdraw),
+        2 => Just(Action::Restore),
+        1 => (0_u64..100).prop_map(Action::DeleteEnded),
     ]
 }
 

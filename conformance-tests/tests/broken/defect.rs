@@ -207,6 +207,13 @@ defects! {
     /// Whoever is late undoes the delay of a retry.
     UnparksWhatWaitsForItsRetry [P7] "unparks_nothing_but_what_is_parked";
 
+    // Moving to another store.
+    AdmitsOverWhatIsThere [P8] "leaves_what_is_there_as_it_is";
+    AdmitsWithoutKeys [P8] "takes_a_job_in_with_its_key_or_not_at_all";
+    AdmitsWithoutLogs [P8] "takes_a_job_in_as_it_was";
+    DeletesWhatWasSentRoundAgain [P8] "deletes_no_job_that_was_sent_round_again";
+    RequeuesWithdrawnJobs [P8] "leaves_a_withdrawn_job_alone";
+
     // The fleet, schedules and events.
     DeletesWhatWasWrittenSince [F6] "deletes_a_register_as_it_was_read";
     EndsItsEvents [F3] "tells_that_jobs_wait";

@@ -6,6 +6,7 @@ mod giving;
 mod holding;
 mod hollow;
 mod logging;
+mod moving;
 mod showing;
 mod taking;
 
@@ -155,6 +156,10 @@ impl Backend for Broken {
 
     async fn enqueue(&self, deadline: Deadline, request: Enqueue) -> Result<Vec<Enqueued>> {
         self.enqueue_badly(self.by(deadline), request).await
+    }
+
+    async fn admit(&self, deadline: Deadline, request: Admit) -> Result<Vec<Admitted>> {
+        self.admit_badly(deadline, request).await
     }
 
     async fn claim(&self, deadline: Deadline, request: Claim) -> Result<Claimed> {

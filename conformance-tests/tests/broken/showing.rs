@@ -98,6 +98,7 @@ impl Broken {
 
     pub(super) async fn amend_badly(&self, deadline: Deadline, mut request: Amend) -> Result<Amended> {
         self.ask_for_too_much(&mut request);
+        self.move_badly(deadline, &mut request).await?;
         match (self.defect, &request.action) {
             (Defect::PreviewsForReal, _) => request.preview = false,
             (Defect::IgnoresANewPriority, Action::Reprioritise { .. }) => request.preview = true,

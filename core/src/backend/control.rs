@@ -73,6 +73,27 @@ pub enum Action {
     },
     /// End it if it is parked, as cancelled for [`Reason::Dependency`](crate::job::Reason::Dependency) (P7).
     CancelParked,
+    /// Take it out if it waits, to go on in another store: as cancelled for [`Reason::Moved`](crate::job::Reason::Moved) (P8).
+    Withdraw,
+    /// Let it wait again as it did, if it was withdrawn (P8).
+    Restore,
+    /// Remove it if it ended at this moment or before, and was not sent round again since.
+    DeleteEnded {
+        /// By the store's clock.
+        by: Timestamp,
+    },
+}
+
+impl Action {
+    /// Whether it removes the job.
+    pub const fn deletes(&self) -> bool {
+        matches!(self, Self::Delete | Self::DeleteEnded { .. })
+    }
+
+    /// Whether a job that waits again by it takes a unique key again.
+    pub const fn brings_back(&self) -> bool {
+        matches!(self, Self::Requeue { .. } | Self::Restore)
+    }
 }
 
 /// What became of an amendment.

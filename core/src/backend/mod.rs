@@ -14,6 +14,7 @@
 //!   `lease_until < now`, a job is due when `due <= now`.
 //! - Its errors are transient where waiting can help, and show no secret (B5, B6).
 
+mod admit;
 mod claim;
 mod control;
 mod describe;
@@ -30,6 +31,7 @@ mod workers;
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 
+pub use self::admit::{Admit, Admitted, Arrival};
 pub use self::claim::{Claim, Claimed, KindRule, SetAside, TagRule};
 pub use self::control::{
     Action, Amend, AmendAnswer, Amended, Pause, Prune, Pruned, QueueRecord, QueueSettings, Select, SetQueue,
@@ -93,6 +95,23 @@ pub trait Backend: std::fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// [`Full`](crate::ErrorKind::Full), transient ones.
     async fn enqueue(&self, deadline: Deadline, request: Enqueue) -> Result<Vec<Enqueued>>;
+
+    /// Takes in jobs of another store as they are there: with their states, attempts, moments, results and logs (P8).
+    ///
+    /// - Answers one item per job, in order (P3). All or nothing where [`Capabilities::atomic_batch`].
+    /// - What is acknowledged outlives every fault that the durability class covers (P1), and nobody sees a job without its
+    ///   log.
+    /// - An id that is there already changes nothing and answers [`Admitted::Existing`] (P2); this is tested before the unique
+    ///   key.
+    /// - A job that holds its unique key, see [`JobRecord::held_key`], gets in with it or not at all (P4). One that does not
+    ///   hold it gets in whoever does.
+    /// - A job counts as enqueued here (S2), and stands in lists where its `enqueued_at` says.
+    /// - When an ended one goes is told by its `finished_at` and its retention (F5); one that was withdrawn stays.
+    /// - The attempts that it began elsewhere are nobody's here: whatever their holders write is [`Answer::Lost`] (C2).
+    ///
+    /// # Errors
+    /// [`Full`](crate::ErrorKind::Full), transient ones.
+    async fn admit(&self, deadline: Deadline, request: Admit) -> Result<Vec<Admitted>>;
 
     /// Takes up to `limit` due jobs under leases that end by the store's clock.
     ///
@@ -224,6 +243,14 @@ pub trait Backend: std::fmt::Debug + Send + Sync + 'static {
     /// - [`Action::CancelParked`] ends a parked job as cancelled, for the reason `dependency`. A cancelled one is
     ///   [`AmendAnswer::AlreadyApplied`], any other [`AmendAnswer::Refused`] (P7). Both judge and change a job in one step: one
     ///   that was unparked meanwhile is not parked.
+    /// - [`Action::Withdraw`] ends a waiting job as cancelled, for the reason `moved`: nothing but its state, its reason and when
+    ///   it ended changes, and no age removes it (P8). One that is withdrawn is [`AmendAnswer::AlreadyApplied`], and any other is
+    ///   refused.
+    /// - A withdrawn job is refused whatever else but [`Action::Restore`], a removal or its like is asked of it: it goes on
+    ///   elsewhere (P8).
+    /// - [`Action::Restore`] lets a withdrawn job wait again as it did, with its unique key or not at all (P4). One that waits is
+    ///   [`AmendAnswer::AlreadyApplied`], any other is refused.
+    /// - [`Action::DeleteEnded`] removes a job only if it has ended, and no later than the named moment; any other is refused.
     /// - A running job is not deleted, moved or postponed: [`AmendAnswer::Refused`] (C2). One that is in the queue
     ///   already is [`AmendAnswer::AlreadyApplied`] in any state, as a repeated call must be told (E2).
     /// - No id comes twice: the layers see to it.

@@ -4,6 +4,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::state::State;
+use crate::backend::Action;
 use crate::name::{LimitKey, Tag, UniqueKey};
 use crate::policy::RetryPolicy;
 use crate::time::Timestamp;
@@ -86,6 +87,15 @@ impl Unique {
     #[must_use]
     pub fn on_conflict(self, on_conflict: OnConflict) -> Self {
         Self { on_conflict, ..self }
+    }
+
+    /// Whether a job takes it again that this brings back.
+    pub fn is_taken_again(&self, action: &Action, was_claimed: bool) -> bool {
+        match (action, self.scope) {
+            (Action::Requeue { .. } | Action::Restore, UniqueScope::UntilFinished) => true,
+            (Action::Restore, UniqueScope::UntilClaimed) => !was_claimed,
+            _ => false,
+        }
     }
 }
 

@@ -93,6 +93,10 @@ pub enum Cause {
     Replace,
     /// An operator sent an ended job round again.
     Requeue,
+    /// It was withdrawn, to go on in another store.
+    Withdraw,
+    /// One that was withdrawn goes on here after all.
+    Restore,
 }
 
 /// Every legal transition: from (`None` is before the enqueue), cause, to. Whatever is not here is a defect.
@@ -131,6 +135,10 @@ pub const TRANSITIONS: &[(Option<State>, Cause, State)] = &[
     (Some(State::Failed), Cause::Requeue, State::Queued),
     (Some(State::Cancelled), Cause::Requeue, State::Scheduled),
     (Some(State::Cancelled), Cause::Requeue, State::Queued),
+    (Some(State::Scheduled), Cause::Withdraw, State::Cancelled),
+    (Some(State::Queued), Cause::Withdraw, State::Cancelled),
+    (Some(State::Cancelled), Cause::Restore, State::Scheduled),
+    (Some(State::Cancelled), Cause::Restore, State::Queued),
 ];
 
 /// Why a job is in its state. (state, reason) tells every status that the older systems had.
@@ -194,6 +202,8 @@ pub enum Reason {
     LimitReached,
     /// Other jobs that it waited for did not end well.
     Dependency,
+    /// It was withdrawn, to go on in another store.
+    Moved,
 }
 
 #[cfg(test)]
@@ -212,7 +222,8 @@ mod tests {
             (Some(State::Running), Cause::Finish) => to.is_terminal(),
             (Some(State::Running), Cause::Retry | Cause::Release) => waits,
             (Some(State::Running), Cause::Recover) => waits || to == State::Failed || to == State::Cancelled,
-            (Some(from), Cause::Cancel) => from.is_waiting() && to == State::Cancelled,
+            (Some(from), Cause::Cancel | Cause::Withdraw) => from.is_waiting() && to == State::Cancelled,
+            (Some(State::Cancelled), Cause::Restore) => waits,
             (Some(from), Cause::Postpone | Cause::Replace) => from.is_waiting() && waits,
             (Some(State::Scheduled), Cause::Unpark) => waits,
             (Some(from), Cause::Requeue) => from.is_terminal() && waits,
@@ -240,12 +251,10 @@ mod tests {
     }
 
     #[test]
-    fn an_ended_job_stays_ended_but_by_requeue() {
+    fn an_ended_job_stays_ended_but_by_requeue_and_a_withdrawn_one_by_restoring() {
         for &(from, cause, to) in TRANSITIONS {
-            assert!(
-                !from.is_some_and(State::is_terminal) || cause == Cause::Requeue,
-                "{from:?} {cause} {to}"
-            );
+            let leaves = matches!(cause, Cause::Requeue | Cause::Restore);
+            assert!(!from.is_some_and(State::is_terminal) || leaves, "{from:?} {cause} {to}");
         }
     }
 

@@ -66,6 +66,9 @@ impl JobRecord {
     /// gets its unique key again, and the removal of a deleted one, are the store's to see to.
     pub fn amend(&mut self, action: &Action, now: Timestamp) -> AmendAnswer {
         self.look(now);
+        if self.is_withdrawn() {
+            return self.amend_withdrawn(action, now);
+        }
         match action {
             Action::Cancel if self.state == State::Cancelled => return AmendAnswer::AlreadyApplied,
             Action::Cancel if self.state == State::Running => {
@@ -96,9 +99,38 @@ impl JobRecord {
             Action::CancelParked if self.is_parked() => {
                 self.end(State::Cancelled, Some(Reason::Dependency), now);
             }
+            Action::Withdraw if self.state.is_waiting() => {
+                self.end(State::Cancelled, Some(Reason::Moved), now);
+            }
+            Action::Restore if self.state.is_waiting() => return AmendAnswer::AlreadyApplied,
+            Action::DeleteEnded { by } if self.ended_by(*by) => {}
             _ => return AmendAnswer::Refused(self.state),
         }
         AmendAnswer::Applied
+    }
+
+    /// What may be done to a job that goes on elsewhere (clause P8).
+    fn amend_withdrawn(&mut self, action: &Action, now: Timestamp) -> AmendAnswer {
+        match action {
+            Action::Withdraw => return AmendAnswer::AlreadyApplied,
+            Action::Restore => {
+                self.finished_at = None;
+                self.wait(self.due, None, now);
+            }
+            Action::Delete => {}
+            Action::DeleteEnded { by } if self.ended_by(*by) => {}
+            _ => return AmendAnswer::Refused(self.state),
+        }
+        AmendAnswer::Applied
+    }
+
+    /// Whether it was withdrawn, to go on in another store (clause P8).
+    pub fn is_withdrawn(&self) -> bool {
+        self.state == State::Cancelled && self.reason == Some(Reason::Moved)
+    }
+
+    fn ended_by(&self, moment: Timestamp) -> bool {
+        self.state.is_terminal() && self.finished_at.is_some_and(|at| at <= moment)
     }
 
     /// Gives it the payload, priority and due time of a newcomer with its unique key, if that wants it and it waits and
@@ -117,9 +149,15 @@ impl JobRecord {
 
     /// Makes it end, to be kept as long as its retention says (clauses S1, F5).
     pub fn end(&mut self, state: State, reason: Option<Reason>, now: Timestamp) {
-        self.expires_at = self.options.retention.of(state).until(now);
         self.finished_at = Some(now);
         self.leave(state, reason);
+        self.expires_at = self.expiry();
+    }
+
+    /// From when on a pruning may remove it, by its retention (clause F5). One that was withdrawn is never removed by age.
+    pub fn expiry(&self) -> Option<Timestamp> {
+        let ended = self.finished_at.filter(|_| self.state.is_terminal() && !self.is_withdrawn())?;
+        self.options.retention.of(self.state).until(ended)
     }
 
     /// The unique key that it holds, if it holds one (clause P4). One that it holds for a period may have gone to
@@ -135,6 +173,13 @@ impl JobRecord {
             UniqueScope::For(period) => self.enqueued_at.plus(period) >= now,
         };
         holds.then_some(&unique.key)
+    }
+
+    /// The unique key that it takes again if this brings it back (clause P4).
+    pub fn key_taken_again(&self, action: &Action) -> Option<&UniqueKey> {
+        let unique = self.options.unique.as_ref()?;
+        let was_claimed = self.started_at.is_some() || self.generation > 0;
+        unique.is_taken_again(action, was_claimed).then_some(&unique.key)
     }
 
     fn requeue(&mut self, due: Timestamp, now: Timestamp) {
@@ -225,6 +270,8 @@ mod tests {
             (Action::Postpone { due: Due::PARKED }, Cause::Postpone),
             (Action::Unpark { due }, Cause::Unpark),
             (Action::CancelParked, Cause::Cancel),
+            (Action::Withdraw, Cause::Withdraw),
+            (Action::Restore, Cause::Restore),
         ];
         for state in State::ALL {
             for (action, cause) in &actions {
@@ -274,6 +321,42 @@ mod tests {
             let expected = if ended { AmendAnswer::AlreadyApplied } else { AmendAnswer::Refused(state) };
             assert_eq!(job.amend(&Action::CancelParked, NOW), expected);
             assert_eq!(job.state, before);
+        }
+    }
+
+    #[test]
+    fn a_withdrawn_job_waits_for_its_way_back_or_its_end_and_for_nothing_else() {
+        for state in [State::Scheduled, State::Queued] {
+            let (mut job, before) = (in_state(state), in_state(state));
+            assert_eq!(job.amend(&Action::Withdraw, NOW), AmendAnswer::Applied);
+            assert!(job.is_withdrawn() && job.due == before.due && job.expires_at.is_none());
+            assert_eq!(job.amend(&Action::Withdraw, NOW), AmendAnswer::AlreadyApplied);
+            let parked = Due::PARKED;
+            let others = [
+                Action::Cancel,
+                Action::CancelParked,
+                Action::Requeue { due: Due::Now },
+                Action::Postpone { due: parked },
+                Action::Unpark { due: Due::Now },
+                Action::Reprioritise { priority: 3 },
+                Action::Move { queue: QueueName::new("elsewhere").unwrap() },
+                Action::DeleteEnded { by: NOW.minus(SECOND) },
+            ];
+            for action in others {
+                let was = job.clone();
+                assert_eq!(job.amend(&action, NOW), AmendAnswer::Refused(State::Cancelled), "{action:?}");
+                assert_eq!(job, was);
+            }
+            assert_eq!(job.clone().amend(&Action::DeleteEnded { by: NOW }, NOW), AmendAnswer::Applied);
+            assert_eq!(job.clone().amend(&Action::Delete, NOW), AmendAnswer::Applied);
+            assert_eq!(job.amend(&Action::Restore, NOW), AmendAnswer::Applied);
+            assert_eq!((job.state, job.due, job.attempt), (state, before.due, before.attempt));
+            assert_eq!(job.amend(&Action::Restore, NOW), AmendAnswer::AlreadyApplied);
+        }
+        for state in [State::Running, State::Succeeded, State::Failed, State::Cancelled] {
+            for action in [Action::Withdraw, Action::Restore] {
+                assert_eq!(in_state(state).amend(&action, NOW), AmendAnswer::Refused(state), "{action:?}");
+            }
         }
     }
 

@@ -1,3 +1,5 @@
+mod admitting;
+
 use std::collections::HashSet;
 use std::future::Future;
 use std::hash::Hash;
@@ -256,6 +258,11 @@ pub(crate) fn retry_policy(policy: &RetryPolicy, limits: &Limits) -> Result<()> 
     })
 }
 
+fn progress(Progress { message, cursor, .. }: &Progress, limits: &Limits) -> Result<()> {
+    at_most("the progress message", message.len(), limits.progress_bytes, "bytes")?;
+    at_most("the cursor", cursor.as_ref().map_or(0, String::len), limits.cursor_bytes, "bytes")
+}
+
 impl Checked for Claim {
     fn check(&mut self, limits: &Limits) -> Result<()> {
         batch(self.limit, limits)?;
@@ -276,11 +283,7 @@ impl Checked for Renew {
         once(self.renewals.iter().map(|renewal| (renewal.job, renewal.token)))?;
         for renewal in &self.renewals {
             span("a lease", renewal.lease, limits::LEASE)?;
-            if let Some(Progress { message, cursor, .. }) = &renewal.progress {
-                at_most("the progress message", message.len(), limits.progress_bytes, "bytes")?;
-                let cursor = cursor.as_ref().map_or(0, String::len);
-                at_most("the cursor", cursor, limits.cursor_bytes, "bytes")?;
-            }
+            renewal.progress.as_ref().map_or(Ok(()), |told| progress(told, limits))?;
         }
         Ok(())
     }
@@ -431,7 +434,13 @@ impl Checked for Amend {
             )),
             Action::Unpark { due: at } => due(*at),
             Action::Reprioritise { priority: new } => priority(*new),
-            Action::Cancel | Action::CancelParked | Action::Delete | Action::Move { .. } => Ok(()),
+            Action::DeleteEnded { by } => moment("the end of a job", *by),
+            Action::Cancel
+            | Action::CancelParked
+            | Action::Delete
+            | Action::Move { .. }
+            | Action::Withdraw
+            | Action::Restore => Ok(()),
         }
     }
 }

@@ -52,6 +52,7 @@ pub enum Operation {
     Setup,
     Now,
     Enqueue,
+    Admit,
     Claim,
     Renew,
     Settle,
@@ -113,6 +114,7 @@ macro_rules! around {
             Setup setup() -> ();
             Now now() -> $crate::Timestamp;
             Enqueue enqueue($crate::backend::Enqueue) -> Vec<$crate::backend::Enqueued>;
+            Admit admit($crate::backend::Admit) -> Vec<$crate::backend::Admitted>;
             Claim claim($crate::backend::Claim) -> $crate::backend::Claimed;
             Renew renew($crate::backend::Renew) -> Vec<$crate::backend::Renewed>;
             Settle settle($crate::backend::Settle) -> Vec<$crate::backend::Answer>;
@@ -164,7 +166,7 @@ mod tests {
     #[test]
     fn operations_are_named_like_their_methods() {
         assert_eq!(Operation::AppendLogs.name(), "append_logs");
-        assert_eq!(Operation::VARIANTS.len(), 25);
+        assert_eq!(Operation::VARIANTS.len(), 26);
         assert!(Operation::Claim.writes() && !Operation::Counts.writes());
     }
 }

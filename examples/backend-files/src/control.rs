@@ -1,7 +1,7 @@
 use leasehold_core::backend::{
     Action, Amend, AmendAnswer, Amended, List, Order, Prune, Pruned, QueueRecord, Select, SetQueue,
 };
-use leasehold_core::{JobId, QueueName, Result, State, Timestamp, UniqueScope};
+use leasehold_core::{JobId, QueueName, Result, State, Timestamp};
 
 use crate::schema::{By, Change, Queue, START, Tables};
 use crate::{enqueue, inspect, registers, workers};
@@ -30,17 +30,15 @@ fn amend_one(tables: &mut Tables, now: Timestamp, id: JobId, action: &Action, pr
         };
     }
     let Some(mut row) = tables.jobs.get(&id).cloned() else { return AmendAnswer::NotFound };
+    let key = row.job.key_taken_again(action).cloned();
     let answer = row.job.amend(action, now);
-    let unique = row.job.options.unique.as_ref().filter(|unique| unique.scope == UniqueScope::UntilFinished);
-    let unique =
-        unique.filter(|_| matches!(action, Action::Requeue { .. }) && answer == AmendAnswer::Applied);
-    let key = unique.map(|unique| unique.key.clone());
+    let key = key.filter(|_| answer == AmendAnswer::Applied);
     if let Some(holder) = key.as_ref().and_then(|key| enqueue::holder(tables, key, now)) {
         return AmendAnswer::Held(holder);
     }
     match answer {
         _ if preview => {}
-        AmendAnswer::Applied if *action == Action::Delete => return delete(tables, id),
+        AmendAnswer::Applied if action.deletes() => return delete(tables, id),
         AmendAnswer::Applied | AmendAnswer::Requested => {
             key.into_iter().for_each(|key| tables.change(Change::Key(key, id)));
             tables.put(row);

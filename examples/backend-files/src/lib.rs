@@ -24,6 +24,7 @@ mod journal;
 mod record;
 mod schema;
 
+mod admit;
 mod claim;
 mod control;
 mod enqueue;

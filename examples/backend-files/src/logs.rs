@@ -34,8 +34,9 @@ fn one(tables: &mut Tables, now: Timestamp, append: LogAppend) -> Answer {
     }
     let logged = row.logged.max(append.position.saturating_add(count));
     let (attempt, worker) = (row.job.attempt, row.job.worker);
-    let new = append.lines.into_iter().skip(known as usize).zip(tables.logs.last + 1..);
-    let lines = new.map(|(line, n)| LogLine::new(n, append.job, attempt, worker, now, line)).collect();
+    let new = append.lines.into_iter().skip(known as usize);
+    let mut lines: Vec<_> = new.map(|line| LogLine::new(0, append.job, attempt, worker, now, line)).collect();
+    tables.logs.number(&mut lines);
     tables.change(Change::Logged(append.job, logged, lines));
     Answer::Applied
 }
@@ -51,6 +52,11 @@ pub(crate) fn read(tables: &mut Tables, _: Timestamp, request: ReadLogs) -> Resu
 }
 
 impl Logs {
+    /// Gives lines that are to be added their sequences.
+    pub(crate) fn number(&self, lines: &mut [LogLine]) {
+        lines.iter_mut().zip(self.last + 1..).for_each(|(line, sequence)| line.sequence = sequence);
+    }
+
     pub(crate) fn add(&mut self, job: JobId, lines: Vec<LogLine>) {
         self.last = lines.last().map_or(self.last, |line| line.sequence);
         self.lines.extend(lines.into_iter().map(|line| (line.sequence, line)));

@@ -11,7 +11,7 @@ use tokio::sync::Mutex;
 use crate::error::unavailable;
 use crate::journal::{self, Journal};
 use crate::schema::Tables;
-use crate::{claim, control, enqueue, inspect, logs, recover, registers, renew, settle, workers};
+use crate::{admit, claim, control, enqueue, inspect, logs, recover, registers, renew, settle, workers};
 
 /// The backend's name in errors and descriptions.
 const BACKEND: &str = "files";
@@ -143,6 +143,7 @@ operations! {
     }
     now() -> Timestamp = now;
     enqueue(Enqueue) -> Vec<Enqueued> = enqueue::enqueue;
+    admit(Admit) -> Vec<Admitted> = admit::admit;
     claim(Claim) -> Claimed = claim::claim;
     renew(Renew) -> Vec<Renewed> = renew::renew;
     settle(Settle) -> Vec<Answer> = settle::settle;

@@ -3,6 +3,7 @@
 
 mod claiming;
 mod looking;
+mod moving;
 mod operating;
 mod producing;
 mod settling;

@@ -26,7 +26,27 @@ impl Reference {
         let record = job.seen(self.now);
         let state = record.state;
         let unless_already = |already: bool| if already { AlreadyApplied } else { Applied };
+        let withdrawn = state == State::Cancelled && record.reason == Some(Reason::Moved);
         match action {
+            Action::Withdraw if withdrawn => AlreadyApplied,
+            Action::Withdraw if state.is_waiting() => Applied,
+            Action::Restore if state.is_waiting() => AlreadyApplied,
+            Action::Restore if withdrawn => {
+                let lasting = |scope| !matches!(scope, UniqueScope::For(_));
+                let unique = record.options.unique.filter(|unique| {
+                    lasting(unique.scope)
+                        && (unique.scope == UniqueScope::UntilFinished
+                            || (record.started_at.is_none() && record.generation == 0))
+                });
+                unique.and_then(|unique| self.holder(&unique.key)).map_or(Applied, Held)
+            }
+            Action::Withdraw | Action::Restore => Refused(state),
+            Action::DeleteEnded { by } => match record.finished_at {
+                Some(at) if state.is_terminal() && at <= *by => Applied,
+                _ => Refused(state),
+            },
+            Action::Delete if withdrawn => Applied,
+            _ if withdrawn => Refused(state),
             Action::Cancel if state == State::Running => Requested,
             Action::Cancel if state == State::Cancelled => AlreadyApplied,
             Action::Cancel if state.is_terminal() => Refused(state),
@@ -52,7 +72,7 @@ impl Reference {
 
     fn apply(&mut self, id: JobId, action: &Action) {
         let now = self.now;
-        if *action == Action::Delete {
+        if action.deletes() {
             return self.remove(id);
         }
         let Some(job) = self.jobs.get_mut(&id) else { return };
@@ -75,7 +95,15 @@ impl Reference {
             Action::Postpone { due } => job.wait(due.by(now), Reason::Postponed),
             Action::Unpark { due } => job.wait(due.by(now), None),
             Action::CancelParked => job.end(State::Cancelled, Some(Reason::Dependency), now),
-            Action::Delete => {}
+            Action::Withdraw => {
+                job.end(State::Cancelled, Some(Reason::Moved), now);
+                job.record.expires_at = None;
+            }
+            Action::Restore => {
+                (job.record.finished_at, job.record.expires_at) = (None, None);
+                job.wait(job.record.due, None);
+            }
+            Action::Delete | Action::DeleteEnded { .. } => {}
         }
     }
 
