@@ -27,6 +27,7 @@ mod schedules;
 mod scrapes;
 mod storm;
 mod telemetry;
+mod transfer;
 mod wakes;
 mod why;
 mod worker;

@@ -112,6 +112,7 @@ probed! {
     Setup setup() -> ();
     Now now() -> Timestamp;
     Enqueue enqueue(Enqueue) -> Vec<Enqueued>;
+    Admit admit(Admit) -> Vec<Admitted>;
     Claim claim(Claim) -> Claimed;
     Renew renew(Renew) -> Vec<Renewed>;
     Settle settle(Settle) -> Vec<Answer>;

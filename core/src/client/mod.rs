@@ -25,6 +25,7 @@ mod register;
 #[cfg(feature = "schedules")]
 mod schedules;
 mod store;
+mod transfer;
 mod wait;
 mod wake;
 mod why;
@@ -48,5 +49,6 @@ pub use raw_set::{RawSet, RawSorted, RawTimed};
 #[cfg(feature = "schedules")]
 pub use schedules::{Declared, Schedules};
 pub use store::Store;
+pub use transfer::{Account, Transfer};
 pub(crate) use wake::{Wake, jittered};
 pub use why::Why;

@@ -120,8 +120,8 @@ impl Schedules {
 
     /// Moves a schedule to another store, as it is: with its next tick, its runs and its edits. Neither store misses a tick or
     /// fires one that the other has. Its jobs stay where they are. If this is cut off, or fails with
-    /// [`Unknown`](ErrorKind::Unknown) or because the other store got one of this name meanwhile, the schedule is paused here, and
-    /// maybe there already.
+    /// [`Unknown`](ErrorKind::Unknown), the schedule is paused here, and maybe there already; the same call again brings it there
+    /// as it was.
     ///
     /// # Errors
     /// [`NotFound`](ErrorKind::NotFound) if there is none of this name; [`Conflict`](ErrorKind::Conflict) if the other store
@@ -144,28 +144,38 @@ impl Schedules {
             let why = format!("the other store has a schedule {name:?} already");
             Error::new(ErrorKind::Conflict, why)
         };
-        if other.get(name.clone()).await?.is_some() {
-            return Err(taken());
+        let arrived = record.body.clone().arrived();
+        match other.get(name.clone()).await? {
+            // It got there, and whoever moved it was cut off before it had gone from here.
+            Some(there) if record.body.is_moving() && there.schedule == arrived.schedule => {
+                self.remove(name, record.version).await?;
+                return Ok(there);
+            }
+            Some(_) => return Err(taken()),
+            None => {}
         }
         // From here on nobody fires it here, unless somebody was quicker: then this is not written.
         let paused = self.write_paused(&record).await?;
         // One that is there by now may be this very one, which has fired since: so it goes on here only if somebody says so.
         let moved = other.change(&name, |there, _| match there {
-            None => Ok(Some(record.body.clone())),
+            None => Ok(Some(arrived.clone())),
             Some(_) => Err(taken()),
         });
         let moved = moved.await?;
-        // Whoever made one of this name anew meanwhile keeps it.
-        let request =
-            DeleteRegister { expected: Some(paused), ..DeleteRegister::named(Space::Schedule, name) };
-        self.store.backend().delete_register(self.store.deadline(), request).await?;
+        self.remove(name, paused).await?;
         Ok(moved)
+    }
+
+    /// Removes a schedule that has moved. Whoever made one of this name anew meanwhile keeps it.
+    async fn remove(&self, name: RegisterName, version: VersionId) -> Result<()> {
+        let request =
+            DeleteRegister { expected: Some(version), ..DeleteRegister::named(Space::Schedule, name) };
+        self.store.backend().delete_register(self.store.deadline(), request).await.map(drop)
     }
 
     async fn write_paused(&self, record: &ScheduleRecord) -> Result<VersionId> {
         let mut body = record.body.clone();
-        body.schedule.paused = true;
-        body.next = None;
+        body.leave();
         let put =
             body.put(record.name.clone(), None, Some(record.version), self.store.limits().payload_bytes)?;
         let version = put.version;

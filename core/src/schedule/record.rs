@@ -180,6 +180,16 @@ pub(crate) struct Body {
     pub(crate) cancels: bool,
     pub(crate) runs: VecDeque<Run>,
     pub(crate) edits: VecDeque<Edit>,
+    /// What it was when it began to move to another store. It rests until it is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    moving: Option<Moving>,
+}
+
+/// What a schedule was that rests because it moves to another store.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+struct Moving {
+    paused: bool,
+    next: Option<Timestamp>,
 }
 
 impl Body {
@@ -192,6 +202,7 @@ impl Body {
             cancels: false,
             runs: VecDeque::new(),
             edits: VecDeque::new(),
+            moving: None,
         };
         body.begin(hour);
         body
@@ -199,7 +210,7 @@ impl Body {
 
     /// Looks for the next tick from now on.
     pub(crate) fn begin(&mut self, hour: Timestamp) {
-        self.until = hour;
+        (self.until, self.moving) = (hour, None);
         self.next = if self.schedule.paused { None } else { self.schedule.rule.next(hour) };
     }
 
@@ -211,6 +222,26 @@ impl Body {
         if rule || paused {
             self.begin(hour);
         }
+    }
+
+    /// Lets it rest, to go on in another store as it is.
+    pub(crate) fn leave(&mut self) {
+        let (paused, next) = (self.schedule.paused, self.next);
+        self.moving = Some(self.moving.unwrap_or(Moving { paused, next }));
+        (self.schedule.paused, self.next) = (true, None);
+    }
+
+    /// Whether it began to move to another store, and was cut off.
+    pub(crate) fn is_moving(&self) -> bool {
+        self.moving.is_some()
+    }
+
+    /// What it is where it arrives.
+    pub(crate) fn arrived(mut self) -> Self {
+        if let Some(Moving { paused, next }) = self.moving.take() {
+            (self.schedule.paused, self.next) = (paused, next);
+        }
+        self
     }
 
     pub(crate) fn note(&mut self, run: Run) {

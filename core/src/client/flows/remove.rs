@@ -92,7 +92,7 @@ impl Flows {
     }
 
     /// What is there of the plan of a flow.
-    pub(super) async fn parts_of(&self, flow: FlowId, parts: u32) -> Result<Vec<Register>> {
+    pub(in crate::client) async fn parts_of(&self, flow: FlowId, parts: u32) -> Result<Vec<Register>> {
         let mut found = Vec::new();
         for number in 0..parts {
             found.extend(self.part(flow, number).await?);
@@ -100,7 +100,7 @@ impl Flows {
         Ok(found)
     }
 
-    pub(super) async fn delete_parts(&self, parts: &[Register]) -> Result<()> {
+    pub(in crate::client) async fn delete_parts(&self, parts: &[Register]) -> Result<()> {
         for part in parts {
             let request = DeleteRegister::as_read(part);
             self.store.backend().delete_register(self.store.deadline(), request).await?;
