@@ -73,6 +73,8 @@ pub(crate) enum Command {
     Pool(commands::pool::Pool),
     Dev(commands::dev::Dev),
     Bench(commands::bench::Bench),
+    Copy(commands::transfer::Copy),
+    Move(commands::transfer::Move),
     Doctor(doctor::Doctor),
     Migrate(migrate::Migrate),
     #[command(subcommand)]

@@ -142,7 +142,7 @@ async fn by_filter(
     action: Action,
     account: &mut Account,
 ) -> Result<(), Failure> {
-    let filter = targets.selection.filter(store.now().await?);
+    let filter = targets.selection.filter(store).await?;
     let bulk = async || store.amend_all(filter.clone(), action.clone()).await;
     let asks = !care.yes && !care.dry_run;
     if care.dry_run || asks {

@@ -5,7 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use clap::Args;
 use leasehold::backend::Filter;
-use leasehold::{JobId, Kind, QueueName, Reason, State, Tag, Timestamp, WorkerId};
+use leasehold::{JobId, Kind, QueueName, Reason, State, Store, Tag, Timestamp, WorkerId};
 use serde::de::DeserializeOwned;
 
 use crate::failure::Failure;
@@ -96,11 +96,24 @@ pub(crate) fn named<T: DeserializeOwned>(text: &str) -> Result<T, String> {
 
 impl Selection {
     /// Whether it names no property at all, and so means every job.
-    pub(crate) fn is_everything(&self, now: Timestamp) -> bool {
-        self.filter(now) == Filter::default()
+    pub(crate) fn is_everything(&self) -> bool {
+        self.said(Timestamp::default()) == Filter::default()
     }
 
-    pub(crate) fn filter(&self, now: Timestamp) -> Filter {
+    /// What it means in this store now: spans are counted from its hour, and a root means the queues under it.
+    pub(crate) async fn filter(&self, store: &Store) -> Result<Filter, Failure> {
+        let mut filter = self.said(store.now().await?);
+        if let Some(queues) = filter.queues.as_mut().filter(|queues| queues.iter().any(QueueName::is_root)) {
+            let known = store.queues().await?.into_iter().map(|record| record.queue);
+            let under: Vec<_> = known.filter(|queue| queues.iter().any(|named| named.means(queue))).collect();
+            queues.extend(under);
+            queues.sort_unstable();
+            queues.dedup();
+        }
+        Ok(filter)
+    }
+
+    fn said(&self, now: Timestamp) -> Filter {
         fn some<T: Clone>(items: &[T]) -> Option<Vec<T>> {
             (!items.is_empty()).then(|| items.to_vec())
         }
@@ -135,7 +148,7 @@ pub(crate) struct Targets {
 impl Targets {
     /// Refuses to mean every job by saying nothing.
     pub(crate) fn check(&self) -> Result<(), Failure> {
-        let nothing = self.ids.is_empty() && self.selection.is_everything(Timestamp::default());
+        let nothing = self.ids.is_empty() && self.selection.is_everything();
         if nothing && !self.all {
             return Err(Failure::usage(
                 "which jobs? Name ids, say which by --queue, --state and the like, or --all",

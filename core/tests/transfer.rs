@@ -262,6 +262,16 @@ async fn one_moves_at_a_time() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn no_store_moves_into_itself() {
+    let probe = Probe::quiet();
+    let store = probe.undisturbed();
+    let id = store.queue("default").unwrap().enqueue(job("good")).await.unwrap();
+    let error = store.move_to(&probe.store()).run(|_| {}).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+    assert_eq!(store.find(id).await.unwrap().unwrap().state, State::Queued);
+}
+
+#[tokio::test(start_paused = true)]
 async fn waits_for_what_runs_as_long_as_it_may() {
     let (from, to) = (store(), store());
     let id = from.queue("default").unwrap().enqueue(job("good")).await.unwrap();

@@ -43,7 +43,7 @@ struct Group {
 pub(crate) async fn run(command: Errors, context: &Context) -> Result<(), Failure> {
     let store = context.store().await?;
     let now = store.now().await?;
-    let mut filter: Filter = command.selection.filter(now);
+    let mut filter: Filter = command.selection.filter(&store).await?;
     if filter.states.is_none() {
         filter.states = Some(vec![State::Failed, State::Scheduled, State::Queued, State::Running]);
     }

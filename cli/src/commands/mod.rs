@@ -15,6 +15,7 @@ pub(crate) mod queues;
 pub(crate) mod schedules;
 pub(crate) mod stats;
 pub(crate) mod top;
+pub(crate) mod transfer;
 pub(crate) mod why;
 pub(crate) mod work;
 pub(crate) mod workers;
@@ -85,6 +86,8 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Pool(command) => pool::run(command, &context).await,
         Command::Dev(command) => Box::pin(dev::run(command, &context)).await,
         Command::Doctor(command) => doctor::run(command, &context).await,
+        Command::Copy(command) => transfer::copy(command, &context).await,
+        Command::Move(command) => transfer::move_all(command, &context).await,
         Command::Migrate(command) => migrate::run(command, &context).await,
         Command::Config(command) => config::run(&command, &context),
         Command::Completions(command) => completions::run(&command),

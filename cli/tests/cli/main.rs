@@ -7,5 +7,6 @@ mod input;
 mod jobs;
 mod queues;
 mod shape;
+mod transfer;
 #[cfg(unix)]
 mod work;

@@ -32,7 +32,7 @@ pub(crate) struct List {
 pub(crate) async fn run(command: List, context: &Context) -> Result<(), Failure> {
     let store = context.store().await?;
     let now = store.now().await?;
-    let filter = command.selection.filter(now);
+    let filter = command.selection.filter(&store).await?;
     if command.all && context.output.format == Format::Jsonl {
         // As they come, so that a million of them take no memory.
         let mut jobs = std::pin::pin!(store.list_all(filter, leasehold::backend::Order::NewestFirst));

@@ -1,3 +1,5 @@
+use serde::Serialize;
+
 use crate::id::JobId;
 
 /// How many jobs whose unique keys others hold are named.
@@ -5,7 +7,7 @@ const NAMED: usize = 100;
 
 /// What became of the jobs of a transfer. Of those that it met, each is counted once: as taken in, as there already, or as
 /// held up.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Account {
     /// Those that it met and that were to go.
@@ -50,6 +52,22 @@ impl Account {
     /// Whether each job that it met is accounted for.
     pub fn adds_up(&self) -> bool {
         self.met == self.taken + self.there + self.held
+    }
+
+    /// Adds what a later run did, whose picture of what stays counts.
+    pub fn add(&mut self, later: Self) {
+        self.met += later.met;
+        self.taken += later.taken;
+        self.there += later.there;
+        self.held = later.held;
+        self.holders = later.holders;
+        self.resumed += later.resumed;
+        self.lines += later.lines;
+        (self.running, self.in_flows) = (later.running, later.in_flows);
+        self.queues += later.queues;
+        self.schedules += later.schedules;
+        self.flows += later.flows;
+        self.schedules_held = later.schedules_held;
     }
 
     pub(super) fn hold(&mut self, job: JobId, holder: JobId) {

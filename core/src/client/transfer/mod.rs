@@ -21,15 +21,16 @@ pub use account::Account;
 use super::lock::LockGuard;
 use super::store::Store;
 use super::wake::jittered;
-use crate::backend::Filter;
+use crate::backend::{Filter, Registers, Space};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{FlowId, JobId};
 use crate::limits::Limits;
+use crate::name::RegisterName;
 
 /// How many jobs go at once.
 const BATCH: usize = 500;
 /// For how long nobody else moves jobs of a store from which a mover died.
-const LEASE: Duration = Duration::from_secs(15);
+const LEASE: Duration = Duration::from_secs(5);
 /// How long it waits until it looks again for what still runs.
 const POLL: Duration = Duration::from_millis(500);
 /// The lock that a mover holds in the store from which it takes jobs.
@@ -98,9 +99,9 @@ impl Transfer {
     /// A move goes over the store again and again until it finds nothing: what comes in meanwhile goes too.
     ///
     /// # Errors
-    /// [`Conflict`](ErrorKind::Conflict) if somebody else moves jobs out of the store, or did within the last 15 s and died;
-    /// [`InvalidInput`](ErrorKind::InvalidInput) and [`TooLarge`](ErrorKind::TooLarge) if the other store's limits are
-    /// narrower; those of either store.
+    /// [`Conflict`](ErrorKind::Conflict) if somebody else moves jobs out of the store, or did within the last 5 s and died;
+    /// [`InvalidInput`](ErrorKind::InvalidInput) if both are the same store, and this and [`TooLarge`](ErrorKind::TooLarge) if
+    /// the other store's limits are narrower; those of either store.
     pub async fn run(self, mut told: impl FnMut(&Account) + Send) -> Result<Account> {
         let mut trip = Trip::begin(self).await?;
         let done = trip.go(&mut told).await;
@@ -137,12 +138,29 @@ async fn lock(store: &Store) -> Result<LockGuard> {
     })
 }
 
+/// Whether two handles lead to one store, by whatever URL: whether the lock of the one is that of the other.
+async fn are_one(from: &Store, to: &Store) -> Result<bool> {
+    let seen = async |store: &Store| {
+        let request = Registers::named(Space::Lock, RegisterName::new(LOCK)?);
+        let page = store.backend().registers(store.deadline(), request).await?;
+        Ok::<_, Error>(page.registers.into_iter().next().map(|register| register.version))
+    };
+    // It may be renewed between two looks.
+    let (before, there, after) = (seen(from).await?, seen(to).await?, seen(from).await?);
+    Ok(there.is_some() && (there == before || there == after))
+}
+
 impl Trip {
     async fn begin(order: Transfer) -> Result<Self> {
         let guard = match order.kind {
             Kind::Move => Some(lock(&order.from).await?),
             Kind::Copy => None,
         };
+        if guard.is_some() && are_one(&order.from, &order.to).await? {
+            let why =
+                "both are the same store: what is moved out of it would be taken for what was there already";
+            return Err(Error::invalid(why));
+        }
         Ok(Self { order, guard, account: Account::default(), held: HashSet::new(), flows: HashSet::new() })
     }
 
