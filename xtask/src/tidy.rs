@@ -17,6 +17,7 @@ const BACKEND_FILES: &[&str] = &[
     "schema",
     "record",
     "enqueue",
+    "admit",
     "claim",
     "renew",
     "replace",

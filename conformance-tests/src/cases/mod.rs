@@ -21,6 +21,7 @@ mod stepping;
 
 mod logs;
 mod moving;
+mod withdrawing;
 
 mod controlling;
 mod fleet;
@@ -63,6 +64,7 @@ pub(crate) const TABLES: &[&[Case]] = &[
     stepping::CASES,
     logs::CASES,
     moving::CASES,
+    withdrawing::CASES,
     inspecting::CASES,
     controlling::CASES,
     fleet::CASES,
