@@ -92,12 +92,13 @@ fn by_code(code: &str, detail: &str) -> (ErrorKind, String) {
     (kind, format!("{code} {detail}: {advice}"))
 }
 
-/// Servers before 7.0 tell of what failed within a script in the text alone.
+/// Servers before 7.0, and Valkey of missing rights, tell of what failed within a script in the text alone.
 fn meant<'a>(code: &'a str, detail: &str) -> &'a str {
     let within = [
         ("WRONGTYPE", "WRONGTYPE"),
         ("OOM command not allowed", "OOM"),
         ("can't run this command", "NOPERM"),
+        ("ACL failure in script", "NOPERM"),
         ("READONLY", "READONLY"),
         ("MISCONF", "MISCONF"),
     ];
