@@ -8,6 +8,7 @@ use futures::TryStreamExt;
 use leasehold_core::backend::{Action, Filter, Level, LogSource, Order, Pause, QueueSettings, SetQueue};
 use leasehold_core::client::Account;
 use leasehold_core::flow::{Flow, FlowState};
+use leasehold_core::layer::Operation;
 use leasehold_core::policy::BoxError;
 use leasehold_core::worker::{RunningWorker, WorkerBuilder};
 use leasehold_core::{
@@ -318,6 +319,33 @@ async fn a_job_stays_whose_key_is_held_there() {
     to.delete(holder).await.unwrap();
     assert_eq!(from.move_to(&to).run(|_| {}).await.unwrap().taken, 1);
     assert_eq!(to.find(id).await.unwrap().unwrap().state, State::Queued);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_cut_off_may_also_be_brought_back() {
+    for ends in [false, true] {
+        let (from, to) = (Probe::quiet(), store());
+        let (here, ran) = (from.undisturbed(), Ran::default());
+        let id = here.queue("default").unwrap().enqueue(job("good")).await.unwrap();
+        // Withdrawn here, admitted there, and not deleted here.
+        let mut amends = 0;
+        from.set(move |operation| {
+            amends += usize::from(operation == Operation::Amend);
+            if operation == Operation::Amend && amends > 1 { Fate::Hang } else { Fate::Pass }
+        });
+        let moving = from.store();
+        assert!(timeout(Duration::from_secs(3), moving.move_to(&to).run(|_| {})).await.is_err());
+        assert!(here.find(id).await.unwrap().unwrap().is_withdrawn());
+        if ends {
+            ran.work(&to, Duration::from_secs(1)).await;
+        }
+        let account = to.move_to(&here).run(|_| {}).await.unwrap();
+        assert_eq!((account.met, account.there), (1, 1));
+        assert_eq!(all(&to).await, []);
+        ran.work(&here, Duration::from_secs(1)).await;
+        assert_eq!(here.find(id).await.unwrap().unwrap().state, State::Succeeded);
+        assert_eq!(ran.of(id), 1);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -32,7 +32,7 @@ struct Ways {
     #[command(flatten)]
     selection: Selection,
     /// For how long a store may be away
-    #[arg(long, value_name = "TIME", default_value = "1m")]
+    #[arg(long, value_name = "TIME", default_value = "2m")]
     patience: humantime::Duration,
     /// Only tell what would go
     #[arg(long)]

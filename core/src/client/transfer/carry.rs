@@ -91,14 +91,16 @@ impl Trip {
     }
 
     /// Sees to it that jobs which the other store has already go on there as they would have here: one that a copy parked is
-    /// due when it was due here, and one that ended there before it was sent round again here is replaced.
+    /// due when it was due here; and one that ended there before it was sent round again here is replaced, and so is one that
+    /// was withdrawn there by a move which brought it here and was cut off.
     pub(super) async fn bring_up_to_date(&mut self, jobs: &[&JobRecord]) -> Result<()> {
         let found = self.order.to.find_all(jobs.iter().map(|job| job.id).collect()).await?;
         for (job, there) in jobs.iter().zip(found) {
             let Some(there) = there else { continue };
             if there.is_parked() && job.state.is_waiting() && !job.is_parked() {
                 self.amend_there(vec![job.id], Action::Unpark { due: Due::At(job.due) }).await?;
-            } else if there.generation < job.generation && there.state.is_terminal() {
+            } else if there.is_withdrawn() || (there.generation < job.generation && there.state.is_terminal())
+            {
                 self.replace(job, there.finished_at.unwrap_or_default()).await?;
             }
         }
