@@ -47,16 +47,22 @@ impl Fault {
     }
 }
 
+const NO_TLS: &str = "no encrypted connection came about; check sslmode and sslrootcert";
+
+/// Whether the two could not agree on a certificate, which comes as an error of the connection.
+fn is_of_tls(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::InvalidData && error.to_string().contains("certificate")
+}
+
 fn map(error: sqlx::Error, sent: bool) -> Error {
     let broke = if sent { ErrorKind::Unknown } else { ErrorKind::Unavailable };
     let (kind, message) = match &error {
         sqlx::Error::Database(inner) => by_code(&inner.code().unwrap_or_default(), inner.message(), broke),
+        sqlx::Error::Io(io) if is_of_tls(io) => (ErrorKind::Config, NO_TLS.into()),
         sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => {
             (broke, "the server cannot be reached, or the connection broke; repeat the call".into())
         }
-        sqlx::Error::Tls(_) => {
-            (ErrorKind::Config, "no encrypted connection came about; check sslmode and sslrootcert".into())
-        }
+        sqlx::Error::Tls(_) => (ErrorKind::Config, NO_TLS.into()),
         sqlx::Error::PoolClosed => return closed(),
         sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => {
             (ErrorKind::Corrupt, "a record, or our schema, is not as it should be".into())

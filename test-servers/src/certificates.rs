@@ -1,8 +1,11 @@
 use std::fs;
 use std::io;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::PathBuf;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+
+use crate::process::User;
 
 /// Certificates made for one server, in files of PEM that are gone with this value.
 #[derive(Debug)]
@@ -39,6 +42,18 @@ impl Certificates {
     /// The server's certificate and its key.
     pub(crate) fn server(&self) -> PathBuf {
         self.folder.path().join("server.pem")
+    }
+}
+
+impl Certificates {
+    /// Gives them to whom the server runs as; a key that others may read it would not take.
+    pub(crate) fn give_to(&self, user: Option<User>) -> io::Result<()> {
+        fs::set_permissions(self.server(), fs::Permissions::from_mode(0o600))?;
+        if let Some(User { id, group }) = user {
+            chown(self.folder.path(), Some(id), Some(group))?;
+            chown(self.server(), Some(id), Some(group))?;
+        }
+        Ok(())
     }
 }
 

@@ -9,9 +9,9 @@ use std::{fs, thread};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::Missing;
 use crate::container::Container;
 use crate::process::{Order, Process, User, free_port};
+use crate::{Certificates, Missing};
 
 /// A URL of a server to be used in place of one of our own. Its user must be allowed to make schemas.
 const URL: &str = "LEASEHOLD_TEST_POSTGRES_URL";
@@ -38,6 +38,7 @@ pub struct Postgres {
     url: String,
     port: u16,
     process: Option<Process>,
+    certificates: Option<Certificates>,
     _container: Option<Container>,
 }
 
@@ -59,7 +60,7 @@ impl Postgres {
         if let Ok(url) = std::env::var(URL)
             && !url.is_empty()
         {
-            return Ok(Self { url, port: 0, process: None, _container: None });
+            return Ok(Self { url, port: 0, process: None, certificates: None, _container: None });
         }
         Self::own_with(settings, &[])
             .or_else(|missing| Self::contained().map_err(|none| missing.and(none)))
@@ -98,12 +99,34 @@ impl Postgres {
         let process = Process::start_in(&programs.join("postgres"), environment, folder, user, arguments);
         let process = process.map_err(failed)?;
         let url = format!("postgres://postgres@127.0.0.1:{port}/postgres");
-        let server = Self { url, port, process: Some(process), _container: None };
+        let server = Self { url, port, process: Some(process), certificates: None, _container: None };
         server.wait().map_err(|error| {
             let log = server.process.as_ref().map(Process::log).unwrap_or_default();
             Missing::new(vec![format!("the server does not come up: {error}\n{log}\n")], HELPS)
         })?;
         Ok(server)
+    }
+
+    /// A server on this machine that speaks TLS, too.
+    ///
+    /// # Errors
+    /// [`Missing`] if none can be started.
+    pub fn over_tls() -> Result<Self, Missing> {
+        let made = Certificates::make().and_then(|made| {
+            made.give_to(User::unprivileged()?)?;
+            Ok(made)
+        });
+        let made = made.map_err(|error| Missing::here(format!("no certificates: {error}")))?;
+        let file = made.server().display().to_string();
+        let (certificate, key) = (format!("ssl_cert_file={file}"), format!("ssl_key_file={file}"));
+        let mut server = Self::own_with(&["ssl=on", &certificate, &key], &[])?;
+        server.certificates = Some(made);
+        Ok(server)
+    }
+
+    /// The certificates of a server that speaks TLS.
+    pub fn certificates(&self) -> Option<&Certificates> {
+        self.certificates.as_ref()
     }
 
     fn contained() -> Result<Self, Missing> {
@@ -112,7 +135,7 @@ impl Postgres {
             Container::run(IMAGE, 5_432, &command, "database system is ready to accept connections")?;
         let port = container.port;
         let url = format!("postgres://postgres@127.0.0.1:{port}/postgres");
-        let server = Self { url, port, process: None, _container: Some(container) };
+        let server = Self { url, port, process: None, certificates: None, _container: Some(container) };
         server
             .wait()
             .map_err(|error| Missing::new(vec![format!("the container's server: {error}")], HELPS))?;

@@ -15,4 +15,5 @@ mod logs;
 mod pooler;
 mod races;
 mod rights;
+mod wire;
 mod working;
