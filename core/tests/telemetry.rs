@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use leasehold_core::schedule::{Rule, Schedule};
 use leasehold_core::{NewJob, Store, Worker};
-use opentelemetry::trace::{SpanId, TracerProvider};
+use opentelemetry::trace::{SpanId, SpanKind, TracerProvider};
 use opentelemetry_otlp::{SpanExporter, WithExportConfig};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider, SpanData};
@@ -55,6 +55,7 @@ async fn one_trace_leads_from_who_enqueues_over_the_store_to_each_attempt() {
     let mine: Vec<_> = attempts.iter().filter(|span| span.span_context.trace_id() == trace).collect();
     assert_eq!(mine.len(), 1);
     assert_eq!(mine[0].parent_span_id, request.span_context.span_id());
+    assert_eq!(mine[0].span_kind, SpanKind::Consumer);
     let inner = named(&spans, "inside");
     assert!(inner.iter().any(|span| span.parent_span_id == mine[0].span_context.span_id()));
     let other = attempts.iter().find(|span| span.span_context.trace_id() != trace).unwrap();

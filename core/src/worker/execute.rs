@@ -206,7 +206,9 @@ fn labels(job: &JobRecord) -> [(&'static str, String); 2] {
 /// Runs one attempt to its end.
 async fn run(shared: &Shared, attempt: Attempt, times: &mut Times) {
     let (job, entry) = (attempt.job(), attempt.entry());
-    let span = tracing::info_span!("leasehold.job", id = %job.id, kind = %job.kind, queue = %job.queue, attempt = job.attempt);
+    let span = tracing::info_span!(
+        "leasehold.job", id = %job.id, kind = %job.kind, queue = %job.queue, attempt = job.attempt, otel.kind = "consumer",
+    );
     telemetry::receive(&span, &job.options.headers);
     let begun = Instant::now();
     // Around everything of the handler's: a panic may also come from a layer, or when it is dropped.

@@ -162,3 +162,31 @@ async fn few_large_jobs_are_read_at_once_and_many_small_ones() {
     // 64 before it is known how large they are, and then 8 MiB each time.
     assert_eq!((looks(&large).await, looks(&small).await), (1 + 160_usize.div_ceil(31), 4));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_hundred_thousand_children_wait_for_one_parent() {
+    const CHILDREN: u32 = 100_000;
+    for (succeeds, state) in [(true, State::Queued), (false, State::Cancelled)] {
+        let store = store();
+        let mut flow = Flow::new("wide").unwrap();
+        let parent = flow.add(job("ok")).unwrap();
+        flow.after(parent).add_all(jobs(CHILDREN as usize)).unwrap();
+        let id = store.flows().enqueue(&flow).await.unwrap();
+        let held = store.queue("default").unwrap().consumer().next().await.unwrap().unwrap();
+        assert_eq!(held.job().id, id.member(0));
+        let before = store.counts().await.unwrap().remove(0);
+        assert_eq!(before.of(State::Scheduled), u64::from(CHILDREN));
+        if succeeds {
+            held.complete(None).await.unwrap()
+        } else {
+            held.fail("no").await.unwrap()
+        }
+        let after = store.counts().await.unwrap().remove(0);
+        assert_eq!(after.of(state), u64::from(CHILDREN), "{after:?}");
+        let record = store.flows().get(id).await.unwrap().unwrap();
+        assert_eq!(record.state.is_terminal(), !succeeds);
+        if !succeeds {
+            assert_eq!((record.counts.failed, record.counts.cancelled), (1, CHILDREN));
+        }
+    }
+}
