@@ -97,3 +97,16 @@ fn a_store_that_goes_away_in_the_middle_is_told_with_where_to_go_on() {
     let counts = bench.run(["-o", "json", "queues", "list"]).ok().json();
     assert_eq!(counts[0]["states"]["queued"], 4_000);
 }
+
+#[test]
+fn who_has_no_rights_is_told_which_are_missing_and_no_password() {
+    let server = leasehold_test_servers::Redis::own().expect("a server");
+    server.run(&["ACL", "SETUSER", "reader", "on", ">hunter2", "+ping"]).expect("a user");
+    let bench = Bench::on(&server.url_of("reader", "hunter2"));
+    for words in [["queues", "list"], ["jobs", "list"]] {
+        let denied = bench.run(words).ended(1);
+        assert!(denied.said.contains("docs/guide/redis.md") && !denied.said.contains("hunter2"), "{denied:?}");
+    }
+    let wrong = Bench::on(&server.url_of("reader", "hunter3")).run(["doctor"]);
+    assert!(wrong.code != 0 && !format!("{wrong:?}").contains("hunter3"), "{wrong:?}");
+}
