@@ -432,6 +432,49 @@ async fn a_flow_moves_when_it_has_ended() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn flows_that_begin_meanwhile_end_where_they_began() {
+    const OFTEN: Duration = Duration::from_millis(3);
+    const SELDOM: Duration = Duration::from_secs(2);
+    let began = tokio::time::Instant::now();
+    let (from, to, ran) = (store(), store(), Ran::default());
+    let workers = [ran.worker(&from), ran.worker(&to)];
+    let moving = tokio::spawn({
+        let (from, to) = (from.clone(), to.clone());
+        async move {
+            loop {
+                assert!(from.move_to(&to).run(|_| {}).await.unwrap().adds_up());
+                // Often while flows begin, and then as often as it takes.
+                sleep(if began.elapsed() < Duration::from_secs(2) { OFTEN } else { SELDOM }).await;
+            }
+        }
+    });
+    let mut ids = Vec::new();
+    for n in 0..60 {
+        let mut flow = Flow::new(format!("flow {n}")).unwrap();
+        let first = flow.add_all([job("good"), job("twice")]).unwrap();
+        let last = flow.after(first).add(job("good")).unwrap();
+        flow.after(last).add(job("good")).unwrap();
+        ids.push(from.flows().enqueue(&flow).await.unwrap());
+        sleep(Duration::from_millis(7)).await;
+    }
+    sleep(Duration::from_secs(90)).await;
+    moving.abort();
+    for id in ids {
+        let flow = to.flows().get(id).await.unwrap().unwrap();
+        assert_eq!((flow.state, flow.counts.succeeded), (FlowState::Succeeded, 4));
+        assert_eq!(from.flows().get(id).await.unwrap(), None);
+        for job in 0..4 {
+            assert_eq!(ran.of(id.member(job)), 1);
+            assert_eq!(to.find(id.member(job)).await.unwrap().unwrap().state, State::Succeeded);
+        }
+    }
+    assert_eq!(all(&from).await, []);
+    for worker in workers {
+        worker.stop().await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_withdrawn_job_is_nobodys_until_it_is_brought() {
     let (from, to) = (store(), store());
     let id = from.queue("default").unwrap().enqueue(job("good")).await.unwrap();

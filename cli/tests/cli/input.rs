@@ -105,7 +105,10 @@ fn who_has_no_rights_is_told_which_are_missing_and_no_password() {
     let bench = Bench::on(&server.url_of("reader", "hunter2"));
     for words in [["queues", "list"], ["jobs", "list"]] {
         let denied = bench.run(words).ended(1);
-        assert!(denied.said.contains("docs/guide/redis.md") && !denied.said.contains("hunter2"), "{denied:?}");
+        assert!(
+            denied.said.contains("docs/guide/redis.md") && !denied.said.contains("hunter2"),
+            "{denied:?}"
+        );
     }
     let wrong = Bench::on(&server.url_of("reader", "hunter3")).run(["doctor"]);
     assert!(wrong.code != 0 && !format!("{wrong:?}").contains("hunter3"), "{wrong:?}");

@@ -25,6 +25,7 @@ mod register;
 #[cfg(feature = "schedules")]
 mod schedules;
 mod store;
+mod stride;
 mod transfer;
 mod wait;
 mod wake;

@@ -177,9 +177,9 @@ async fn a_hundred_thousand_children_wait_for_one_parent() {
         let before = store.counts().await.unwrap().remove(0);
         assert_eq!(before.of(State::Scheduled), u64::from(CHILDREN));
         if succeeds {
-            held.complete(None).await.unwrap()
+            held.complete(None).await.unwrap();
         } else {
-            held.fail("no").await.unwrap()
+            held.fail("no").await.unwrap();
         }
         let after = store.counts().await.unwrap().remove(0);
         assert_eq!(after.of(state), u64::from(CHILDREN), "{after:?}");

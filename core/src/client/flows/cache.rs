@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::stride::Stride;
+use super::super::stride::Stride;
 use crate::flow::{FlowRecord, FlowState, Plan, Progress};
 use crate::id::FlowId;
 

@@ -2,7 +2,7 @@ use std::ops::Range;
 
 use futures::{Stream, TryStreamExt};
 
-use super::stride::Stride;
+use super::super::stride::Stride;
 use super::{Flows, missing};
 use crate::error::{Error, Result};
 use crate::flow::{FlowRecord, Member, Plan};
@@ -79,7 +79,7 @@ impl Flows {
                     return Ok::<_, Error>(None);
                 }
                 let found = this.store.find_all(page).await?;
-                stride.saw(&found);
+                stride.saw(found.iter().flatten());
                 Ok(Some((futures::stream::iter(found.into_iter().flatten().map(Ok)), (this, ids, stride))))
             }))
         };
@@ -94,7 +94,7 @@ impl Flows {
         }
         let ids = numbers.iter().map(|number| walk.flow.member(*number)).collect();
         let found = self.store.find_all(ids).await?;
-        walk.stride.saw(&found);
+        walk.stride.saw(found.iter().flatten());
         Ok(Some(numbers.into_iter().zip(found).filter_map(|(number, job)| Some((number, job?))).collect()))
     }
 

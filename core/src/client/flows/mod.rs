@@ -8,7 +8,6 @@ mod members;
 mod pass;
 mod remove;
 mod retry;
-mod stride;
 
 use std::sync::Arc;
 use std::time::Duration;

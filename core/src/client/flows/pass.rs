@@ -97,7 +97,7 @@ impl Flows {
                 Err(error) if error.kind() == ErrorKind::Corrupt => self.find_each(live.id, jobs).await?,
                 found => (found?, BTreeSet::new()),
             };
-            live.stride.saw(&found);
+            live.stride.saw(found.iter().flatten());
             let mut progress = live.progress();
             for (job, found) in jobs.iter().zip(found) {
                 let known = match &found {

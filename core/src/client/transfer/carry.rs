@@ -66,6 +66,9 @@ impl Trip {
             let is_last = page.len() < limit;
             after = page.last().map_or(after, |line| line.sequence);
             lines.extend(page);
+            // More than one call takes never goes: the latest are worth more.
+            let over = lines.len().saturating_sub(self.order.to.limits().batch);
+            lines.drain(..over);
             if is_last {
                 return Ok(lines);
             }

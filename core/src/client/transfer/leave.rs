@@ -17,8 +17,11 @@ impl Trip {
         // Whatever state was asked for, this is the one that they are left in.
         let filter = Filter { states, reasons, ..self.order.filter.clone() };
         let mut after = None;
-        while let Some(jobs) = self.page(&filter, &mut after).await? {
-            let jobs: Vec<JobRecord> = jobs.into_iter().filter(JobRecord::is_withdrawn).collect();
+        while !self.is_stopped()
+            && let Some(jobs) = self.next_page(&filter, &mut after).await?
+        {
+            let goes = |job: &JobRecord| job.is_withdrawn() && !self.held.contains(&job.id);
+            let jobs: Vec<JobRecord> = jobs.into_iter().filter(goes).collect();
             self.account.resumed += jobs.len() as u64;
             self.bring(jobs.into_iter().map(|job| as_it_was(job, None)).collect(), told).await?;
         }
@@ -61,21 +64,12 @@ impl Trip {
         Ok(())
     }
 
-    /// Counts what stays for now: what runs, and what waits in flows that go on.
-    pub(super) async fn count_what_stays(&mut self) -> Result<()> {
-        (self.account.running, self.account.in_flows) = (0, 0);
-        let (mut filter, mut after) = (self.in_states(&[State::Running]), None);
+    /// Counts what runs, and stays for now.
+    pub(super) async fn count_what_runs(&mut self) -> Result<()> {
+        self.account.running = 0;
+        let (filter, mut after) = (self.in_states(&[State::Running]), None);
         while let Some(page) = self.next_page(&filter, &mut after).await? {
             self.account.running += page.len() as u64;
-        }
-        if self.flows.is_empty() {
-            return Ok(());
-        }
-        filter.states =
-            Some(vec![State::Queued, State::Scheduled, State::Succeeded, State::Failed, State::Cancelled]);
-        after = None;
-        while let Some(page) = self.next_page(&filter, &mut after).await? {
-            self.account.in_flows += page.iter().filter(|job| self.is_in_a_flow(job)).count() as u64;
         }
         Ok(())
     }
@@ -89,16 +83,20 @@ impl Trip {
 
     /// The next jobs that match and may go; none when there are no more, or somebody said that it is enough.
     async fn page(
-        &self,
+        &mut self,
         filter: &Filter,
         after: &mut Option<Option<Cursor>>,
     ) -> Result<Option<Vec<JobRecord>>> {
         if self.is_stopped() {
             return Ok(None);
         }
-        let page = self.next_page(filter, after).await?;
-        let goes = |job: &JobRecord| !self.held.contains(&job.id) && !self.is_in_a_flow(job);
-        Ok(page.map(|page| page.into_iter().filter(goes).collect()))
+        let Some(mut page) = self.next_page(filter, after).await? else { return Ok(None) };
+        self.look_at_flows_of(&page).await?;
+        page.retain(|job| !self.held.contains(&job.id));
+        let all = page.len();
+        page.retain(|job| !self.is_in_a_flow(job));
+        self.account.in_flows += (all - page.len()) as u64;
+        Ok(Some(page))
     }
 
     /// The next jobs that match; none when there are no more. `after` is where they begin, and nothing at first.
@@ -120,11 +118,12 @@ impl Trip {
         let store = &self.order.from;
         let page = store.backend().list(store.deadline(), request).await?;
         *after = Some(page.next);
+        self.stride.saw(page.jobs.iter());
         Ok(Some(page.jobs))
     }
 
     fn is_in_a_flow(&self, job: &JobRecord) -> bool {
-        Member::of(job).is_some_and(|member| self.flows.contains(&member.flow))
+        Member::of(job).is_some_and(|member| self.flows.get(&member.flow) == Some(&true))
     }
 
     /// Brings jobs over that nobody is given here, and deletes them here.

@@ -10,7 +10,7 @@ mod copy;
 mod leave;
 mod rest;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -20,6 +20,7 @@ pub use account::Account;
 
 use super::lock::LockGuard;
 use super::store::Store;
+use super::stride::Stride;
 use super::wake::jittered;
 use crate::backend::{Filter, Registers, Space};
 use crate::error::{Error, ErrorKind, Result};
@@ -122,8 +123,9 @@ struct Trip {
     account: Account,
     /// Jobs whose unique keys others hold at the other store: they stay.
     held: HashSet<JobId>,
-    /// Flows that go on, as of the latest look.
-    flows: HashSet<FlowId>,
+    /// Whether flows go on, as of this time round.
+    flows: HashMap<FlowId, bool>,
+    stride: Stride,
 }
 
 /// Sees to it that nobody else moves jobs out of a store.
@@ -161,7 +163,8 @@ impl Trip {
                 "both are the same store: what is moved out of it would be taken for what was there already";
             return Err(Error::invalid(why));
         }
-        Ok(Self { order, guard, account: Account::default(), held: HashSet::new(), flows: HashSet::new() })
+        let (account, held, flows) = (Account::default(), HashSet::new(), HashMap::new());
+        Ok(Self { order, guard, account, held, flows, stride: Stride::default() })
     }
 
     async fn go(&mut self, told: &mut (dyn FnMut(&Account) + Send)) -> Result<()> {
@@ -171,11 +174,12 @@ impl Trip {
             self.bring_schedules().await?;
         }
         match self.order.kind {
-            Kind::Copy => self.copy_jobs(told).await?,
+            Kind::Copy => {
+                let ended = self.begin_round().await?;
+                self.copy_jobs(told).await?;
+                self.bring_flows(ended).await?;
+            }
             Kind::Move => self.move_jobs(told).await?,
-        }
-        if self.is_whole() && !self.is_stopped() {
-            self.bring_flows().await?;
         }
         Ok(())
     }
@@ -184,11 +188,12 @@ impl Trip {
         let mut quiet: Option<Instant> = None;
         loop {
             let before = self.account.gone();
-            self.look_at_flows().await?;
+            let ended = self.begin_round().await?;
             self.take_leftovers(told).await?;
             self.take_waiting(told).await?;
             self.take_ended(told).await?;
-            self.count_what_stays().await?;
+            self.bring_flows(ended).await?;
+            self.count_what_runs().await?;
             told(&self.account);
             if self.is_stopped() || (self.account.gone() == before && self.account.busy() == 0) {
                 return Ok(());
@@ -235,6 +240,7 @@ impl Trip {
     /// How many jobs go at once.
     fn batch(&self) -> usize {
         let most = |limits: &Limits| limits.batch.min(limits.page);
-        BATCH.min(most(self.order.from.limits())).min(most(self.order.to.limits())).max(1)
+        let most = BATCH.min(most(self.order.from.limits())).min(most(self.order.to.limits()));
+        self.stride.at_most(most).max(1)
     }
 }

@@ -1,8 +1,9 @@
 use super::{Kind, Trip};
 use crate::backend::{DeleteRegister, PutRegister, Register, SetQueue};
 use crate::error::{ErrorKind, Result};
-use crate::flow::{FlowRecord, register};
+use crate::flow::{FlowRecord, Member, register};
 use crate::id::FlowId;
+use crate::job::JobRecord;
 use crate::name::QueueName;
 
 /// How many flows are looked at in one call.
@@ -91,36 +92,46 @@ impl Trip {
         Ok(())
     }
 
-    /// Learns which flows go on: their jobs stay where their flow is looked after.
-    pub(super) async fn look_at_flows(&mut self) -> Result<()> {
+    /// Begins another round over the store; answers which flows have ended by now. What they are made of is found in this round,
+    /// and then they may follow.
+    pub(super) async fn begin_round(&mut self) -> Result<Vec<FlowId>> {
         self.flows.clear();
-        let mut after = None;
-        loop {
-            let page = self.flows_after(after).await?;
-            let Some(last) = page.last() else { return Ok(()) };
+        self.account.in_flows = 0;
+        let (mut ended, mut after) = (Vec::new(), None);
+        while self.is_whole() {
+            let limit = FLOWS.min(self.order.from.limits().page);
+            let page = self.order.from.flows().list(after, limit).await?;
+            let Some(last) = page.last() else { break };
             after = Some(last.id);
-            self.flows.extend(page.iter().filter(|flow| !flow.state.is_terminal()).map(|flow| flow.id));
+            ended.extend(page.iter().filter(|flow| flow.state.is_terminal()).map(|flow| flow.id));
         }
+        Ok(ended)
     }
 
-    async fn flows_after(&self, after: Option<FlowId>) -> Result<Vec<FlowRecord>> {
-        self.order.from.flows().list(after, FLOWS.min(self.order.from.limits().page)).await
-    }
-
-    /// Brings flows over that have ended, once their jobs are there.
-    pub(super) async fn bring_flows(&mut self) -> Result<()> {
-        let mut after = None;
-        loop {
-            let page = self.flows_after(after).await?;
-            let Some(last) = page.last() else { return Ok(()) };
-            after = Some(last.id);
-            for flow in page.into_iter().filter(|flow| flow.state.is_terminal()) {
-                if self.is_stopped() {
-                    return Ok(());
-                }
-                self.bring_flow(flow).await?;
+    /// Learns whether the flows of these jobs go on: their jobs stay where their flow is looked after. A flow is there before its
+    /// jobs are.
+    pub(super) async fn look_at_flows_of(&mut self, jobs: &[JobRecord]) -> Result<()> {
+        for flow in jobs.iter().filter_map(Member::of).map(|member| member.flow) {
+            if !self.flows.contains_key(&flow) {
+                let record = self.order.from.flows().get(flow).await?;
+                self.flows.insert(flow, record.is_some_and(|record| !record.state.is_terminal()));
             }
         }
+        Ok(())
+    }
+
+    /// Brings flows over that had ended when this round began.
+    pub(super) async fn bring_flows(&mut self, ended: Vec<FlowId>) -> Result<()> {
+        for flow in ended {
+            if self.is_stopped() {
+                break;
+            }
+            let record = self.order.from.flows().get(flow).await?;
+            if let Some(record) = record.filter(|record| record.state.is_terminal()) {
+                self.bring_flow(record).await?;
+            }
+        }
+        Ok(())
     }
 
     async fn bring_flow(&mut self, flow: FlowRecord) -> Result<()> {

@@ -28,10 +28,9 @@ impl Stride {
     }
 
     /// Notes what was read.
-    pub(super) fn saw(&self, found: &[Option<JobRecord>]) {
+    pub(super) fn saw<'a>(&self, found: impl Iterator<Item = &'a JobRecord>) {
         let of = |job: &JobRecord| RECORD + job.payload.len() + job.result.as_ref().map_or(0, Payload::len);
-        let (jobs, bytes) =
-            found.iter().flatten().fold((0, 0), |(jobs, bytes), job| (jobs + 1, bytes + of(job)));
+        let (jobs, bytes) = found.fold((0, 0), |(jobs, bytes), job| (jobs + 1, bytes + of(job)));
         let Some(mean) = usize::checked_div(bytes, jobs) else { return };
         let most = self.0.load(Ordering::Relaxed) * GROWTH;
         self.0.store((BYTES / mean).clamp(1, most), Ordering::Relaxed);
