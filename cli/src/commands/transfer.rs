@@ -246,7 +246,7 @@ fn told(account: &Account, done: &str) -> String {
     add(account.running, "run still");
     add(account.in_flows, "are in flows that go on");
     add(account.lines, "log lines");
-    add(account.queues, "queues' settings");
+    add(account.queues, "queue settings");
     add(account.schedules, "schedules");
     add(account.flows, "flows");
     let met = thousands(account.met);
