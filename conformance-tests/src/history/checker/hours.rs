@@ -96,6 +96,11 @@ impl Hours {
         Hour { at, from: t }
     }
 
+    /// Whether nothing moves the store's clock but calls that are recorded.
+    pub(crate) fn is_manual(&self) -> bool {
+        self.manual
+    }
+
     /// The store's clock showed this or less at `t`; no bound at all where `t` is unknown.
     pub(crate) fn latest(&self, t: u64) -> Hour {
         let at = match self.manual {

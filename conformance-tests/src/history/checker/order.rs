@@ -68,7 +68,7 @@ impl World<'_, '_> {
     /// I10: a job that waits is passed over by no claim that is alone, and by no more jobs than the claims that
     /// are made meanwhile can hold.
     fn nobody_is_overtaken(&mut self, claims: &[Answered<'_>]) {
-        let (alone, races) = (claims_alone(self.model), Races::read(self.model));
+        let (alone, races, told) = (claims_alone(self.model), Races::read(self.model), Told::read(claims));
         let mut waiting = all_waiting(self.model);
         let mut coming: Vec<usize> = (0..waiting.len()).collect();
         let mut going = coming.clone();
@@ -84,7 +84,7 @@ impl World<'_, '_> {
                     line.remove(&standing(waiting[at].job));
                 }
             }
-            for at in passed_over(self.model, claim, &lines, &waiting) {
+            for at in passed_over(self.model, claim, &told, &lines, &waiting) {
                 let passed = &mut waiting[at];
                 let by =
                     claim.jobs.iter().filter(|given| standing(&given.job) > standing(passed.job)).count();
@@ -168,11 +168,12 @@ fn all_waiting<'m, 'h>(model: &'m Model<'h>) -> Vec<Waiting<'m, 'h>> {
 fn passed_over(
     model: &Model<'_>,
     claim: &Answered<'_>,
+    told: &Told,
     lines: &Lines<'_>,
     waiting: &[Waiting<'_, '_>],
 ) -> Vec<usize> {
     let Some(last) = claim.jobs.iter().max_by_key(|given| standing(&given.job)) else { return Vec::new() };
-    let hour = claim.jobs.iter().filter_map(|given| given.started).min();
+    let hour = told.certainly_at(model, claim);
     let mut passed = Vec::new();
     for queue in &claim.asked.queues {
         let Some(line) = lines.get(queue) else { continue };
@@ -187,6 +188,35 @@ fn passed_over(
         }));
     }
     passed
+}
+
+/// The hours that answers to claims told, each with the moment of the answer, in that order; and none is before the one before.
+struct Told(Vec<(u64, Timestamp)>);
+
+impl Told {
+    fn read(claims: &[Answered<'_>]) -> Self {
+        let told = claims.iter().filter_map(|claim| Some((claim.c, started(claim)?)));
+        let latest = told.scan(Timestamp::default(), |latest, (c, hour)| {
+            *latest = hour.max(*latest);
+            Some((c, *latest))
+        });
+        Self(latest.collect())
+    }
+
+    /// An hour that was reached when a claim looked for jobs. It tells when it gave them out, which a store may read off its
+    /// clock once more after that: certain is what was told before it began as well, but where nothing but a call moves the clock.
+    fn certainly_at(&self, model: &Model<'_>, claim: &Answered<'_>) -> Option<Timestamp> {
+        let own = started(claim)?;
+        if model.hours.is_manual() {
+            return Some(own);
+        }
+        let before = self.0.partition_point(|(c, _)| *c <= claim.i);
+        before.checked_sub(1).map(|last| self.0[last].1.min(own))
+    }
+}
+
+fn started(claim: &Answered<'_>) -> Option<Timestamp> {
+    claim.jobs.iter().filter_map(|given| given.started).min()
 }
 
 fn asks_for(asked: &Asked, job: &Seen, put: &Put) -> bool {

@@ -97,6 +97,9 @@ fn i10_a_job_that_was_passed_over() {
     let orders: [(i64, i16); 2] = [(5, 0), (20, 1)];
     for (due, priority) in orders {
         flawed(&[I10], |tale, flaw| {
+            // An earlier answer tells that the hour has come.
+            let other = tale.held();
+            tale.ends_well(other);
             let put = Put { priority, ..Tale::put(JobId::generate()) };
             let first = tale.enqueue_as(put, Some(Entry::Created));
             let second = tale.enqueue();
@@ -154,9 +157,23 @@ fn i10_what_may_explain_that_a_job_was_passed_over() {
     ];
     for explain in explanations {
         let mut tale = Tale::new();
+        let other = tale.held();
+        tale.ends_well(other);
         explain(&mut tale, Tale::put(JobId::generate()));
         tale.passes();
     }
+}
+
+/// A claim tells the hour at which it gave jobs out, and looks for them a moment earlier.
+#[test]
+fn i10_a_job_that_may_have_become_due_while_a_claim_was_under_way() {
+    let mut tale = Tale::new();
+    let (first, second) = (tale.enqueue(), tale.enqueue());
+    for seen in [due_at(10, second), due_at(5, first)] {
+        let lease = tale.claim_all(&[seen]);
+        end_all(&mut tale, lease);
+    }
+    tale.passes();
 }
 
 fn keyed(scope: UniqueScope) -> Put {
