@@ -6,7 +6,7 @@ use leasehold_core::backend::{
     Answer, AppendLogs, Expired, ExpiredLease, Level, LogAppend, LogPage, LogSource, NewFailure, NewLine,
     ReadLogs, Recover, Renew, Renewal, Renewed, Settle, Settlement, Verdict,
 };
-use leasehold_core::{Deadline, JobId, LeaseToken, LeasedJob};
+use leasehold_core::{JobId, LeaseToken, LeasedJob};
 
 use super::{Bench, in_time};
 use crate::breach::{Done, Trouble};
@@ -80,13 +80,13 @@ impl Bench {
 
     /// The leases that ran out.
     pub(crate) async fn expired(&self, limit: usize) -> Done<Vec<ExpiredLease>> {
-        Ok(self.backend().expired(Deadline::default(), Expired { limit }).await?)
+        Ok(self.backend().expired(in_time(limit), Expired { limit }).await?)
     }
 
     /// Recovers in one call.
     pub(crate) async fn recover_all(&self, settlements: Vec<Settlement>) -> Done<Vec<Answer>> {
         let asked = settlements.len();
-        let answers = self.backend().recover(Deadline::default(), Recover { settlements }).await?;
+        let answers = self.backend().recover(in_time(asked), Recover { settlements }).await?;
         one_each(asked, answers)
     }
 
@@ -128,12 +128,12 @@ impl Bench {
     /// Adds lines to several logs in one call.
     pub(crate) async fn log_all(&self, appends: Vec<LogAppend>) -> Done<Vec<Answer>> {
         let asked = appends.len();
-        one_each(asked, self.backend().append_logs(Deadline::default(), AppendLogs { appends }).await?)
+        one_each(asked, self.backend().append_logs(in_time(asked), AppendLogs { appends }).await?)
     }
 
     /// Reads a log after a sequence.
     pub(crate) async fn read_log(&self, source: LogSource, after: u64, limit: usize) -> Done<LogPage> {
-        Ok(self.backend().read_logs(Deadline::default(), ReadLogs { source, after, limit }).await?)
+        Ok(self.backend().read_logs(in_time(limit), ReadLogs { source, after, limit }).await?)
     }
 
     /// What all lines of a job's log say.

@@ -37,11 +37,12 @@ pub(crate) struct Bench {
     pub(crate) worker: WorkerId,
 }
 
-/// Until when a call about so many items has to be answered. How fast a store is, on a machine that does other things
-/// too, is not the law's.
+/// Until when a call about so many items has to be answered: far longer than callers wait. How fast a store is, on a
+/// machine that does other things too and among many that write at once, is not the law's.
 pub(crate) fn in_time(items: usize) -> Deadline {
+    const PATIENCE: Duration = Deadline::DEFAULT.saturating_mul(6);
     let each = Duration::from_millis(10).saturating_mul(u32::try_from(items).unwrap_or(u32::MAX));
-    Deadline::after(Deadline::DEFAULT.saturating_add(each))
+    Deadline::after(PATIENCE.saturating_add(each))
 }
 
 impl Bench {

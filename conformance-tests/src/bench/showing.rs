@@ -4,7 +4,7 @@ use leasehold_core::backend::{
     Action, Amend, AmendAnswer, Capabilities, Counts, Cursor, Filter, Find, List, Order, Page, Pause,
     QueueCounts, QueueSettings, Select, SetQueue,
 };
-use leasehold_core::{Deadline, JobId, JobRecord, QueueName, State};
+use leasehold_core::{JobId, JobRecord, QueueName, State};
 
 use super::{Bench, in_time};
 use crate::breach::{Done, Trouble};
@@ -12,12 +12,12 @@ use crate::breach::{Done, Trouble};
 impl Bench {
     /// What the store says that it can do.
     pub(crate) async fn capabilities(&self) -> Done<Capabilities> {
-        Ok(self.backend().describe(Deadline::default()).await?.capabilities)
+        Ok(self.backend().describe(in_time(0)).await?.capabilities)
     }
 
     /// Shows jobs by id.
     pub(crate) async fn find_all(&self, ids: &[JobId]) -> Done<Vec<Option<JobRecord>>> {
-        let found = self.backend().find(Deadline::default(), Find { ids: ids.to_vec() }).await?;
+        let found = self.backend().find(in_time(ids.len()), Find { ids: ids.to_vec() }).await?;
         if found.len() == ids.len() {
             return Ok(found);
         }
@@ -43,7 +43,7 @@ impl Bench {
         after: Option<Cursor>,
         limit: usize,
     ) -> Done<Page> {
-        Ok(self.backend().list(Deadline::default(), List { filter, order, after, limit }).await?)
+        Ok(self.backend().list(in_time(limit), List { filter, order, after, limit }).await?)
     }
 
     /// Every job that matches, page by page.
@@ -70,7 +70,7 @@ impl Bench {
     /// The counts of these queues, in order; of none where one is not known.
     pub(crate) async fn counts_of_all(&self, queues: &[QueueName]) -> Done<Vec<QueueCounts>> {
         let request = Counts { queues: Some(queues.to_vec()) };
-        let counts = self.backend().counts(Deadline::default(), request).await?;
+        let counts = self.backend().counts(in_time(0), request).await?;
         let of = |queue: &QueueName| counts.iter().find(|counts| counts.queue == *queue).cloned();
         Ok(queues
             .iter()
@@ -85,7 +85,7 @@ impl Bench {
 
     /// The counts of every queue.
     pub(crate) async fn all_counts(&self) -> Done<Vec<QueueCounts>> {
-        Ok(self.backend().counts(Deadline::default(), Counts::default()).await?)
+        Ok(self.backend().counts(in_time(0), Counts::default()).await?)
     }
 
     /// Amends one job.
@@ -110,6 +110,6 @@ impl Bench {
         let pause = paused.then(|| Pause { by: "the case".into(), reason: "to see it stop".into() });
         let request =
             SetQueue { queue: queue.clone(), settings: QueueSettings { pause, ..QueueSettings::default() } };
-        Ok(self.backend().set_queue(Deadline::default(), request).await?)
+        Ok(self.backend().set_queue(in_time(0), request).await?)
     }
 }
