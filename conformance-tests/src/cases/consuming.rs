@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use leasehold_core::backend::{Claim, Renewed};
-use leasehold_core::{ClaimId, Deadline, JobId, Reason, State, WorkerId, limits};
+use leasehold_core::{ClaimId, JobId, Reason, State, WorkerId, limits};
 
 use crate::bench::{
-    Bench, LEASE, LOST_ATTEMPT, RELEASE, RETRY, SUCCEED, job, jobs, limit_key, millis, release_for, secs,
-    token_of,
+    Bench, LEASE, LOST_ATTEMPT, RELEASE, RETRY, SUCCEED, in_time, job, jobs, limit_key, millis, release_for,
+    secs, token_of,
 };
 use crate::breach::{Kept, must, must_be, must_eq};
 use crate::case::cases;
@@ -311,7 +311,7 @@ async fn gives_a_job_at_the_moment_it_is_due(t: Bench) -> Kept {
 }
 
 async fn judges_time_by_its_own_clock(t: Bench) -> Kept {
-    must_eq!(t.backend().now(Deadline::default()).await?, t.hour());
+    must_eq!(t.backend().now(in_time(0)).await?, t.hour());
     // The store's clock stands in 2001: by the host's clock everything below is long past.
     let id = t.add(job().run_at(t.hour().plus(secs(3_600)))).await?;
     must_eq!(t.find(id).await?.enqueued_at, t.hour());
@@ -320,7 +320,7 @@ async fn judges_time_by_its_own_clock(t: Bench) -> Kept {
     let lease = t.take().await?;
     must_eq!(lease.job.lease_until, Some(t.hour().plus(LEASE)));
     must_eq!(t.expired(10).await?.len(), 0);
-    must_eq!(t.backend().now(Deadline::default()).await?, t.hour());
+    must_eq!(t.backend().now(in_time(0)).await?, t.hour());
     Ok(())
 }
 
@@ -359,7 +359,7 @@ async fn keeps_leases_when_its_clock_is_set_back(t: Bench) -> Kept {
 async fn never_says_to_wait_too_long(t: Bench) -> Kept {
     t.add_all([job().delay(secs(50)), job().delay(secs(20)), job()]).await?;
     let claim = Claim { worker: WorkerId::generate(), ..t.asking(10) };
-    let claimed = t.backend().claim(Deadline::default(), claim).await?;
+    let claimed = t.backend().claim(in_time(0), claim).await?;
     must_eq!(claimed.jobs.len(), 1);
     if let Some(wait) = claimed.next_due {
         must!(wait <= secs(20), "the next job is due in 20 s, and it says {wait:?}");

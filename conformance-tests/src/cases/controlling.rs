@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use leasehold_core::backend::{Action, Amend, AmendAnswer, Amended, Filter, Prune, Pruned, Select};
-use leasehold_core::{Deadline, Due, JobId, Keep, QueueName, Reason, State};
+use leasehold_core::{Due, JobId, Keep, QueueName, Reason, State};
 
 use crate::bench::{
-    Bench, CANCEL, FAIL, RETRY, SUCCEED, failure, job, jobs, millis, queue, secs, text, token_of,
+    Bench, CANCEL, FAIL, RETRY, SUCCEED, failure, in_time, job, jobs, millis, queue, secs, text, token_of,
 };
 use crate::breach::{Done, Kept, must, must_eq};
 use crate::case::cases;
@@ -57,7 +57,7 @@ async fn amend_matching(t: &Bench, filter: Filter, action: Action, limit: usize)
     loop {
         let select = Select::Matching { filter: filter.clone(), as_of, after, limit };
         let request = Amend { select, action: action.clone(), preview: false };
-        let amended = t.backend().amend(Deadline::default(), request).await?;
+        let amended = t.backend().amend(in_time(0), request).await?;
         after = amended.next.clone();
         batches.push(amended);
         if after.is_none() {
@@ -249,7 +249,7 @@ async fn changes_nothing_in_a_preview(t: Bench) -> Kept {
         ] {
             let request = Amend { select, action: action.clone(), preview: true };
             let told: BTreeSet<JobId> = BTreeSet::from([id, running]);
-            let answer = t.backend().amend(Deadline::default(), request).await?.jobs;
+            let answer = t.backend().amend(in_time(0), request).await?.jobs;
             must_eq!(answer.iter().map(|(id, _)| *id).collect::<BTreeSet<_>>(), told);
             must!(answer.contains(&(id, of_waiting)), "{action:?} of a waiting job: {answer:?}");
             must!(answer.contains(&(running, of_running)), "{action:?} of a running job: {answer:?}");
@@ -287,7 +287,7 @@ async fn leaves_later_jobs_out_of_an_amendment(t: Bench) -> Kept {
     let late = t.add_all(jobs(4)).await?;
     let select = Select::Matching { filter: Filter::default(), as_of, after: None, limit: 100 };
     let request = Amend { select, action: Action::Cancel, preview: false };
-    let amended = t.backend().amend(Deadline::default(), request).await?;
+    let amended = t.backend().amend(in_time(0), request).await?;
     must_eq!(amended.jobs.iter().map(|(id, _)| *id).collect::<Vec<_>>(), early);
     for id in late {
         must_eq!(t.state(id).await?, State::Queued);
@@ -309,7 +309,7 @@ async fn amends_all_jobs_that_leave_the_filter(t: Bench) -> Kept {
 
 async fn prune(t: &Bench, limit: usize) -> Done<Pruned> {
     let request = Prune { limit, workers_after: secs(3_600) };
-    Ok(t.backend().prune(Deadline::default(), request).await?)
+    Ok(t.backend().prune(in_time(0), request).await?)
 }
 
 async fn prunes_an_ended_job_after_its_retention(t: Bench) -> Kept {

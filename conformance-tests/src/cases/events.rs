@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use leasehold_core::backend::{Action, Event, Watch};
-use leasehold_core::{Deadline, State, UniqueScope};
+use leasehold_core::{State, UniqueScope};
 
-use crate::bench::{Bench, RETRY, SUCCEED, job, jobs, lines, queue, secs, unique_key};
+use crate::bench::{Bench, RETRY, SUCCEED, in_time, job, jobs, lines, queue, secs, unique_key};
 use crate::breach::{Done, Kept, Trouble, must, must_eq};
 use crate::case::cases;
 
@@ -35,7 +35,7 @@ cases! {
 }
 
 async fn watch(t: &Bench, request: Watch) -> Done<BoxStream<'static, Event>> {
-    Ok(t.backend().watch(Deadline::default(), request).await?)
+    Ok(t.backend().watch(in_time(0), request).await?)
 }
 
 /// Reads until such an event comes, or one that says that it may have been missed.

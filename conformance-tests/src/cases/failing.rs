@@ -8,7 +8,7 @@ use leasehold_core::layer::Faults;
 use leasehold_core::{Deadline, ErrorKind, JobId, State, Worker};
 use tokio::sync::Notify;
 
-use crate::bench::{Bench, LEASE, LOST_ATTEMPT, SUCCEED, job, jobs, millis, secs, token_of};
+use crate::bench::{Bench, LEASE, LOST_ATTEMPT, SUCCEED, in_time, job, jobs, millis, secs, token_of};
 use crate::breach::{Kept, must, must_eq};
 use crate::case::cases;
 
@@ -42,7 +42,7 @@ async fn calls_a_lost_answer_unknown(t: Bench) -> Kept {
         let answer = bad.queue("default")?.enqueue(request.jobs[0].clone()).await;
         must_eq!(answer.map_err(|error| error.kind()), Err(ErrorKind::Unknown));
         must_eq!(t.find_all(&[id]).await?[0].is_some(), happens, "whether it had happened");
-        let again = sound.backend().enqueue(Deadline::default(), request).await?;
+        let again = sound.backend().enqueue(in_time(0), request).await?;
         let known = matches!(again[0].answer, EnqueueAnswer::Existing);
         must_eq!(known, happens, "whether the second call found the job of the first");
     }
@@ -90,13 +90,13 @@ async fn calls_nothing_unavailable_that_has_happened(t: Bench) -> Kept {
 async fn sets_an_unreadable_record_aside(t: Bench) -> Kept {
     let ids = t.add_all(jobs(5)).await?;
     t.damage(ids[2]).await?;
-    let claimed = t.backend().claim(Deadline::default(), Claim { limit: 10, ..t.asking(10) }).await?;
+    let claimed = t.backend().claim(in_time(0), Claim { limit: 10, ..t.asking(10) }).await?;
     let given: Vec<JobId> = claimed.jobs.iter().map(|lease| lease.job.id).collect();
     must_eq!(given, [ids[0], ids[1], ids[3], ids[4]]);
     must_eq!(claimed.set_aside.len(), 1, "records that were reported");
     must!(claimed.set_aside[0].job.is_none_or(|job| job == ids[2]), "{:?}", claimed.set_aside);
     must_eq!(t.counts().await?.of(State::Failed), 1);
-    let again = t.backend().claim(Deadline::default(), t.asking(10)).await?;
+    let again = t.backend().claim(in_time(0), t.asking(10)).await?;
     must_eq!((again.jobs.len(), again.set_aside.len()), (0, 0), "what a second claim meets");
     for lease in &claimed.jobs {
         t.finish(lease, SUCCEED).await?;
@@ -113,7 +113,7 @@ async fn shows_the_others_beside_an_unreadable_record(t: Bench) -> Kept {
     let shown: BTreeSet<JobId> = page.jobs.iter().map(|job| job.id).collect();
     must_eq!(shown, BTreeSet::from([ids[0], ids[2], ids[3], ids[4]]));
     must_eq!(page.unreadable.len(), 1, "records that were named apart");
-    let asked = t.backend().find(Deadline::default(), leasehold_core::backend::Find { ids: vec![ids[1]] });
+    let asked = t.backend().find(in_time(0), leasehold_core::backend::Find { ids: vec![ids[1]] });
     must_eq!(asked.await.map_err(|error| error.kind()), Err(ErrorKind::Corrupt));
     must_eq!(t.find(ids[4]).await?.state, State::Queued);
     Ok(())

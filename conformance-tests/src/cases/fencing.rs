@@ -4,8 +4,8 @@ use leasehold_core::backend::{Answer, LogAppend, LogSource, Renewal, Renewed, Se
 use leasehold_core::{ClaimId, JobRecord, LeaseToken, LeasedJob, Payload, Progress, Reason, State};
 
 use crate::bench::{
-    Bench, FAIL, LEASE, LOST_ATTEMPT, RELEASE, RETRY, SUCCEED, failure, job, lines, millis, retry_in, secs,
-    settlement, text, token_of, verdicts,
+    Bench, FAIL, LEASE, LOST_ATTEMPT, RELEASE, RETRY, SUCCEED, failure, in_time, job, lines, millis,
+    retry_in, secs, settlement, text, token_of, verdicts,
 };
 use crate::breach::{Done, Kept, must, must_be, must_eq};
 use crate::case::cases;
@@ -322,7 +322,7 @@ async fn lets_a_lost_item_spoil_no_other(t: Bench) -> Kept {
         lines: lines(["x"]),
     };
     let appends = leasehold_core::backend::AppendLogs { appends: leases.iter().map(append).collect() };
-    let logged = t.backend().append_logs(leasehold_core::Deadline::default(), appends).await?;
+    let logged = t.backend().append_logs(in_time(0), appends).await?;
     must_eq!(logged, [Answer::Applied, Answer::Lost, Answer::Applied]);
     let result = Verdict::Succeed { result: Some(Payload::EMPTY) };
     let settled =

@@ -5,9 +5,9 @@ use std::time::Duration;
 use leasehold_core::backend::{
     CheckIn, CheckedIn, Level, Prune, StopWorkers, WorkerInfo, WorkerLine, WorkerRecord, Workers,
 };
-use leasehold_core::{Deadline, WorkerId, limits};
+use leasehold_core::{WorkerId, limits};
 
-use crate::bench::{Bench, kind, millis, queue, secs, tag, worker_name};
+use crate::bench::{Bench, in_time, kind, millis, queue, secs, tag, worker_name};
 use crate::breach::{Done, Kept, Trouble, must, must_eq};
 use crate::case::cases;
 
@@ -38,11 +38,11 @@ fn info(name: &str, host: &str) -> WorkerInfo {
 
 async fn check_in(t: &Bench, worker: WorkerId, info: WorkerInfo, leaving: bool) -> Done<CheckedIn> {
     let request = CheckIn { worker, info, lost_after: secs(30), leaving };
-    Ok(t.backend().check_in(Deadline::default(), request).await?)
+    Ok(t.backend().check_in(in_time(0), request).await?)
 }
 
 async fn workers(t: &Bench, after: Option<WorkerId>, limit: usize) -> Done<Vec<WorkerRecord>> {
-    Ok(t.backend().workers(Deadline::default(), Workers { after, limit }).await?)
+    Ok(t.backend().workers(in_time(0), Workers { after, limit }).await?)
 }
 
 /// The only worker there is.
@@ -159,7 +159,7 @@ async fn tells_workers_to_stop(t: Bench) -> Kept {
     ];
     for (order, asked, told) in orders {
         let what = format!("{order:?}");
-        must_eq!(t.backend().stop_workers(Deadline::default(), order).await?, asked, "asked by {what}");
+        must_eq!(t.backend().stop_workers(in_time(0), order).await?, asked, "asked by {what}");
         must_eq!(announce().await?, told, "who is told to stop after {what}");
     }
     must!(workers(&t, None, 9).await?.iter().all(|w| w.stop_requested), "the request to stop is not shown");
@@ -183,7 +183,7 @@ async fn forgets_workers_long_gone(t: Bench) -> Kept {
     t.advance(secs(100));
     check_in(&t, here, info("here", "h"), false).await?;
     let prune = async |after: Duration| {
-        t.backend().prune(Deadline::default(), Prune { limit: 10, workers_after: after }).await
+        t.backend().prune(in_time(0), Prune { limit: 10, workers_after: after }).await
     };
     must_eq!(prune(secs(100)).await?.workers, 0);
     must_eq!(prune(secs(99)).await?.workers, 1);

@@ -7,12 +7,12 @@ use leasehold_core::backend::{Action, Filter, Registers, Space};
 use leasehold_core::flow::{Flow, FlowRecord, FlowState, OnParentFailure};
 use leasehold_core::policy::BoxError;
 use leasehold_core::{
-    Attempt, Consumer, Deadline, Due, ErrorKind, FlowId, JobRecord, Keep, LeasedJob, NewJob, Payload, Reason,
-    State, Worker,
+    Attempt, Consumer, Due, ErrorKind, FlowId, JobRecord, Keep, LeasedJob, NewJob, Payload, Reason, State,
+    Worker,
 };
 use tokio::sync::mpsc;
 
-use crate::bench::{Bench, SUCCEED, job, secs, text};
+use crate::bench::{Bench, SUCCEED, in_time, job, secs, text};
 use crate::breach::{Breach, Done, Kept, must, must_eq};
 use crate::case::cases;
 use crate::history::Rules;
@@ -354,7 +354,7 @@ async fn ends_and_removes_a_flow_as_a_whole(t: Bench) -> Kept {
     must_eq!(flows.get(flow.id()).await?, None);
     must_eq!(t.counts().await?.total(), 0);
     for space in [Space::Flow, Space::FlowPlan] {
-        let left = t.backend().registers(Deadline::default(), Registers::all(space, 10)).await?;
+        let left = t.backend().registers(in_time(0), Registers::all(space, 10)).await?;
         must_eq!(left.registers, []);
     }
     Ok(())

@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 
 use leasehold_core::backend::{Action, Counts, Filter, Order};
-use leasehold_core::{Deadline, ErrorKind, JobId, JobRecord, NewJob, QueueName, Reason, State};
+use leasehold_core::{ErrorKind, JobId, JobRecord, NewJob, QueueName, Reason, State};
 
 use crate::bench::{
-    Bench, CANCEL, FAIL, RETRY, SUCCEED, failure, job, jobs, kind, millis, queue, retry_in, secs, tag, text,
+    Bench, CANCEL, FAIL, RETRY, SUCCEED, failure, in_time, job, jobs, kind, millis, queue, retry_in, secs,
+    tag, text,
 };
 use crate::breach::{Done, Kept, Trouble, must, must_eq};
 use crate::case::cases;
@@ -277,7 +278,7 @@ async fn counts_by_queue_and_state(t: Bench) -> Kept {
     must_eq!((counts.enqueued, counts.deleted), (6, 0));
     must_eq!(t.counts_of(&b).await?.of(State::Scheduled), 1);
     let asked = Counts { queues: Some(vec![b.clone()]) };
-    for counts in t.backend().counts(Deadline::default(), asked).await? {
+    for counts in t.backend().counts(in_time(0), asked).await? {
         must_eq!(counts.queue, b, "the queue counted");
     }
     let named: Vec<QueueName> = t.all_counts().await?.into_iter().map(|counts| counts.queue).collect();
@@ -303,7 +304,7 @@ async fn shows_every_known_queue_by_name(t: Bench) -> Kept {
     t.add_all([job().queue(queue("m")), job().queue(queue("z"))]).await?;
     t.advance(secs(1));
     t.pause(&queue("a"), true).await?;
-    let queues = t.another().await?.backend().queues(leasehold_core::Deadline::default()).await?;
+    let queues = t.another().await?.backend().queues(in_time(0)).await?;
     let shown: Vec<_> =
         queues.iter().map(|q| (q.queue.as_str(), q.settings.pause.is_some(), q.changed_at)).collect();
     must_eq!(shown, [("a", true, Some(t.hour())), ("m", false, None), ("z", false, None)]);

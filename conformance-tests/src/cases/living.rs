@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 
 use leasehold_core::backend::{Action, AmendAnswer, Answer, Prune, QueueCounts, Renewed, Settlement};
 use leasehold_core::job::Cause;
-use leasehold_core::{ClaimId, Deadline, Due, JobId, Keep, LeasedJob, NewJob, QueueName, State};
+use leasehold_core::{ClaimId, Due, JobId, Keep, LeasedJob, NewJob, QueueName, State};
 
 use crate::bench::{
-    Bench, CANCEL, FAIL, LEASE, LOST_ATTEMPT, SUCCEED, job, queue, retry_in, secs, token_of, verdicts,
+    Bench, CANCEL, FAIL, LEASE, LOST_ATTEMPT, SUCCEED, in_time, job, queue, retry_in, secs, token_of,
+    verdicts,
 };
 use crate::breach::{Done, Kept, Trouble, must, must_be, must_eq};
 use crate::case::cases;
@@ -258,7 +259,7 @@ impl Life {
     async fn pass(&mut self) -> Done<&'static str> {
         self.t.advance(secs(fastrand::u64(1..30)));
         let request = Prune { limit: 2, workers_after: secs(60) };
-        self.t.backend().prune(Deadline::default(), request).await?;
+        self.t.backend().prune(in_time(0), request).await?;
         Ok("time and a pruning")
     }
 }

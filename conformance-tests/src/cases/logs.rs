@@ -1,9 +1,9 @@
 //! L1, L2 and L3: what jobs write while they run.
 
 use leasehold_core::backend::{Action, Answer, AppendLogs, Level, LogAppend, LogLine, LogSource, NewLine};
-use leasehold_core::{Deadline, JobId, LeasedJob};
+use leasehold_core::{JobId, LeasedJob};
 
-use crate::bench::{Bench, LOST_ATTEMPT, RETRY, SUCCEED, job, lines, secs};
+use crate::bench::{Bench, LOST_ATTEMPT, RETRY, SUCCEED, in_time, job, lines, secs};
 use crate::breach::{Done, Kept, Trouble, must, must_eq};
 use crate::case::cases;
 
@@ -152,7 +152,7 @@ async fn answers_a_batch_of_appends_in_order(t: Bench) -> Kept {
         LogAppend { job, token, position: 0, lines: lines([format!("of {job}")]) }
     };
     let request = AppendLogs { appends: leases.iter().map(append).collect() };
-    let answers = t.backend().append_logs(Deadline::default(), request).await?;
+    let answers = t.backend().append_logs(in_time(0), request).await?;
     must_eq!(answers, [Answer::Applied, Answer::Lost, Answer::Applied]);
     for (lease, answer) in leases.iter().zip(answers) {
         let wanted = usize::from(answer == Answer::Applied);

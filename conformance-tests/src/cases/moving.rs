@@ -6,9 +6,7 @@ use leasehold_core::backend::{
     Action, Admit, Admitted, AmendAnswer, Answer, Arrival, Filter, LogLine, LogSource, Order, Prune, Renewal,
     Renewed, TagRule, Verdict,
 };
-use leasehold_core::{
-    Deadline, Due, JobId, JobRecord, Keep, NewJob, Progress, Reason, State, Timestamp, UniqueScope,
-};
+use leasehold_core::{Due, JobId, JobRecord, Keep, NewJob, Progress, Reason, State, Timestamp, UniqueScope};
 
 use crate::bench::{
     Bench, FAIL, LEASE, RETRY, SUCCEED, failure, in_time, job, jobs, kind, limit_key, lines, retry_in, secs,
@@ -277,9 +275,9 @@ async fn keeps_what_was_taken_in_as_long_as_asked(t: Bench) -> Kept {
         must_eq!(other.find(*id).await?.expires_at, expiry);
     }
     let prune = Prune { limit: 9, workers_after: secs(9_999) };
-    must_eq!(other.backend().prune(Deadline::default(), prune).await?.jobs, 0);
+    must_eq!(other.backend().prune(in_time(0), prune).await?.jobs, 0);
     other.clock().advance(secs(31));
-    must_eq!(other.backend().prune(Deadline::default(), prune).await?.jobs, 1);
+    must_eq!(other.backend().prune(in_time(0), prune).await?.jobs, 1);
     must!(other.find_all(&ids).await?[0].is_none(), "the wrong job was removed");
     must_eq!(other.counts().await?.deleted, 1);
     Ok(())

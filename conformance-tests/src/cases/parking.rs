@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 
 use leasehold_core::backend::{Action, Amend, AmendAnswer, Claim, Filter, Select};
-use leasehold_core::{
-    ClaimId, Deadline, Due, JobId, JobRecord, Keep, NewJob, Reason, State, Timestamp, UniqueScope,
-};
+use leasehold_core::{ClaimId, Due, JobId, JobRecord, Keep, NewJob, Reason, State, Timestamp, UniqueScope};
 
 use crate::bench::{
     Bench, FAIL, RELEASE, SUCCEED, in_time, job, jobs, limit_key, queue, retry_in, secs, unique_key,
@@ -78,7 +76,7 @@ async fn never_gives_out_a_parked_job(t: Bench) -> Kept {
 async fn tells_nobody_to_wait_for_a_parked_job(t: Bench) -> Kept {
     let next = async |t: &Bench| {
         let claim = Claim { id: ClaimId::generate(), ..t.asking(9) };
-        Ok::<_, Trouble>(t.backend().claim(Deadline::default(), claim).await?.next_due)
+        Ok::<_, Trouble>(t.backend().claim(in_time(0), claim).await?.next_due)
     };
     let ids = t.add_all([job().parked(), job().parked().priority(1).limit(limit_key("k"), 1)]).await?;
     must_eq!(next(&t).await?, None, "of parked jobs alone");

@@ -2,10 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use leasehold_core::Deadline;
 use leasehold_core::backend::Answer;
 
-use crate::bench::{Bench, job, jobs, limit_key};
+use crate::bench::{Bench, in_time, job, jobs, limit_key};
 use crate::breach::{Breach, Kept, must, must_be, must_eq};
 use crate::case::cases;
 use crate::history::Rules;
@@ -294,7 +293,7 @@ async fn takes_over_what_ran_out(crew: &mut Crew, fast: usize, slow: usize) -> K
         let said = crew.ask(one, &Order::Claim(1, 1)).await?;
         must_be!(said, Said::Leases(leases) if leases.len() == 1 && leases[0].0 == job);
         let until = crew.t.find(job).await?.lease_until.unwrap_or_default();
-        while crew.t.backend().now(Deadline::default()).await? <= until {
+        while crew.t.backend().now(in_time(0)).await? <= until {
             tokio::task::yield_now().await;
         }
         must_eq!(crew.ask(other, &Order::Recover).await?, Said::Answers(vec![Answer::Applied]));

@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 
 use leasehold_core::backend::{Durability, EnqueueAnswer, Filter, Order};
 use leasehold_core::policy::{Backoff, ClassRule, RetryPolicy};
-use leasehold_core::{Deadline, JobId, Keep, NewJob, Payload, QueueName, Retention, State, UniqueScope};
+use leasehold_core::{JobId, Keep, NewJob, Payload, QueueName, Retention, State, UniqueScope};
 
-use crate::bench::{Bench, SUCCEED, job, jobs, kind, limit_key, millis, queue, secs, tag, text, unique_key};
+use crate::bench::{
+    Bench, SUCCEED, in_time, job, jobs, kind, limit_key, millis, queue, secs, tag, text, unique_key,
+};
 use crate::breach::{Breach, Kept, must, must_be, must_eq};
 use crate::case::cases;
 use crate::harness::Place;
@@ -117,8 +119,8 @@ async fn produced_by_the_dead(t: &Bench, place: &Place, jobs: usize) -> Kept<Vec
 
 async fn tells_its_durability(t: Bench) -> Kept {
     let other = t.another().await?;
-    let here = t.backend().describe(Deadline::default()).await?;
-    let there = other.backend().describe(Deadline::default()).await?;
+    let here = t.backend().describe(in_time(0)).await?;
+    let there = other.backend().describe(in_time(0)).await?;
     must!(!here.backend.is_empty(), "the backend has no name");
     must_eq!(here.capabilities, there.capabilities);
     Ok(())

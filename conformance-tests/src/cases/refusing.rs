@@ -14,8 +14,8 @@ use leasehold_core::{
 
 use super::calls::all_seen;
 use crate::bench::{
-    Bench, LEASE, SUCCEED, failure, job, lines, millis, schedule_name, secs, settlement, text, unique_key,
-    worker_name,
+    Bench, LEASE, SUCCEED, failure, in_time, job, lines, millis, schedule_name, secs, settlement, text,
+    unique_key, worker_name,
 };
 use crate::breach::{Kept, must, must_eq};
 use crate::case::cases;
@@ -67,7 +67,7 @@ async fn refuses_names_that_break_the_rules(t: Bench) -> Kept {
 }
 
 async fn in_store(store: &Store, jobs: Vec<NewJob>) -> Result<()> {
-    store.backend().enqueue(Deadline::default(), Enqueue { jobs }).await.map(drop)
+    store.backend().enqueue(in_time(0), Enqueue { jobs }).await.map(drop)
 }
 
 fn renewal(held: &LeasedJob, lease: Duration) -> Renew {
@@ -197,7 +197,7 @@ async fn takes_what_is_as_large_as_allowed(t: Bench) -> Kept {
     let lease = t.take().await?;
     must!(lease.job.payload == large, "a payload of the largest size was altered");
     let settle = settlement(&lease, Verdict::Succeed { result: Some(large.clone()) });
-    store.backend().settle(Deadline::default(), Settle { settlements: vec![settle] }).await?;
+    store.backend().settle(in_time(0), Settle { settlements: vec![settle] }).await?;
     must!(t.find(id).await?.result == Some(large), "a result of the largest size was altered");
     Ok(())
 }
@@ -208,12 +208,12 @@ async fn cuts_what_is_only_for_people(t: Bench) -> Kept {
     let long = "ä".repeat(limits.failure_bytes + limits.log_line_bytes);
     let (job, token) = (lease.job.id, lease.token);
     let append = LogAppend { job, token, position: 0, lines: lines([long.clone()]) };
-    store.backend().append_logs(Deadline::default(), AppendLogs { appends: vec![append] }).await?;
+    store.backend().append_logs(in_time(0), AppendLogs { appends: vec![append] }).await?;
     let failed = Settlement {
         failure: Some(failure(&long, &long)),
         ..settlement(&lease, Verdict::Fail { reason: leasehold_core::Reason::Error })
     };
-    store.backend().settle(Deadline::default(), Settle { settlements: vec![failed] }).await?;
+    store.backend().settle(in_time(0), Settle { settlements: vec![failed] }).await?;
     let said = t.said(job).await?;
     let kept = t.find(job).await?.history;
     must_eq!((said.len(), kept.len()), (1, 1));

@@ -5,13 +5,11 @@ use std::time::Duration;
 use leasehold_core::backend::{
     DeleteRegister, Prune, Pruned, PutRegister, Register, RegisterPage, Registers, Space,
 };
-use leasehold_core::{
-    Deadline, ErrorKind, JobId, Payload, RegisterName, State, Timestamp, UniqueScope, VersionId,
-};
+use leasehold_core::{ErrorKind, JobId, Payload, RegisterName, State, Timestamp, UniqueScope, VersionId};
 use strum::VariantArray;
 
 use super::producing::corpus;
-use crate::bench::{Bench, SUCCEED, job, millis, schedule_name, secs, text, unique_key};
+use crate::bench::{Bench, SUCCEED, in_time, job, millis, schedule_name, secs, text, unique_key};
 use crate::breach::{Done, Kept, Trouble, must, must_eq};
 use crate::case::cases;
 
@@ -50,7 +48,7 @@ fn write(name: &RegisterName, body: Payload, expected: Option<VersionId>) -> Put
 
 async fn send(t: &Bench, request: PutRegister) -> leasehold_core::Result<VersionId> {
     let version = request.version;
-    t.backend().put_register(Deadline::default(), request).await?;
+    t.backend().put_register(in_time(0), request).await?;
     Ok(version)
 }
 
@@ -65,7 +63,7 @@ async fn put(
 }
 
 async fn read(t: &Bench, request: Registers) -> Done<RegisterPage> {
-    Ok(t.backend().registers(Deadline::default(), request).await?)
+    Ok(t.backend().registers(in_time(0), request).await?)
 }
 
 async fn schedules(t: &Bench, due: bool, after: Option<RegisterName>, limit: usize) -> Done<Vec<Register>> {
@@ -98,11 +96,11 @@ async fn writes_a_repeated_register_once(t: Bench) -> Kept {
     let (name, version) = (schedule_name("nightly"), VersionId::generate());
     let request = PutRegister { version, ..write(&name, text("1"), None) };
     for client in t.several(3).await? {
-        client.backend().put_register(Deadline::default(), request.clone()).await?;
+        client.backend().put_register(in_time(0), request.clone()).await?;
     }
     must_eq!(schedules(&t, false, None, 9).await?.first().map(|there| there.version), Some(version));
     let second = put(&t, &name, text("2"), None, Some(version)).await?;
-    let late = t.backend().put_register(Deadline::default(), request).await.map_err(|error| error.kind());
+    let late = t.backend().put_register(in_time(0), request).await.map_err(|error| error.kind());
     must_eq!(late, Err(ErrorKind::Conflict), "repeating a write that was written over");
     must_eq!(schedules(&t, false, None, 9).await?.first().map(|there| there.version), Some(second));
     Ok(())
@@ -158,7 +156,7 @@ async fn keeps_registers_of_a_name_apart_by_space(t: Bench) -> Kept {
         }
     }
     let delete = DeleteRegister::named(Space::Lock, name);
-    must_eq!(t.backend().delete_register(Deadline::default(), delete).await?, true);
+    must_eq!(t.backend().delete_register(in_time(0), delete).await?, true);
     for (space, there) in Space::VARIANTS.iter().zip(wanted) {
         let left = read(&t, Registers::all(*space, 9)).await?.registers;
         must_eq!(left, if *space == Space::Lock { vec![] } else { vec![there] }, "in {space}");
@@ -201,9 +199,7 @@ async fn tells_the_hour_with_registers(t: Bench) -> Kept {
 async fn deletes_a_register(t: Bench) -> Kept {
     let name = schedule_name("nightly");
     let delete = async || {
-        t.backend()
-            .delete_register(Deadline::default(), DeleteRegister::named(Space::Schedule, name.clone()))
-            .await
+        t.backend().delete_register(in_time(0), DeleteRegister::named(Space::Schedule, name.clone())).await
     };
     must_eq!(delete().await?, false);
     let first = put(&t, &name, text("1"), None, None).await?;
@@ -221,7 +217,7 @@ async fn deletes_a_register_as_it_was_read(t: Bench) -> Kept {
     let delete = async |expected: VersionId| {
         let request = DeleteRegister::named(Space::Schedule, name.clone());
         let request = DeleteRegister { expected: Some(expected), ..request };
-        t.backend().delete_register(Deadline::default(), request).await
+        t.backend().delete_register(in_time(0), request).await
     };
     let first = put(&t, &name, text("1"), None, None).await?;
     let second = put(&t, &name, text("2"), None, Some(first)).await?;
@@ -237,9 +233,7 @@ async fn deletes_a_register_as_it_was_read(t: Bench) -> Kept {
 }
 
 async fn prune(t: &Bench, limit: usize) -> Done<Pruned> {
-    Ok(t.backend()
-        .prune(Deadline::default(), Prune { limit, workers_after: Duration::from_hours(24) })
-        .await?)
+    Ok(t.backend().prune(in_time(0), Prune { limit, workers_after: Duration::from_hours(24) }).await?)
 }
 
 async fn prunes_registers_that_expired(t: Bench) -> Kept {

@@ -7,9 +7,9 @@ use std::time::Duration;
 use leasehold_core::backend::{Claim, QueueSettings, SetQueue};
 use leasehold_core::client::Admission;
 use leasehold_core::policy::Rate;
-use leasehold_core::{Deadline, JobId, LeasedJob, Limits, QueueName, Store};
+use leasehold_core::{JobId, LeasedJob, Limits, QueueName, Store};
 
-use crate::bench::{Bench, job, queue, secs};
+use crate::bench::{Bench, in_time, job, queue, secs};
 use crate::breach::{Breach, Done, Kept, Trouble, must, must_be, must_eq};
 use crate::case::cases;
 use crate::processes::{Crew, Hour, Order, Said, bound};
@@ -199,7 +199,7 @@ async fn keeps_a_rate_under_racing_askers(t: Bench) -> Kept {
 async fn set_rate(t: &Bench, queue: &QueueName, rate: Option<Rate>) -> Done {
     let settings = QueueSettings { rate, ..QueueSettings::default() };
     let request = SetQueue { queue: queue.clone(), settings };
-    Ok(t.backend().set_queue(Deadline::default(), request).await?)
+    Ok(t.backend().set_queue(in_time(0), request).await?)
 }
 
 async fn gives_nothing_from_a_queue_with_a_rate_unasked(t: Bench) -> Kept {
@@ -213,7 +213,7 @@ async fn gives_nothing_from_a_queue_with_a_rate_unasked(t: Bench) -> Kept {
     must_eq!(client.claim_from(&a, 5).await?.len(), 0, "jobs given from a queue with a rate");
     let both = Claim { queues: vec![a.clone(), b.clone()], ..t.asking(5) };
     must_eq!(ids(client.claim_as(both).await?), [other]);
-    let shown = client.backend().queues(Deadline::default()).await?;
+    let shown = client.backend().queues(in_time(0)).await?;
     let shown = shown.into_iter().find(|record| record.queue == a).map(|record| record.settings.rate);
     must_eq!(shown, Some(rate), "the rate that is shown");
     let within = || Claim { queues: vec![a.clone(), b.clone()], rated: true, ..t.asking(5) };

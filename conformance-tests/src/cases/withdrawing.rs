@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use leasehold_core::backend::{Action, Amend, AmendAnswer, Prune, Select};
-use leasehold_core::{Deadline, Due, JobId, Keep, State, UniqueScope};
+use leasehold_core::{Due, JobId, Keep, State, UniqueScope};
 
 use super::moving::carried;
 use crate::bench::{Bench, CANCEL, FAIL, SUCCEED, in_time, job, jobs, queue, secs, unique_key};
@@ -83,7 +83,7 @@ async fn leaves_a_withdrawn_job_alone(t: Bench) -> Kept {
     must_eq!(t.find(id).await?, before);
     t.advance(secs(3_600));
     let prune = Prune { limit: 9, workers_after: secs(9_999) };
-    must_eq!(t.backend().prune(Deadline::default(), prune).await?.jobs, 0);
+    must_eq!(t.backend().prune(in_time(0), prune).await?.jobs, 0);
     must_eq!(t.find(id).await?, before);
     must_eq!(t.amend(id, Action::DeleteEnded { by: t.hour() }).await?, AmendAnswer::Applied);
     must_eq!(t.find_all(&[id]).await?, [None]);

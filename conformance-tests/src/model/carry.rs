@@ -1,10 +1,11 @@
 //! The step that takes a job out of the store and brings it back (P8).
 
 use leasehold_core::backend::{Action, Admit, Admitted, Amend, AmendAnswer, Arrival, LogSource, Select};
-use leasehold_core::{Deadline, JobId, State};
+use leasehold_core::{JobId, State};
 
 use super::play::{Play, latest};
 use super::step::Nth;
+use crate::bench::in_time;
 use crate::breach::{Breach, Kept, must, must_eq};
 
 impl Play {
@@ -22,7 +23,7 @@ impl Play {
                 (State::waiting(job.due, self.reference.now), None, None);
         }
         let request = Admit { jobs: vec![Arrival { job: job.clone(), logs }] };
-        let told = self.t.backend().admit(Deadline::default(), request).await?;
+        let told = self.t.backend().admit(in_time(0), request).await?;
         let wanted = self.reference.admit(&job, lines);
         let fits = match (told.as_slice(), wanted) {
             ([Admitted::Created], None) => true,
@@ -35,7 +36,7 @@ impl Play {
 
     async fn amend_as_told(&mut self, id: JobId, action: Action) -> Result<AmendAnswer, Breach> {
         let request = Amend { select: Select::Ids(vec![id]), action: action.clone(), preview: false };
-        let told = self.t.backend().amend(Deadline::default(), request).await?.jobs;
+        let told = self.t.backend().amend(in_time(0), request).await?.jobs;
         let wanted = self.reference.amend(id, &action, false);
         must_eq!(told, [(id, wanted)], "the answer to {action:?}");
         Ok(wanted)

@@ -7,11 +7,12 @@ use leasehold_core::backend::{
     StopWorkers, Workers,
 };
 use leasehold_core::policy::Rate;
-use leasehold_core::{Deadline, ErrorKind, VersionId};
+use leasehold_core::{ErrorKind, VersionId};
 use strum::VariantArray;
 
 use super::play::Play;
 use super::step::Step;
+use crate::bench::in_time;
 use crate::breach::{Kept, must_eq};
 
 impl Play {
@@ -35,9 +36,9 @@ impl Play {
         let rate = rated.then(|| Rate::new(1, Duration::from_secs(1)));
         let settings = QueueSettings { pause, rate };
         let request = SetQueue { queue: self.names.queue(queue), settings };
-        self.t.backend().set_queue(Deadline::default(), request.clone()).await?;
+        self.t.backend().set_queue(in_time(0), request.clone()).await?;
         self.reference.set_queue(&request);
-        let queues = self.t.backend().queues(Deadline::default()).await?;
+        let queues = self.t.backend().queues(in_time(0)).await?;
         for queue in self.names.queues() {
             let told = queues.iter().find(|record| record.queue == queue);
             let told = told.map(|record| record.settings.clone()).unwrap_or_default();
@@ -49,7 +50,7 @@ impl Play {
     async fn check_in(&mut self, worker: u8, leaving: bool, lost_after: Duration) -> Kept {
         let info = self.names.worker(worker);
         let request = CheckIn { worker: self.workers[usize::from(worker)], info, lost_after, leaving };
-        let told = self.t.backend().check_in(Deadline::default(), request.clone()).await?;
+        let told = self.t.backend().check_in(in_time(0), request.clone()).await?;
         must_eq!(told, self.reference.check_in(&request));
         self.compare_workers().await
     }
@@ -57,14 +58,14 @@ impl Play {
     async fn stop_workers(&mut self, worker: Option<u8>) -> Kept {
         let one = worker.map(|worker| StopWorkers::One(self.workers[usize::from(worker)]));
         let request = one.unwrap_or(StopWorkers::All);
-        let told = self.t.backend().stop_workers(Deadline::default(), request.clone()).await?;
+        let told = self.t.backend().stop_workers(in_time(0), request.clone()).await?;
         must_eq!(told, self.reference.stop_workers(&request), "how many were asked to stop");
         self.compare_workers().await
     }
 
     async fn compare_workers(&self) -> Kept {
         let all = Workers { after: None, limit: 100 };
-        let told = self.t.backend().workers(Deadline::default(), all).await?;
+        let told = self.t.backend().workers(in_time(0), all).await?;
         must_eq!(told, self.reference.workers());
         Ok(())
     }
@@ -85,7 +86,7 @@ impl Play {
         let later = |span: Option<Duration>| span.map(|span| self.reference.now.plus(span));
         let (next, expires) = (later(next), later(expires));
         let request = PutRegister { space, name, body, next, expires, version, expected };
-        let told = self.t.backend().put_register(Deadline::default(), request.clone()).await;
+        let told = self.t.backend().put_register(in_time(0), request.clone()).await;
         let told = match told {
             Ok(()) => true,
             Err(error) if error.kind() == ErrorKind::Conflict => false,
@@ -103,7 +104,7 @@ impl Play {
         let earlier = self.versions.get(&number).and_then(|versions| versions.first()).copied();
         let expected = earlier.filter(|_| stale);
         let request = DeleteRegister { expected, ..DeleteRegister::named(space, name) };
-        let told = self.t.backend().delete_register(Deadline::default(), request.clone()).await?;
+        let told = self.t.backend().delete_register(in_time(0), request.clone()).await?;
         must_eq!(told, self.reference.delete_register(&request), "whether a register was there");
         if told {
             self.versions.remove(&number);
@@ -114,7 +115,7 @@ impl Play {
     async fn compare_registers(&self) -> Kept {
         for space in Space::VARIANTS {
             for request in [Registers::all(*space, 100), Registers::due(*space, 100)] {
-                let told = self.t.backend().registers(Deadline::default(), request.clone()).await?;
+                let told = self.t.backend().registers(in_time(0), request.clone()).await?;
                 must_eq!(told, self.reference.registers(&request), "the answer to {request:?}");
             }
         }
@@ -132,7 +133,7 @@ impl Play {
             }
         }
         let request = Prune { limit: 1, workers_after: Duration::from_secs(60) };
-        self.t.backend().prune(Deadline::default(), request).await?;
+        self.t.backend().prune(in_time(0), request).await?;
         self.reference.prune(&request);
         self.compare_workers().await
     }

@@ -8,14 +8,12 @@ use leasehold_core::backend::{
     Amend, Answer, Claim, Enqueue, EnqueueAnswer, Enqueued, ExpiredLease, List, Order, Prune, Renewed,
     Select, Settle, Settlement,
 };
-use leasehold_core::{
-    Deadline, JobId, JobRecord, LeaseToken, LeasedJob, ManualClock, Timestamp, VersionId, WorkerId,
-};
+use leasehold_core::{JobId, JobRecord, LeaseToken, LeasedJob, ManualClock, Timestamp, VersionId, WorkerId};
 
 use super::names::Names;
 use super::reference::{Entry, Reference};
 use super::step::{self, Nth, Step};
-use crate::bench::Bench;
+use crate::bench::{Bench, in_time};
 use crate::breach::{Breach, Kept, Trouble, must, must_eq};
 
 /// A sequence under way.
@@ -213,7 +211,7 @@ impl Play {
         let ids: Vec<JobId> = ids.into_iter().collect();
         let action = self.names.action(action, self.reference.now);
         let request = Amend { select: Select::Ids(ids.clone()), action: action.clone(), preview };
-        let told = self.t.backend().amend(Deadline::default(), request.clone()).await?;
+        let told = self.t.backend().amend(in_time(0), request.clone()).await?;
         let wanted: Vec<_> =
             ids.iter().map(|id| (*id, self.reference.amend(*id, &action, preview))).collect();
         must_eq!(told.jobs, wanted, "the answers to {request:?}");
@@ -235,7 +233,7 @@ impl Play {
             let as_of = self.reference.now;
             let select = Select::Matching { filter: filter.clone(), as_of, after, limit: page };
             let request = Amend { select, action: action.clone(), preview };
-            let amended = self.t.backend().amend(Deadline::default(), request).await?;
+            let amended = self.t.backend().amend(in_time(0), request).await?;
             must!(amended.jobs.len() <= page, "{} jobs were amended, not {page}", amended.jobs.len());
             told.extend(amended.jobs);
             after = amended.next;
@@ -251,7 +249,7 @@ impl Play {
 
     async fn prune(&mut self) -> Kept {
         let request = Prune { limit: 1_000, workers_after: Duration::from_secs(2) };
-        let told = self.t.backend().prune(Deadline::default(), request).await?;
+        let told = self.t.backend().prune(in_time(0), request).await?;
         must_eq!(told, self.reference.prune(&request));
         Ok(())
     }
@@ -305,10 +303,7 @@ impl Play {
         self.pass_to(self.reference.now.plus(Duration::from_hours(1)));
         let held: Vec<Settlement> = self.leases.iter().map(|lease| self.names.end(lease)).collect();
         for settlements in held.chunks(50) {
-            self.t
-                .backend()
-                .settle(Deadline::default(), Settle { settlements: settlements.to_vec() })
-                .await?;
+            self.t.backend().settle(in_time(0), Settle { settlements: settlements.to_vec() }).await?;
         }
         let ids = self.names.all_ids(&self.jobs);
         self.t.amend_all(&ids, leasehold_core::backend::Action::Delete).await?;
@@ -318,7 +313,7 @@ impl Play {
             must_eq!(counts.enqueued, counts.deleted, "when all jobs were deleted: {counts:?}");
         }
         let list = List { filter: self.names.any_queue(), order: Order::OldestFirst, after: None, limit: 10 };
-        let left = self.t.backend().list(Deadline::default(), list).await?;
+        let left = self.t.backend().list(in_time(0), list).await?;
         must!(left.jobs.is_empty(), "all jobs were deleted, and these are there: {:?}", left.jobs);
         Ok(())
     }

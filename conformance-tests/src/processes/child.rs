@@ -12,13 +12,14 @@ use leasehold_core::layer::{Chaos, Cuts, Faults};
 use leasehold_core::policy::BoxError;
 use leasehold_core::worker::{Attempt, RawOptions};
 use leasehold_core::{
-    Clock, Deadline, JobId, LeaseToken, LeasedJob, Limits, LockGuard, ManualClock, QueueName, Store,
-    SystemClock, UniqueScope, Worker,
+    Clock, JobId, LeaseToken, LeasedJob, Limits, LockGuard, ManualClock, QueueName, Store, SystemClock,
+    UniqueScope, Worker,
 };
 
 use super::order::{Ending, Order, Role, Said};
 use crate::bench::{
-    Bench, CHAOS, Client, LOST_ATTEMPT, SUCCEED, Storm, job, lines, retry_in, secs, settlement, unique_key,
+    Bench, CHAOS, Client, LOST_ATTEMPT, SUCCEED, Storm, in_time, job, lines, retry_in, secs, settlement,
+    unique_key,
 };
 use crate::breach::Done;
 use crate::cases::flows::{FAIL, LOOK};
@@ -152,7 +153,7 @@ impl Child {
             }
             Order::Seize(leases) => Said::Answers(self.seize(leases).await?),
             Order::Hours => {
-                let store = self.t.backend().now(Deadline::default()).await?;
+                let store = self.t.backend().now(in_time(0)).await?;
                 Said::Hours(store, SystemClock.now())
             }
             Order::Lock(name, seconds) => {

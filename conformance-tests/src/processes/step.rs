@@ -6,13 +6,12 @@ use leasehold_core::backend::{
 };
 use leasehold_core::layer::Cuts;
 use leasehold_core::{
-    ClaimId, Deadline, JobId, LeaseToken, Payload, QueueName, RegisterName, State, Timestamp, VersionId,
-    WorkerId,
+    ClaimId, JobId, LeaseToken, Payload, QueueName, RegisterName, State, Timestamp, VersionId, WorkerId,
 };
 use serde::{Deserialize, Serialize};
 
 use super::matrix::Step;
-use crate::bench::{Bench, LEASE, LOST_ATTEMPT, RETRY, SUCCEED, job, jobs, lines, schedule_name};
+use crate::bench::{Bench, LEASE, LOST_ATTEMPT, RETRY, SUCCEED, in_time, job, jobs, lines, schedule_name};
 use crate::breach::{Done, Trouble};
 
 /// A step with all ids that it needs, so that it can be taken twice and is one.
@@ -132,7 +131,7 @@ impl Plan {
     pub(crate) async fn clear(&self, t: &Bench) -> Done {
         if self.step == Step::Tick {
             let request = DeleteRegister::named(Space::Schedule, self.schedule.clone());
-            t.backend().delete_register(Deadline::default(), request).await?;
+            t.backend().delete_register(in_time(0), request).await?;
         }
         Ok(())
     }
@@ -183,13 +182,13 @@ impl Plan {
 
     async fn schedule(&self, t: &Bench) -> Done<Register> {
         let request = Registers::named(Space::Schedule, self.schedule.clone());
-        let found = t.backend().registers(Deadline::default(), request).await?.registers.pop();
+        let found = t.backend().registers(in_time(0), request).await?.registers.pop();
         found.ok_or_else(|| Trouble::Unmet("the schedule is gone".into()))
     }
 
     async fn put(&self, t: &Bench, next: Timestamp, version: VersionId, expected: Option<VersionId>) -> Done {
         let request = PutRegister::new(Space::Schedule, self.schedule.clone(), Payload::EMPTY, expected);
         let request = PutRegister { next: Some(next), version, ..request };
-        Ok(t.backend().put_register(Deadline::default(), request).await?)
+        Ok(t.backend().put_register(in_time(0), request).await?)
     }
 }

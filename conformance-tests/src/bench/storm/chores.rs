@@ -3,11 +3,11 @@
 use leasehold_core::backend::{
     Action, Answer, CheckIn, Counts, Prune, Registers, Settlement, Space, Verdict, WorkerInfo,
 };
-use leasehold_core::{Deadline, Due, ErrorKind, JobId, QueueName, Reason};
+use leasehold_core::{Due, ErrorKind, JobId, QueueName, Reason};
 
 use super::client::Client;
 use super::{EVERY, plan, queues, recovery, schedule};
-use crate::bench::{Bench, job, secs, settlement, text, worker_name};
+use crate::bench::{Bench, in_time, job, secs, settlement, text, worker_name};
 use crate::breach::{Done, Trouble};
 
 impl Client {
@@ -91,7 +91,7 @@ impl Client {
 /// Fires the next tick if it is due, and answers whether it was.
 pub(super) async fn fire(t: &Bench) -> Done<bool> {
     let request = Registers::due(Space::Schedule, 1);
-    let Some(due) = t.backend().registers(Deadline::default(), request).await?.registers.pop() else {
+    let Some(due) = t.backend().registers(in_time(0), request).await?.registers.pop() else {
         return Ok(false);
     };
     let Some(tick) = due.next else { return Ok(false) };
@@ -110,7 +110,7 @@ async fn fire_one(t: Bench) -> Done<bool> {
 
 async fn prune(t: Bench) -> Done {
     let request = Prune { limit: 5, workers_after: secs(3_600) };
-    Ok(t.backend().prune(Deadline::default(), request).await.map(drop)?)
+    Ok(t.backend().prune(in_time(0), request).await.map(drop)?)
 }
 
 async fn set(t: Bench, queue: QueueName, paused: bool) -> Done {
@@ -118,7 +118,7 @@ async fn set(t: Bench, queue: QueueName, paused: bool) -> Done {
 }
 
 async fn count(t: Bench) -> Done {
-    t.backend().counts(Deadline::default(), Counts::default()).await?;
+    t.backend().counts(in_time(0), Counts::default()).await?;
     Ok(())
 }
 
@@ -134,7 +134,7 @@ async fn look(t: Bench, jobs: Vec<JobId>) -> Done {
 async fn leave(t: Bench) -> Done {
     let info = WorkerInfo::new(worker_name("storm"), "here", 1);
     let request = CheckIn { worker: t.worker, info, lost_after: secs(60), leaving: true };
-    t.backend().check_in(Deadline::default(), request).await?;
+    t.backend().check_in(in_time(0), request).await?;
     Ok(())
 }
 

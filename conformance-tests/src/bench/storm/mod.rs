@@ -14,13 +14,13 @@ use leasehold_core::backend::{
 use leasehold_core::layer::Faults;
 use leasehold_core::policy::{Backoff, RetryPolicy, after_expiry};
 use leasehold_core::{
-    Backend, Deadline, Due, ManualClock, Payload, QueueName, RegisterName, State, Timestamp, VersionId,
+    Backend, Due, ManualClock, Payload, QueueName, RegisterName, State, Timestamp, VersionId,
 };
 use tokio::sync::RwLock;
 use tokio::task::JoinSet;
 
 pub(crate) use self::client::Client;
-use super::{Bench, SUCCEED, queue, schedule_name, secs, settlement, text};
+use super::{Bench, SUCCEED, in_time, queue, schedule_name, secs, settlement, text};
 use crate::breach::{Breach, Done, Kept, must};
 use crate::history::{Journal, MemorySink, Recorder, Rules};
 use crate::keep::judge;
@@ -63,7 +63,7 @@ pub(crate) async fn rage(t: &Bench, storm: Storm) -> Kept {
     let ground = Recorder::wrap(t.shared_backend(), "ground", Arc::new(sink.clone()));
     let journal = ground.journal().clone();
     journal.manual_clock(t.clock())?;
-    let capabilities = ground.describe(Deadline::default()).await?.capabilities;
+    let capabilities = ground.describe(in_time(0)).await?.capabilities;
     let time = Time::moved_here(&journal, t.clock());
     let ground = t.on(Arc::new(ground));
     let first = t.hour();
@@ -155,7 +155,7 @@ impl Time {
 /// Writes the schedule, whose body says when it has no tick any more.
 async fn plan(t: &Bench, body: Payload, next: Option<Timestamp>, expected: Option<VersionId>) -> Done {
     let request = PutRegister { next, ..PutRegister::new(Space::Schedule, schedule(), body, expected) };
-    Ok(t.backend().put_register(Deadline::default(), request).await?)
+    Ok(t.backend().put_register(in_time(0), request).await?)
 }
 
 /// Lets one client read everything that is told, and another what is told of one queue.
@@ -166,7 +166,7 @@ async fn watch(t: &Bench, sink: &MemorySink, watchers: &mut JoinSet<()>) -> Done
     let elsewhere = (t.another().await?.shared_backend(), Watch { queues: Some(one), logs: false });
     for (number, (client, request)) in [here, elsewhere].into_iter().enumerate() {
         let watcher = Recorder::wrap(client, &format!("watcher{number}#1"), Arc::new(sink.clone()));
-        let mut events = watcher.watch(Deadline::default(), request).await?;
+        let mut events = watcher.watch(in_time(0), request).await?;
         watchers.spawn(async move {
             while events.next().await.is_some() {}
             // A stream ends with the handle that it was opened on.
@@ -223,7 +223,7 @@ async fn unpark(t: &Bench) -> Done {
     loop {
         let select = Select::Matching { filter: filter.clone(), as_of: t.hour(), after, limit: 500 };
         let request = Amend { select, action: Action::Unpark { due: Due::Now }, preview: false };
-        after = t.backend().amend(Deadline::default(), request).await?.next;
+        after = t.backend().amend(in_time(0), request).await?.next;
         if after.is_none() {
             return Ok(());
         }
