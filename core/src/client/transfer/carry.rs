@@ -1,6 +1,6 @@
 use futures::{StreamExt, TryStreamExt};
 
-use super::Trip;
+use super::{Store, Trip};
 use crate::backend::{Action, Admit, Admitted, Amend, AmendAnswer, Arrival, LogLine, LogSource, Select};
 use crate::error::Result;
 use crate::id::JobId;
@@ -75,24 +75,6 @@ impl Trip {
         }
     }
 
-    /// Changes these jobs of the store that they come from; answers one item each.
-    pub(super) async fn amend_here(
-        &self,
-        jobs: Vec<JobId>,
-        action: Action,
-    ) -> Result<Vec<(JobId, AmendAnswer)>> {
-        amend(&self.order.from, jobs, action).await
-    }
-
-    /// The same of the other store.
-    pub(super) async fn amend_there(
-        &self,
-        jobs: Vec<JobId>,
-        action: Action,
-    ) -> Result<Vec<(JobId, AmendAnswer)>> {
-        amend(&self.order.to, jobs, action).await
-    }
-
     /// Sees to it that jobs which the other store has already go on there as they would have here: one that a copy parked is
     /// due when it was due here; and one that ended there before it was sent round again here is replaced, and so is one that
     /// was withdrawn there by a move which brought it here and was cut off.
@@ -101,7 +83,7 @@ impl Trip {
         for (job, there) in jobs.iter().zip(found) {
             let Some(there) = there else { continue };
             if there.is_parked() && job.state.is_waiting() && !job.is_parked() {
-                self.amend_there(vec![job.id], Action::Unpark { due: Due::At(job.due) }).await?;
+                amend(&self.order.to, vec![job.id], Action::Unpark { due: Due::At(job.due) }).await?;
             } else if there.is_withdrawn() || (there.generation < job.generation && there.state.is_terminal())
             {
                 self.replace(job, there.finished_at.unwrap_or_default()).await?;
@@ -111,7 +93,7 @@ impl Trip {
     }
 
     async fn replace(&mut self, job: &JobRecord, by: Timestamp) -> Result<()> {
-        let told = self.amend_there(vec![job.id], Action::DeleteEnded { by }).await?;
+        let told = amend(&self.order.to, vec![job.id], Action::DeleteEnded { by }).await?;
         if told.iter().all(|(_, answer)| *answer == AmendAnswer::Applied) {
             let arrivals = self.with_logs(vec![job.clone()]).await?;
             self.check_lock()?;
@@ -121,7 +103,12 @@ impl Trip {
     }
 }
 
-async fn amend(store: &super::Store, jobs: Vec<JobId>, action: Action) -> Result<Vec<(JobId, AmendAnswer)>> {
+/// Changes these jobs of a store; answers one item each.
+pub(super) async fn amend(
+    store: &Store,
+    jobs: Vec<JobId>,
+    action: Action,
+) -> Result<Vec<(JobId, AmendAnswer)>> {
     if jobs.is_empty() {
         return Ok(Vec::new());
     }

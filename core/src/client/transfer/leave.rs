@@ -1,6 +1,6 @@
 use std::collections::HashMap;
 
-use super::carry::{Fate, as_it_was};
+use super::carry::{Fate, amend, as_it_was};
 use super::{Account, Trip};
 use crate::backend::{Action, AmendAnswer, Cursor, Filter, List, Order};
 use crate::error::Result;
@@ -34,7 +34,7 @@ impl Trip {
         while let Some(jobs) = self.page(&filter, &mut after).await? {
             let before: HashMap<JobId, JobRecord> = jobs.into_iter().map(|job| (job.id, job)).collect();
             self.check_lock()?;
-            let answers = self.amend_here(before.keys().copied().collect(), Action::Withdraw).await?;
+            let answers = amend(&self.order.from, before.keys().copied().collect(), Action::Withdraw).await?;
             let ours =
                 |answer: &AmendAnswer| matches!(answer, AmendAnswer::Applied | AmendAnswer::AlreadyApplied);
             let withdrawn =
@@ -157,10 +157,10 @@ impl Trip {
         let now = self.order.from.now().await?;
         // What waits was withdrawn before it was brought over; what ended did so when it was listed, or before.
         let waited = jobs.iter().filter(|job| job.finished_at.is_none()).map(|job| job.id).collect();
-        self.amend_here(waited, Action::DeleteEnded { by: now }).await?;
+        amend(&self.order.from, waited, Action::DeleteEnded { by: now }).await?;
         let ended = jobs.iter().filter_map(|job| job.finished_at).max().unwrap_or(now);
         let over = jobs.iter().filter(|job| job.finished_at.is_some()).map(|job| job.id).collect();
-        self.amend_here(over, Action::DeleteEnded { by: ended }).await?;
+        amend(&self.order.from, over, Action::DeleteEnded { by: ended }).await?;
         Ok(())
     }
 
@@ -172,7 +172,7 @@ impl Trip {
         self.check_lock()?;
         let jobs = held.iter().map(|(job, _)| *job).collect();
         for ((job, answer), (_, holder)) in
-            self.amend_here(jobs, Action::Restore).await?.into_iter().zip(held)
+            amend(&self.order.from, jobs, Action::Restore).await?.into_iter().zip(held)
         {
             if let AmendAnswer::Held(here) = answer {
                 tracing::warn!(%job, %holder, %here, "a job stays withdrawn: its unique key is held in both stores");
